@@ -1,0 +1,47 @@
+# make run     set up what is missing, build, start Tarn, run the demonstration, leave Tarn running
+# make test    set up what is missing, check the code, run every test
+# make check   format, vet, staticcheck and the plan of the house
+# make bench-NAME ARGS="-json -case REGEX"   run bench/NAME
+# make stop    stop what `make run` started
+# make clean   remove what was built; data stays
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+.PHONY: build run stop test check setup setup-test clean
+
+# Where data goes. A clone that other users cannot reach (root's home) cannot
+# hold it, because Postgres runs as an unprivileged user: scripts/setup.sh has
+# then linked build to a reachable place, and data goes beside it.
+TARN_DATA ?= $(if $(shell test -L build && echo linked),$(realpath build)/tarn-data,$(CURDIR)/tarn-data)
+export TARN_DATA
+
+setup:
+	@scripts/setup.sh run
+
+setup-test:
+	@scripts/setup.sh test
+
+build: setup
+	go build -o build/tarn ./cmd/tarn
+
+run: build
+	@build/tarn up --detach
+	@build/tarn demo
+
+stop:
+	@build/tarn down
+
+check: setup-test
+	@unformatted=$$(gofmt -l *.go bench client cmd e2e examples internal); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	build/bin/staticcheck ./...
+	go test -count=1 .
+
+test: setup-test build check
+	go test -count=1 -timeout 40m ./...
+
+bench-%: build
+	@go run ./bench/$* $(ARGS)
+
+clean:
+	rm -rf build/tarn build/bin build/venv build/postgres-18 build/*.log
