@@ -1,0 +1,34 @@
+-- Records the golden messages: one hexadecimal message a line.
+--   psql -XqAt -f record.sql > pg<major>.golden
+SET client_min_messages = error;
+SET datestyle = 'ISO';
+CREATE SCHEMA g;
+CREATE TYPE g.mood AS ENUM ('sad', 'ok');
+CREATE DOMAIN g.posint AS integer CHECK (VALUE > 0);
+CREATE TABLE g.t (id integer PRIMARY KEY, v text, n numeric(10,2), m g.mood, p g.posint);
+CREATE TABLE g.f (a text, b text);
+CREATE TABLE g.nokey (a integer);
+ALTER TABLE g.f REPLICA IDENTITY FULL;
+ALTER TABLE g.f ALTER b SET STORAGE EXTERNAL;
+CREATE PUBLICATION g FOR TABLES IN SCHEMA g;
+DO $$ BEGIN PERFORM pg_create_logical_replication_slot('g', 'pgoutput'); END $$;
+BEGIN;
+INSERT INTO g.t VALUES (1, 'one', 1.50, 'ok', 7), (2, NULL, NULL, NULL, NULL), (3, '', -0.01, 'sad', 1);
+UPDATE g.t SET v = 'uno' WHERE id = 1;
+UPDATE g.t SET id = 20 WHERE id = 2;
+DELETE FROM g.t WHERE id = 3;
+COMMIT;
+INSERT INTO g.f VALUES ('k', repeat('x', 3000));
+UPDATE g.f SET a = 'kk';
+DELETE FROM g.f;
+DO $$ BEGIN PERFORM pg_logical_emit_message(true, 'tarn', 'hello'); END $$;
+DO $$ BEGIN PERFORM pg_logical_emit_message(false, 'tarn', ''); END $$;
+ALTER TABLE g.t ADD COLUMN z bytea;
+INSERT INTO g.t (id, z) VALUES (4, '\x00ff');
+TRUNCATE g.t, g.f RESTART IDENTITY CASCADE;
+DO $$ BEGIN PERFORM pg_replication_origin_create('elsewhere'); PERFORM pg_replication_origin_session_setup('elsewhere'); END $$;
+BEGIN;
+DO $$ BEGIN PERFORM pg_replication_origin_xact_setup('0/ABCDEF', '2026-01-02 03:04:05+00'); END $$;
+INSERT INTO g.nokey VALUES (9);
+COMMIT;
+SELECT encode(data, 'hex') FROM pg_logical_slot_get_binary_changes('g', NULL, NULL, 'proto_version', '1', 'publication_names', 'g', 'messages', 'true');
