@@ -1,0 +1,476 @@
+package pagestore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/layer"
+)
+
+// reserveID claims the id of a timeline to be made, and keeps its parent from
+// being deleted meanwhile. The caller has the new timeline's turn.
+func (s *Store) reserveID(id tarn.TimelineID, parent tarn.TimelineID) (*timeline, error) {
+	if _, err := tarn.ParseTimelineID(string(id)); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, tarn.Unavailable("page store is closed")
+	}
+	if s.timelines[id] != nil {
+		return nil, tarn.Conflict("timeline %s exists", id)
+	}
+	if parent != "" {
+		p := s.timelines[parent]
+		if p == nil || p.state == stateMaking || p.state == stateDeleting {
+			return nil, tarn.NotFound("timeline %s does not exist", parent)
+		}
+		p.children++
+	}
+	t := &timeline{id: id, turn: make(chan struct{}, 1), state: stateMaking}
+	t.turn <- struct{}{}
+	s.timelines[id] = t
+	return t, nil
+}
+
+// made ends the making of a timeline, well or badly.
+func (s *Store) made(t *timeline, man *manifest, err error) {
+	defer t.pass()
+	var cleanup error
+	if err != nil {
+		cleanup = s.removeDir(t.dir(s)) // else the next Open does it
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		t.man, t.parent = man, man.Parent
+		t.enter(stateIdle)
+		return
+	}
+	if cleanup != nil {
+		s.slog.Warn("remove unfinished timeline", "timeline", t.id, "err", cleanup)
+	}
+	t.enter(stateGone)
+	delete(s.timelines, t.id)
+	if p := s.timelines[man.Parent.Timeline]; p != nil {
+		p.children--
+	}
+}
+
+// Create makes an empty timeline with a root directory.
+//
+//  1. directory of the timeline        crash: without a manifest, removed by Open
+//  2. log with the root's record       crash: the same
+//  3. manifest, then the directory's   after it the timeline is there
+//     name
+func (s *Store) Create(ctx context.Context, id tarn.TimelineID, root layer.NewFile) error {
+	t, err := s.reserveID(id, "")
+	if err != nil {
+		return fmt.Errorf("create timeline %s: %w", id, err)
+	}
+	man := &manifest{Timeline: id, Created: time.Now()}
+	ix := newIndex()
+	var e end
+	if err = ctx.Err(); err != nil {
+		err = context.Cause(ctx)
+	} else if err = s.files.Mkdir(t.dir(s)); err == nil {
+		e, err = s.writeRoot(t, ix, root)
+	}
+	if err == nil {
+		man.Closed = closed{Head: e.seq, Segment: e.last.number, Bytes: e.bytes()}
+		err = s.putManifest(man)
+	}
+	s.made(t, man, err)
+	if err != nil {
+		ix.release()
+		return fmt.Errorf("create timeline %s: %w", id, err)
+	}
+	s.keep(t, ix, e)
+	return nil
+}
+
+// writeRoot begins the log of a timeline with its root directory.
+func (s *Store) writeRoot(t *timeline, ix *index, root layer.NewFile) (end, error) {
+	root.Mode = root.Mode&^unix.S_IFMT | unix.S_IFDIR
+	r := layer.Record{Kind: layer.KindCreate, Ino: layer.RootIno, File: root, Time: time.Now().UnixNano()}
+	l := s.newLog(t, ix, end{}, 1)
+	defer l.release()
+	if _, err := l.append(nil, &r); err != nil {
+		return end{}, err
+	}
+	if err := ix.apply(&r, 0); err != nil {
+		return end{}, err
+	}
+	if err := l.sync(); err != nil {
+		return end{}, err
+	}
+	ix.seq = 1
+	return l.finish()
+}
+
+// putManifest makes a timeline durable: its manifest, then its name.
+func (s *Store) putManifest(man *manifest) error {
+	if err := s.manifests.put(man); err != nil {
+		return err
+	}
+	return s.files.SyncDir(s.manifests.dir)
+}
+
+// Fork makes child a timeline that begins with everything that parent holds
+// now. The parent may be open and written meanwhile. No page is copied.
+//
+//  1. pin: copy the parent's index in memory     crash: nothing
+//  2. sync the parent's log up to the pin        crash: nothing
+//  3. the child's directory and manifest         crash: without a manifest,
+//     removed by Open
+//  4. keep the pinned index for the child
+func (s *Store) Fork(ctx context.Context, parent, child tarn.TimelineID) (tarn.Point, error) {
+	at := tarn.Point{Timeline: parent}
+	t, err := s.reserveID(child, parent)
+	if err != nil {
+		return tarn.Point{}, fmt.Errorf("fork timeline %s as %s: %w", parent, child, err)
+	}
+	man := &manifest{Timeline: child, Parent: at, Created: time.Now()}
+	ix, seq, err := s.pin(ctx, parent)
+	if err == nil {
+		man.Parent.Seq, man.Closed.Head = seq, seq
+		if err = s.files.Mkdir(t.dir(s)); err == nil {
+			err = s.putManifest(man)
+		}
+	}
+	s.made(t, man, err)
+	if err != nil {
+		if ix != nil {
+			ix.release()
+		}
+		return tarn.Point{}, fmt.Errorf("fork timeline %s as %s: %w", parent, child, err)
+	}
+	if ix != nil {
+		s.keep(t, ix, end{seq: seq})
+	}
+	return man.Parent, nil
+}
+
+// pin gives a timeline's head, durable, and a copy of its index; none when the
+// timeline is idle and its index not in memory.
+func (s *Store) pin(ctx context.Context, id tarn.TimelineID) (*index, tarn.Seq, error) {
+	t, err := s.take(ctx, id)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer t.pass()
+	s.mu.Lock()
+	v := t.volume
+	s.mu.Unlock()
+	if v != nil {
+		ix, err := v.pin()
+		if err != nil {
+			return nil, 0, err
+		}
+		if err := v.log.sync(); err != nil {
+			ix.release()
+			return nil, 0, err
+		}
+		return ix, ix.seq, nil
+	}
+	seq, _, err := s.summary(ctx, t)
+	if err != nil {
+		return nil, 0, err
+	}
+	s.mu.Lock()
+	ix := t.index
+	if ix != nil {
+		s.clock++
+		t.used = s.clock
+	}
+	s.mu.Unlock()
+	if ix != nil { // nobody changes it while we have the turn, even if it is dropped
+		return ix.clone(), seq, nil
+	}
+	return nil, seq, nil
+}
+
+// ForkAt makes child a timeline that begins with what parent held at a past
+// seq of its line. Only a manifest is written; the log is read when the child
+// is opened.
+func (s *Store) ForkAt(ctx context.Context, parent tarn.Point, child tarn.TimelineID) error {
+	t, err := s.reserveID(child, parent.Timeline)
+	if err != nil {
+		return fmt.Errorf("fork timeline %s as %s: %w", parent, child, err)
+	}
+	man := &manifest{Timeline: child, Parent: parent, Created: time.Now(), Closed: closed{Head: parent.Seq}}
+	if err = s.reach(ctx, parent); err == nil {
+		if err = s.files.Mkdir(t.dir(s)); err == nil {
+			err = s.putManifest(man)
+		}
+	}
+	s.made(t, man, err)
+	if err != nil {
+		return fmt.Errorf("fork timeline %s as %s: %w", parent, child, err)
+	}
+	return nil
+}
+
+// reach checks that a point exists and makes what stands before it durable.
+func (s *Store) reach(ctx context.Context, p tarn.Point) error {
+	t, err := s.take(ctx, p.Timeline)
+	if err != nil {
+		return err
+	}
+	defer t.pass()
+	s.mu.Lock()
+	v := t.volume
+	s.mu.Unlock()
+	var head tarn.Seq
+	if v != nil {
+		head = v.Head()
+		err = v.log.sync()
+	} else {
+		head, _, err = s.summary(ctx, t)
+	}
+	if err != nil {
+		return err
+	}
+	if p.Seq == 0 || p.Seq > head {
+		return tarn.Invalid("seq %d is not on the timeline, which has seq 1 to %d", p.Seq, head)
+	}
+	return nil
+}
+
+// Delete removes a timeline: its own files only. It is refused while the
+// timeline is open or others began in it.
+//
+//  1. rename the directory to <id>.deleted, synced   crash: either; then Open
+//     goes on with 2
+//  2. remove its files and itself                    crash: Open goes on
+func (s *Store) Delete(ctx context.Context, id tarn.TimelineID) error {
+	t, err := s.take(ctx, id)
+	if err != nil {
+		return fmt.Errorf("delete timeline %s: %w", id, err)
+	}
+	defer t.pass()
+	s.mu.Lock()
+	switch {
+	case t.state != stateIdle:
+		err = tarn.Conflict("it is open")
+	case t.children > 0:
+		err = tarn.Conflict("%d timelines began in it", t.children).WithHint("delete those first")
+	default:
+		t.enter(stateDeleting)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("delete timeline %s: %w", id, err)
+	}
+	deleted := t.dir(s) + deletedSuffix
+	if err := s.setAside(t.dir(s), deleted); err != nil {
+		s.mu.Lock()
+		t.enter(stateIdle)
+		s.mu.Unlock()
+		return fmt.Errorf("delete timeline %s: %w", id, err)
+	}
+	s.mu.Lock()
+	t.enter(stateGone)
+	delete(s.timelines, id)
+	if p := s.timelines[t.parent.Timeline]; p != nil {
+		p.children--
+	}
+	ix := t.index
+	t.index = nil
+	s.mu.Unlock()
+	if ix != nil {
+		ix.release()
+	}
+	if err := s.removeDir(deleted); err != nil {
+		// It is deleted for good; the rest goes at the next Open.
+		s.slog.Warn("remove deleted timeline", "timeline", id, "err", err)
+	}
+	return nil
+}
+
+// setAside renames a timeline's directory durably, or leaves it as it was.
+func (s *Store) setAside(dir, deleted string) error {
+	if err := s.removeDir(deleted); err != nil { // of an earlier timeline with that id
+		return err
+	}
+	if err := s.files.Rename(dir, deleted); err != nil {
+		return err
+	}
+	if err := s.files.SyncDir(s.manifests.dir); err != nil {
+		return errors.Join(err, s.files.Rename(deleted, dir))
+	}
+	return nil
+}
+
+// Stat says what the store knows of a timeline. ForkLSN and ForkTime are not
+// the store's to know.
+func (s *Store) Stat(ctx context.Context, id tarn.TimelineID) (tarn.TimelineStatus, error) {
+	t, err := s.take(ctx, id)
+	if err != nil {
+		return tarn.TimelineStatus{}, fmt.Errorf("look at timeline %s: %w", id, err)
+	}
+	defer t.pass()
+	s.mu.Lock()
+	v, man := t.volume, t.man
+	s.mu.Unlock()
+	st := tarn.TimelineStatus{ID: id, Parent: man.Parent}
+	if v != nil {
+		st.Head, st.Marks = v.Head(), v.marks()
+	} else {
+		var marks []tarn.Mark
+		if st.Head, marks, err = s.summary(ctx, t); err != nil {
+			return tarn.TimelineStatus{}, fmt.Errorf("look at timeline %s: %w", id, err)
+		}
+		st.Marks = slices.Clone(marks)
+	}
+	segments, err := s.ownSegments(t)
+	if err != nil {
+		return tarn.TimelineStatus{}, fmt.Errorf("look at timeline %s: %w", id, err)
+	}
+	for _, f := range segments {
+		st.Bytes += f.Size
+	}
+	return st, nil
+}
+
+// Timelines gives the status of every timeline in the order of ids.
+func (s *Store) Timelines(ctx context.Context) ([]tarn.TimelineStatus, error) {
+	s.mu.Lock()
+	var ids []tarn.TimelineID
+	for id, t := range s.timelines {
+		if t.state == stateIdle || t.state == stateHeld {
+			ids = append(ids, id)
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(ids, cmp.Compare[tarn.TimelineID])
+	out := make([]tarn.TimelineStatus, 0, len(ids))
+	for _, id := range ids {
+		st, err := s.Stat(ctx, id)
+		if tarn.KindOf(err) == tarn.KindNotFound {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list timelines: %w", err)
+		}
+		out = append(out, st)
+	}
+	return out, nil
+}
+
+// OpenVolume makes the timeline's head writable. A timeline has one volume at
+// a time.
+func (s *Store) OpenVolume(ctx context.Context, id tarn.TimelineID) (*Volume, error) {
+	t, err := s.take(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("open volume of timeline %s: %w", id, err)
+	}
+	defer t.pass()
+	s.mu.Lock()
+	held := t.state != stateIdle
+	s.mu.Unlock()
+	if held {
+		return nil, fmt.Errorf("open volume of timeline %s: %w", id, tarn.Conflict("it is open"))
+	}
+	for {
+		ix, e, err := s.head(ctx, t)
+		if err != nil {
+			return nil, fmt.Errorf("open volume of timeline %s: %w", id, err)
+		}
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			return nil, fmt.Errorf("open volume of timeline %s: %w", id, tarn.Unavailable("page store is closed"))
+		}
+		if t.index == ix { // else others needed its place already
+			v := s.newVolume(t, ix, e)
+			s.mu.Unlock()
+			return v, nil
+		}
+		s.mu.Unlock()
+	}
+}
+
+// newVolume makes ix the index of t's volume. The caller holds Store.mu.
+func (s *Store) newVolume(t *timeline, ix *index, e end) *Volume {
+	t.index = nil
+	t.enter(stateHeld)
+	ix.keep = keepOrphans
+	t.volume = &Volume{store: s, of: t, ix: ix, log: s.newLog(t, ix, e, t.man.Epoch)}
+	return t.volume
+}
+
+// newLog makes the log that goes on at e.
+func (s *Store) newLog(t *timeline, ix *index, e end, epoch uint64) *log {
+	l := &log{files: s.files, dir: t.dir(s), timeline: t.id, epoch: epoch, limit: s.limit, pool: &s.batches, ix: ix, slog: s.slog}
+	l.appended.Store(uint64(e.seq))
+	l.synced.Store(uint64(e.seq))
+	if e.last == nil {
+		l.written.Store(uint64(makePlace(len(*ix.segs.Load()), 0)))
+		return l
+	}
+	e.last.retain()
+	l.tail = tail{last: e.last, line: e.line, next: e.block, reserved: e.block, durable: e.block, unflag: e.block}
+	l.written.Store(uint64(makePlace(e.line, e.block)))
+	return l
+}
+
+// closeVolume ends a volume.
+//
+//  1. stop changes, sync, cut what was reserved   crash: recovery reads the log
+//  2. manifest with where the log ends            crash: either
+//  3. keep the index
+func (s *Store) closeVolume(v *Volume) error {
+	if v.closed.Load() {
+		return nil
+	}
+	t := v.of
+	t.turn <- struct{}{}
+	defer t.pass()
+	if v.closed.Load() {
+		return nil
+	}
+	e, err := v.shut()
+	if err != nil && !v.closed.Load() {
+		return fmt.Errorf("close volume of timeline %s: %w", t.id, err)
+	}
+	man := *t.man
+	if err == nil {
+		man.Closed = closed{Head: e.seq, Bytes: e.bytes(), Marks: v.ix.marks}
+		if e.last != nil {
+			man.Closed.Segment = e.last.number
+		}
+		if man.Closed.Head != t.man.Closed.Head || man.Closed.Bytes != t.man.Closed.Bytes {
+			err = s.manifests.replace(&man, t.man.Epoch)
+		}
+		if err != nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+			// The log tells the same, only slower.
+			s.slog.Warn("write manifest", "timeline", t.id, "err", err)
+			man, err = *t.man, nil
+		}
+	}
+	s.mu.Lock()
+	t.volume = nil
+	t.man = &man
+	t.enter(stateIdle)
+	s.mu.Unlock()
+	if err == nil {
+		s.keep(t, v.ix, e)
+	} else {
+		v.ix.release()
+	}
+	v.log.release()
+	if err != nil {
+		return fmt.Errorf("close volume of timeline %s: %w", t.id, err)
+	}
+	return nil
+}

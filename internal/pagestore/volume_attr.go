@@ -1,0 +1,99 @@
+package pagestore
+
+import (
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarndb/tarn/internal/layer"
+)
+
+// Attr gives a file's attributes without a lock.
+func (v *Volume) Attr(ino layer.Ino) (layer.Attr, error) {
+	n := v.ix.inodes.get(ino)
+	if n == nil {
+		return layer.Attr{}, &fileError{"attributes of", ino, "", syscall.ENOENT}
+	}
+	return n.attr(), nil
+}
+
+// SetAttr changes attributes. A smaller size cuts the file, a larger one ends
+// it with a hole; either sets the mtime to now unless s does.
+func (v *Volume) SetAttr(ino layer.Ino, s layer.SetAttr) (layer.Attr, error) {
+	if err := v.enter(); err != nil {
+		return layer.Attr{}, &fileError{"set attributes of", ino, "", err}
+	}
+	defer v.freeze.RUnlock()
+	n, err := v.setAttr(ino, s)
+	if err != nil {
+		return layer.Attr{}, &fileError{"set attributes of", ino, "", err}
+	}
+	return n.attr(), nil
+}
+
+func (v *Volume) setAttr(ino layer.Ino, s layer.SetAttr) (*node, error) {
+	n := v.ix.inodes.get(ino)
+	if n == nil {
+		return nil, syscall.ENOENT
+	}
+	if s.Has&layer.SetSize != 0 {
+		if _, err := v.regular(ino); err != nil {
+			return nil, err
+		}
+		if s.Size > maxFileSize {
+			return nil, syscall.EFBIG
+		}
+		if s.Has&layer.SetMtime == 0 {
+			s.Has |= layer.SetMtime
+			s.Mtime = time.Now().UnixNano()
+		}
+	}
+	if s.Has == 0 {
+		return n, nil
+	}
+	s.Mode &^= unix.S_IFMT
+	r := layer.Record{Kind: layer.KindSetAttr, Ino: ino, Time: s.Mtime, Set: s}
+	if n.mode.Load()&unix.S_IFMT == unix.S_IFDIR { // changes of names set its mtime too
+		v.names.Lock()
+		defer v.names.Unlock()
+	}
+	n.write.Lock()
+	defer n.write.Unlock()
+	if s.Has&layer.SetSize != 0 && s.Size < n.size.Load() && s.Size%layer.PageSize != 0 {
+		return n, v.cut(n, &r)
+	}
+	if _, err := v.log.append(nil, &r); err != nil {
+		return nil, err
+	}
+	v.ix.applyData(n, &r, 0)
+	return n, nil
+}
+
+// cut truncates within a page: what is cut off must read as zeros should the
+// file grow again, so the page is written anew, in one batch with r.
+func (v *Volume) cut(n *node, r *layer.Record) error {
+	page, in := uint32(r.Set.Size/layer.PageSize), uint32(r.Set.Size%layer.PageSize)
+	ref := n.page(page)
+	if ref == 0 {
+		if _, err := v.log.append(nil, r); err != nil {
+			return err
+		}
+		v.ix.applyData(n, r, 0)
+		return nil
+	}
+	whole := v.store.scratch.Get().(*[layer.PageSize]byte)
+	defer v.store.scratch.Put(whole)
+	if err := v.readRef(ref, whole[:]); err != nil {
+		return err
+	}
+	clear(whole[in:])
+	w := pageWrite{ino: n.ino, page: page, used: in, crc: layer.Checksum(whole[:]), time: r.Time, data: whole[:]}
+	ref, err := v.log.append(&w, r)
+	if err != nil {
+		return err
+	}
+	v.ix.applyPage(n, page, in, r.Time, ref)
+	v.ix.applyData(n, r, 0)
+	return nil
+}

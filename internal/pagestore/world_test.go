@@ -1,0 +1,549 @@
+package pagestore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand"
+	"reflect"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/layer"
+)
+
+// world drives a store on a crashable file system and a model of it side by
+// side, and compares them.
+type world struct {
+	fs    *crashFS
+	store *Store
+	lines []*line
+	ids   int
+	opts  Options
+}
+
+// line is a timeline of the model.
+type line struct {
+	id      tarn.TimelineID
+	parent  tarn.Point
+	vol     *Volume // nil while closed
+	now     *model
+	history []moment // by seq; the first is where the timeline begins
+	synced  tarn.Seq // everything before this must survive
+	marks   []tarn.Mark
+}
+
+// moment is the state at a seq, and the states a crash may leave between it
+// and the moment before.
+type moment struct {
+	seq   tarn.Seq
+	state *model
+	parts []*model
+}
+
+// unknownSeq is the seq of an operation that the power cut interrupted.
+const unknownSeq = tarn.Seq(1) << 62
+
+// pick chooses one of n.
+type pick func(n int) int
+
+var worldRoot = layer.NewFile{Mode: 0o700, UID: 101, GID: 104}
+
+func newWorld() (*world, error) {
+	w := &world{fs: newCrashFS(), opts: Options{SegmentBytes: 64 << 10}}
+	if err := w.openStore(); err != nil {
+		return nil, err
+	}
+	if err := w.createLine(); err != nil {
+		return nil, err
+	}
+	return w, w.open(w.lines[0])
+}
+
+func (w *world) openStore() (err error) {
+	w.store, err = open(context.Background(), w.fs, "store", w.opts)
+	return err
+}
+
+func (w *world) newID() tarn.TimelineID {
+	w.ids++
+	return tarn.TimelineID(fmt.Sprintf("%032x", w.ids))
+}
+
+func (w *world) open(l *line) (err error) {
+	if l.vol, err = w.store.OpenVolume(context.Background(), l.id); err != nil {
+		return fmt.Errorf("open %s: %w", l.id, err)
+	}
+	return nil
+}
+
+// check compares a line that is open with the model, whole.
+func (w *world) check(l *line) error {
+	got, err := viewOf(l.vol)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", l.id, err)
+	}
+	if d := differ(got, l.now.view()); d != "" {
+		return fmt.Errorf("timeline %s at seq %d differs:\n%s", l.id, l.vol.Head(), d)
+	}
+	for ino, f := range l.now.files { // the ones without a name too
+		if f.nlink == 0 && !f.dir() && f.mode&unix.S_IFMT == unix.S_IFREG {
+			data, err := readAll(l.vol, ino)
+			if err != nil || !bytes.Equal(data, f.data) {
+				return fmt.Errorf("timeline %s: inode %d, unlinked, has %d bytes, not %d, or others: %v", l.id, ino, len(data), len(f.data), err)
+			}
+		}
+	}
+	st, err := w.store.Stat(context.Background(), l.id)
+	if err != nil {
+		return err
+	}
+	if st.Head != l.vol.Head() || st.Parent != l.parent || !(len(st.Marks) == 0 && len(l.marks) == 0 || reflect.DeepEqual(st.Marks, l.marks)) {
+		return fmt.Errorf("timeline %s: status %+v, want head %d, parent %s, marks %v", l.id, st, l.vol.Head(), l.parent, l.marks)
+	}
+	return nil
+}
+
+// checkAll opens, compares and leaves open every line.
+func (w *world) checkAll() error {
+	for _, l := range w.lines {
+		if l.vol == nil {
+			if err := w.open(l); err != nil {
+				return err
+			}
+		}
+		if err := w.check(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// crash loses what was not synced and finds out which past each line is in.
+func (w *world) crash(rnd *rand.Rand, keep float64) error {
+	w.fs.crash(rnd, keep)
+	if err := w.openStore(); err != nil {
+		return fmt.Errorf("open after a crash: %w", err)
+	}
+	if err := w.dropUnknown(); err != nil {
+		return fmt.Errorf("after a crash (keep %.2f): %w", keep, err)
+	}
+	for _, l := range w.lines {
+		l.vol = nil
+		if err := w.survive(l); err != nil {
+			return fmt.Errorf("after a crash (keep %.2f): %w", keep, err)
+		}
+	}
+	return nil
+}
+
+// dropUnknown deletes the timelines whose making or deletion the crash
+// interrupted: they may be there or not.
+func (w *world) dropUnknown() error {
+	ctx := context.Background()
+	all, err := w.store.Timelines(ctx)
+	if err != nil {
+		return err
+	}
+	for _, st := range all {
+		if !slices.ContainsFunc(w.lines, func(l *line) bool { return l.id == st.ID }) {
+			if err := w.store.Delete(ctx, st.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// survive opens a line after a crash and takes over the state it has, when
+// that is one of its past.
+func (w *world) survive(l *line) error {
+	if err := w.open(l); err != nil {
+		return err
+	}
+	head := l.vol.Head()
+	if head < l.synced {
+		return fmt.Errorf("timeline %s has seq %d, but %d was synced", l.id, head, l.synced)
+	}
+	got, err := viewOf(l.vol)
+	if err != nil {
+		return err
+	}
+	for i, m := range l.history {
+		if m.seq < head {
+			continue
+		}
+		candidates := m.parts
+		if m.seq == head || m.seq == unknownSeq {
+			candidates = append(slices.Clone(m.parts), m.state)
+		}
+		var d string
+		for _, c := range candidates {
+			if d = differ(got, c.view()); d == "" {
+				l.history = append(l.history[:i:i], moment{seq: head, state: c})
+				l.now, l.synced = c.clone(), head
+				l.marks = slices.DeleteFunc(l.marks, func(k tarn.Mark) bool { return k.Seq > head })
+				return w.surviveMarks(l)
+			}
+		}
+		return fmt.Errorf("timeline %s at seq %d (synced %d, next moment %d) is in no state of its past:\n%s", l.id, head, l.synced, m.seq, d)
+	}
+	return fmt.Errorf("timeline %s has seq %d, beyond everything written", l.id, head)
+}
+
+// surviveMarks takes over the marks; they are synced when written, so only the
+// one being written may be missing, and it may be there.
+func (w *world) surviveMarks(l *line) error {
+	st, err := w.store.Stat(context.Background(), l.id)
+	if err != nil {
+		return err
+	}
+	if len(st.Marks) < len(l.marks) || !slices.Equal(st.Marks[:len(l.marks)], l.marks) || len(st.Marks) > len(l.marks)+1 {
+		return fmt.Errorf("timeline %s has marks %v, had %v", l.id, st.Marks, l.marks)
+	}
+	l.marks = st.Marks
+	return nil
+}
+
+// mutate runs one operation on model and volume and compares the errors. parts
+// are the states between.
+func (w *world) mutate(l *line, what string, onModel func(*model) error, onVolume func() error, parts ...*model) error {
+	after := l.now.clone()
+	want := onModel(after)
+	got := onVolume()
+	if w.fs.dark {
+		l.history = append(l.history, moment{unknownSeq, after.named(), append(parts, l.now.named())})
+		return nil
+	}
+	if !errors.Is(got, want) || (want == nil) != (got == nil) {
+		return fmt.Errorf("%s on %s: %v, the model says %v", what, l.id, got, want)
+	}
+	l.now = after
+	l.history = append(l.history, moment{l.vol.Head(), after.named(), parts})
+	return nil
+}
+
+var worldNames = []string{"a", "b", "c", "longer name with spaces"}
+
+// anyIno picks an inode there is, or sometimes one there is not.
+func (l *line) anyIno(p pick, want func(modelFile) bool) layer.Ino {
+	var inos []layer.Ino
+	for ino, f := range l.now.files {
+		if want(f) {
+			inos = append(inos, ino)
+		}
+	}
+	slices.Sort(inos)
+	if len(inos) == 0 {
+		return 999
+	}
+	return inos[p(len(inos))]
+}
+
+func isDir(f modelFile) bool     { return f.dir() }
+func isRegular(f modelFile) bool { return f.mode&unix.S_IFMT == unix.S_IFREG }
+func anything(modelFile) bool    { return true }
+
+// step does one random thing.
+func (w *world) step(p pick) error {
+	if len(w.lines) == 0 { // the power cut met the deletion of the last
+		return w.createLine()
+	}
+	l := w.lines[p(len(w.lines))]
+	if l.vol == nil {
+		if err := w.open(l); err != nil {
+			if w.fs.dark {
+				return nil
+			}
+			return err
+		}
+	}
+	switch k := p(100); {
+	case k < 40:
+		return w.stepWrite(l, p)
+	case k < 70:
+		return w.stepNames(l, p)
+	case k < 78:
+		return w.stepSize(l, p)
+	case k < 84:
+		return w.stepSync(l)
+	case k < 88:
+		return w.stepMark(l, p)
+	case k < 92:
+		return w.stepFork(l, p)
+	case k < 95:
+		return w.stepClose(l)
+	case k < 96:
+		return w.stepDelete(l)
+	case k < 98:
+		return w.stepForget(l, p)
+	}
+	if w.fs.dark {
+		return nil
+	}
+	return w.check(l)
+}
+
+func (w *world) stepWrite(l *line, p pick) error {
+	ino := l.anyIno(p, isRegular)
+	if ino == 999 {
+		return nil
+	}
+	off := p(6) * layer.PageSize
+	size := (1 + p(4)) * layer.PageSize
+	if p(3) == 0 {
+		off += p(layer.PageSize)
+		size = 1 + p(2*layer.PageSize)
+	}
+	data := make([]byte, size)
+	switch p(4) {
+	case 0: // zeros
+	case 1: // zeros in part
+		fill(data[size/2:], p(250)+1)
+	default:
+		fill(data, p(250)+1)
+	}
+	var parts []*model
+	for end := layer.PageSize - off%layer.PageSize; end < size; end += layer.PageSize {
+		part := l.now.named()
+		if _, ok := part.files[ino]; ok {
+			part.write(ino, data[:end], off)
+		}
+		parts = append(parts, part)
+	}
+	return w.mutate(l, "write", func(m *model) error { m.write(ino, data, off); return nil }, func() error {
+		n, err := l.vol.WriteAt(ino, data, uint64(off))
+		if err == nil && n != len(data) {
+			return fmt.Errorf("wrote %d of %d bytes", n, len(data))
+		}
+		return err
+	}, parts...)
+}
+
+func fill(b []byte, seed int) {
+	for i := range b {
+		b[i] = byte(seed + i*7 + i>>8)
+	}
+}
+
+func (w *world) stepNames(l *line, p pick) error {
+	dir, name := l.anyIno(p, isDir), worldNames[p(len(worldNames))]
+	switch p(6) {
+	case 0, 1:
+		f := layer.NewFile{Mode: unix.S_IFREG | 0o600, UID: uint32(p(3)), GID: 7}
+		switch p(5) {
+		case 0:
+			f.Mode = unix.S_IFDIR | 0o755
+		case 1:
+			f.Mode, f.Target = unix.S_IFLNK|0o777, "some/where"
+		}
+		return w.mutate(l, "create "+name, func(m *model) error { return m.create(dir, name, f) }, func() error {
+			_, err := l.vol.Create(dir, name, f)
+			return err
+		})
+	case 2:
+		return w.mutate(l, "unlink "+name, func(m *model) error { return m.unlink(dir, name) }, func() error { return l.vol.Unlink(dir, name) })
+	case 3:
+		return w.mutate(l, "rmdir "+name, func(m *model) error { return m.rmdir(dir, name) }, func() error { return l.vol.Rmdir(dir, name) })
+	case 4:
+		ino := l.anyIno(p, anything)
+		return w.mutate(l, "link "+name, func(m *model) error { return m.link(ino, dir, name) }, func() error {
+			_, err := l.vol.Link(ino, dir, name)
+			return err
+		})
+	}
+	to, name2 := l.anyIno(p, isDir), worldNames[p(len(worldNames))]
+	return w.mutate(l, "rename "+name+" to "+name2, func(m *model) error { return m.rename(dir, name, to, name2) },
+		func() error { return l.vol.Rename(dir, name, to, name2) })
+}
+
+func (w *world) stepSize(l *line, p pick) error {
+	ino := l.anyIno(p, isRegular)
+	if ino == 999 {
+		return nil
+	}
+	size := p(8) * layer.PageSize
+	if p(2) == 0 {
+		size += p(layer.PageSize)
+	}
+	if p(3) == 0 {
+		return w.mutate(l, "allocate", func(m *model) error {
+			if size > len(m.files[ino].data) {
+				m.truncate(ino, size)
+			}
+			return nil
+		}, func() error { return l.vol.Allocate(ino, uint64(size)/2, uint64(size-size/2)) })
+	}
+	s := layer.SetAttr{Has: layer.SetSize, Size: uint64(size)}
+	if p(3) == 0 {
+		s.Has |= layer.SetMode | layer.SetUID | layer.SetGID
+		s.Mode, s.UID, s.GID = uint32(p(512)), uint32(p(9)), uint32(p(9))
+	}
+	return w.mutate(l, "setattr", func(m *model) error {
+		m.truncate(ino, size)
+		m.change(ino, func(f *modelFile) {
+			if s.Has&layer.SetMode != 0 {
+				f.mode, f.uid, f.gid = f.mode&unix.S_IFMT|s.Mode, s.UID, s.GID
+			}
+		})
+		return nil
+	}, func() error { _, err := l.vol.SetAttr(ino, s); return err }, l.now.named())
+}
+
+func (w *world) stepSync(l *line) error {
+	head := l.vol.Head()
+	err := l.vol.Sync()
+	switch {
+	case w.fs.dark:
+		return nil
+	case err != nil:
+		return err
+	}
+	l.synced = head
+	return nil
+}
+
+func (w *world) stepMark(l *line, p pick) error {
+	head := l.vol.Head()
+	k := tarn.Mark{Seq: head - tarn.Seq(p(int(min(head, 5)))), LSN: tarn.LSN(p(1 << 20)), Time: time.Unix(int64(1+p(1<<20)), 0).UTC()}
+	err := l.vol.Mark(context.Background(), k)
+	l.history = append(l.history, moment{seq: head + 1, state: l.now.named()})
+	switch {
+	case w.fs.dark:
+		return nil
+	case err != nil:
+		return err
+	}
+	l.marks = thin(append(l.marks, k))
+	l.synced = head + 1
+	return nil
+}
+
+func (w *world) stepFork(l *line, p pick) error {
+	if len(w.lines) >= 6 {
+		return nil
+	}
+	ctx := context.Background()
+	child := &line{id: w.newID()}
+	var err error
+	if p(2) == 0 {
+		child.parent, err = w.store.Fork(ctx, l.id, child.id)
+		if err == nil && child.parent != (tarn.Point{Timeline: l.id, Seq: l.vol.Head()}) {
+			return fmt.Errorf("fork of %s at %d gave %s", l.id, l.vol.Head(), child.parent)
+		}
+		child.now = l.now.named()
+	} else {
+		m := l.history[p(len(l.history))]
+		child.parent, child.now = tarn.Point{Timeline: l.id, Seq: m.seq}, m.state.clone()
+		// An operation that logged nothing leaves two moments at one seq; the
+		// later is as good as the earlier.
+		err = w.store.ForkAt(ctx, child.parent, child.id)
+	}
+	if w.fs.dark {
+		return nil // survive decides
+	}
+	if err != nil {
+		return err
+	}
+	child.synced = child.parent.Seq
+	child.history = []moment{{seq: child.parent.Seq, state: child.now.named()}}
+	l.synced = max(l.synced, child.parent.Seq)
+	w.lines = append(w.lines, child)
+	if p(3) == 0 {
+		return nil // opened at some other time
+	}
+	if err := w.open(child); err != nil {
+		if w.fs.dark {
+			return nil
+		}
+		return err
+	}
+	return w.check(child)
+}
+
+func (w *world) stepClose(l *line) error {
+	head := l.vol.Head()
+	err := l.vol.Close()
+	if w.fs.dark {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	l.vol, l.synced, l.now = nil, head, l.now.named()
+	st, err := w.store.Stat(context.Background(), l.id)
+	if err == nil && st.Head != head {
+		return fmt.Errorf("timeline %s closed at %d, status says %d", l.id, head, st.Head)
+	}
+	return err
+}
+
+func (w *world) stepDelete(l *line) error {
+	ctx := context.Background()
+	err := w.store.Delete(ctx, l.id)
+	if w.fs.dark {
+		return nil
+	}
+	if tarn.KindOf(err) != tarn.KindConflict {
+		return fmt.Errorf("delete of %s while open: %v", l.id, err)
+	}
+	if err := w.stepClose(l); err != nil || w.fs.dark {
+		return err
+	}
+	err = w.store.Delete(ctx, l.id)
+	hasChild := slices.ContainsFunc(w.lines, func(o *line) bool { return o.parent.Timeline == l.id })
+	switch {
+	case w.fs.dark:
+		if !hasChild {
+			return w.forgetLine(l) // either way is right
+		}
+		return nil
+	case hasChild && tarn.KindOf(err) == tarn.KindConflict:
+		return nil
+	case hasChild || err != nil:
+		return fmt.Errorf("delete of %s with children %v: %v", l.id, hasChild, err)
+	}
+	if _, err := w.store.Stat(ctx, l.id); tarn.KindOf(err) != tarn.KindNotFound {
+		return fmt.Errorf("status of deleted %s: %v", l.id, err)
+	}
+	return w.forgetLine(l)
+}
+
+func (w *world) forgetLine(l *line) error {
+	w.lines = slices.DeleteFunc(w.lines, func(o *line) bool { return o == l })
+	if len(w.lines) > 0 || w.fs.dark {
+		return nil
+	}
+	return w.createLine()
+}
+
+func (w *world) createLine() error {
+	id := w.newID()
+	err := w.store.Create(context.Background(), id, worldRoot)
+	if err != nil && !w.fs.dark {
+		return err
+	} else if err != nil {
+		return nil
+	}
+	m := newModel(worldRoot)
+	w.lines = append(w.lines, &line{id: id, now: m, history: []moment{{seq: 1, state: m.named()}}, synced: 1})
+	return nil
+}
+
+func (w *world) stepForget(l *line, p pick) error {
+	ino := l.anyIno(p, anything)
+	l.vol.Forget(ino)
+	if f := l.now.files[ino]; f.nlink == 0 {
+		l.now = l.now.clone()
+		delete(l.now.files, ino)
+		if _, err := l.vol.Attr(ino); !errors.Is(err, syscall.ENOENT) {
+			return fmt.Errorf("attributes of forgotten inode %d: %v", ino, err)
+		}
+	}
+	return nil
+}
