@@ -1,0 +1,258 @@
+package volumefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/layer"
+)
+
+const (
+	subtype = "tarn"
+	fsType  = "fuse." + subtype
+
+	// maxRequest bounds one READ or WRITE. It is a multiple of a page, so that
+	// a long write is cut between pages. Four cuts of a megabyte are served
+	// in parallel and need a quarter of the buffers.
+	maxRequest = 32 * layer.PageSize
+
+	// unmountPatience is how long a busy mount is asked politely.
+	unmountPatience = 5 * time.Second
+
+	// pollName is a file the library invents at the root to answer POLL with
+	// ENOSYS once.
+	pollName = ".go-fuse-epoll-hack"
+)
+
+// DefaultReadAheadKB is how far the kernel reads ahead on a mount of root's: a
+// cold scan halves its time from 128 to 2048.
+const DefaultReadAheadKB = 2048
+
+// Options of a mount. The zero value is good.
+type Options struct {
+	Name        string       // first column of df and mount; "" = tarn
+	ReadAheadKB int          // 0 = DefaultReadAheadKB, negative = the kernel's own; without root always the latter
+	Log         *slog.Logger // nil = none
+}
+
+// Directory is a mounted volume.
+//
+//	Mount ──▶ serving ──▶ done
+//
+// It is done when no request can come any more: after Unmount, or when somebody
+// else unmounted it.
+type Directory struct {
+	dir  string
+	log  *slog.Logger
+	done chan struct{}
+
+	mu       sync.Mutex // held across unmounting: a second caller waits for the first
+	detached bool
+}
+
+// Mount mounts v at dir, which is made if missing, and returns when it can be
+// used. Root mounts for every user, an ordinary user through fusermount3 for
+// himself. Without FUSE the error is KindUnavailable and its hint says what to
+// install; where something is mounted already it is KindConflict.
+func Mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, error) {
+	m, err := mount(ctx, dir, v, o)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	return m, nil
+}
+
+func mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Name == "" {
+		o.Name = subtype
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFree(dir); err != nil {
+		return nil, err
+	}
+	fd, err := attach(ctx, dir, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	log := o.Log.With("path", dir)
+	fs := newFilesystem(v, log)
+	server, err := fuse.NewServer(fs, "/dev/fd/"+strconv.Itoa(fd), &fuse.MountOptions{
+		MaxBackground:            64,
+		MaxWrite:                 maxRequest,
+		Name:                     subtype,
+		FsName:                   o.Name,
+		Logger:                   slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		DisableXAttrs:            true,
+		ExplicitDataCacheControl: true, // nobody else changes the contents
+		EnableSymlinkCaching:     true,
+		DisableSplice:            true, // our answers are in memory
+	})
+	if err != nil {
+		// The library has closed the descriptor, which ended the mount's life.
+		return nil, errors.Join(err, detach(ctx, dir, detachLazy))
+	}
+	m := &Directory{dir: dir, log: log, done: make(chan struct{})}
+	go func() {
+		defer close(m.done)
+		server.Serve()
+	}()
+	if err := m.prepare(o.ReadAheadKB); err != nil {
+		return nil, errors.Join(err, m.Unmount(ctx))
+	}
+	return m, nil
+}
+
+// checkFree makes dir if it is missing and refuses a place where something is
+// mounted: a second mount would hide the first.
+func checkFree(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		if errors.Is(err, unix.ENOTCONN) {
+			return tarn.Conflict("a dead mount is there: %w", err)
+		}
+		return err
+	}
+	var here, above unix.Stat_t
+	if err := unix.Stat(dir, &here); err != nil {
+		return err
+	}
+	if err := unix.Stat(filepath.Dir(dir), &above); err != nil {
+		return err
+	}
+	if here.Dev != above.Dev {
+		return tarn.Conflict("something is mounted there")
+	}
+	return nil
+}
+
+// prepare makes the new mount fit for use.
+func (m *Directory) prepare(readAheadKB int) error {
+	// Go's runtime asks the kernel to watch every file it opens, without
+	// letting its thread go: were our own process the first to open a file of
+	// this mount, nobody might be left to answer POLL. One question now, from
+	// a plain system call, teaches the kernel not to ask.
+	fd, err := unix.Open(filepath.Join(m.dir, pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("first use: %w", err)
+	}
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	_, _ = unix.Poll(fds, 0) // only the asking counts
+	unix.Close(fd)
+
+	if readAheadKB == 0 {
+		readAheadKB = DefaultReadAheadKB
+	}
+	if readAheadKB < 0 || os.Geteuid() != 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(m.dir, &st); err != nil {
+		return fmt.Errorf("first use: %w", err)
+	}
+	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if err := os.WriteFile(path, []byte(strconv.Itoa(readAheadKB)), 0); err != nil {
+		m.log.Warn("read ahead not raised", "err", err) // slower scans, no harm; /sys is read-only in some containers
+	}
+	return nil
+}
+
+// Dir is where it is mounted.
+func (m *Directory) Dir() string { return m.dir }
+
+// Done is closed when no request can come any more.
+func (m *Directory) Done() <-chan struct{} { return m.done }
+
+// Unmount ends the mount and waits until the volume is used no more. While
+// somebody holds a file or works in a directory of it, Unmount tries again;
+// after five seconds, or when ctx ends, it takes the mount away by force, and
+// who still holds something gets errors.
+func (m *Directory) Unmount(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.detached {
+		return nil
+	}
+	err := m.unmountUnused(ctx)
+	if errors.Is(err, unix.EBUSY) {
+		m.log.Warn("mount busy: taken away by force")
+		// ctx may be over; this takes milliseconds.
+		err = detach(context.WithoutCancel(ctx), m.dir, detachForce)
+	}
+	switch {
+	case errors.Is(err, unix.EINVAL): // somebody else has unmounted it
+	case err != nil:
+		return fmt.Errorf("unmount %s: %w", m.dir, err)
+	}
+	<-m.done
+	m.detached = true
+	return nil
+}
+
+// unmountUnused tries until nobody uses the mount; EBUSY when that does not
+// come in time.
+func (m *Directory) unmountUnused(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, unmountPatience)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := detach(context.WithoutCancel(ctx), m.dir, detachUnused)
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		select {
+		case <-m.done:
+			// Its connection has ended: whoever is in the way waits for
+			// nothing.
+			return detach(context.WithoutCancel(ctx), m.dir, detachLazy)
+		case <-ctx.Done():
+			return unix.EBUSY
+		case <-tick.C:
+		}
+	}
+}
+
+// UnmountStale removes the dead mount that a killed process left at dir; one
+// that lives is KindConflict, none at all is fine. End what still works in it
+// first: it could only fail afterwards.
+func UnmountStale(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	for {
+		// statfs is never answered from a cache, unlike stat.
+		var st unix.Statfs_t
+		err := unix.Statfs(dir, &st)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			return nil
+		case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.ECONNABORTED):
+			if err := detach(context.Background(), dir, detachLazy); err != nil {
+				return fmt.Errorf("unmount what was left at %s: %w", dir, err)
+			}
+		case err != nil:
+			return fmt.Errorf("unmount what was left at %s: %w", dir, err)
+		case st.Type == unix.FUSE_SUPER_MAGIC && checkFree(dir) != nil:
+			return tarn.Conflict("unmount what was left at %s: it is in use", dir)
+		default:
+			return nil
+		}
+	}
+}
