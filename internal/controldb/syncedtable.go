@@ -1,0 +1,105 @@
+package controldb
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tarndb/tarn"
+)
+
+// InsertSyncedTable records a synced table and returns it as recorded, with
+// its times and, where they were empty, its UID and pipeline id. It is
+// KindConflict when the name, or the Postgres table, is taken, and
+// KindNotFound when the branch is not there or on its way out.
+func InsertSyncedTable(ctx context.Context, c Conn, t tarn.SyncedTable) (tarn.SyncedTable, error) {
+	if t.UID == "" {
+		t.UID = uuid.NewString()
+	}
+	if t.PipelineID == "" {
+		t.PipelineID = uuid.NewString()
+	}
+	if t.Database == "" {
+		t.Database = tarn.DefaultDatabase
+	}
+	if t.Policy == "" {
+		t.Policy = tarn.SyncSnapshot
+	}
+	out, err := within(ctx, c, func(c Conn) (tarn.SyncedTable, error) {
+		if err := holdLiveBranch(ctx, c, t.Branch); err != nil {
+			return tarn.SyncedTable{}, err
+		}
+		return insertSyncedTableRow(ctx, c, t)
+	})
+	switch {
+	case tarn.KindOf(err) != tarn.KindInternal:
+		return tarn.SyncedTable{}, err
+	case constraint(err) == "synced_tables_project_branch_database_schema_name_key":
+		return tarn.SyncedTable{}, tarn.Conflict("Postgres table %s.%s in database %s of %s is already written by another synced table",
+			t.Name.Schema, t.Name.Table, t.Database, t.Branch)
+	}
+	return out, fault(err, "synced table %s", t.Name)
+}
+
+func insertSyncedTableRow(ctx context.Context, c Conn, t tarn.SyncedTable) (tarn.SyncedTable, error) {
+	return scanSyncedTable(c.querier().QueryRow(ctx, insertSyncedTable,
+		t.UID, t.Name.Catalog, t.Name.Schema, t.Name.Table, t.Source.Catalog, t.Source.Schema, t.Source.Table,
+		t.PrimaryKey, t.Policy, t.Branch.Project, t.Branch.Branch, t.Database, t.NewPipelineCatalog, t.NewPipelineSchema,
+		t.PipelineID, t.State, t.Message, t.Version, stamp(t.VersionTS), t.RowsSynced, t.RowsTotal, stamp(t.SyncStart), stamp(t.SyncEnd)))
+}
+
+const insertSyncedTable = `
+INSERT INTO synced_tables (uid, catalog, schema, name, source_catalog, source_schema, source_table,
+	primary_key, policy, project, branch, database, new_pipeline_catalog, new_pipeline_schema,
+	pipeline_id, state, message, version, version_ts, rows_synced, rows_total, sync_start, sync_end)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+RETURNING ` + syncedTableColumns
+
+const syncedTableColumns = `uid, catalog, schema, name, source_catalog, source_schema, source_table,
+	primary_key, policy, project, branch, database, new_pipeline_catalog, new_pipeline_schema,
+	pipeline_id, state, message, version, version_ts, rows_synced, rows_total, sync_start, sync_end, created, updated`
+
+func scanSyncedTable(r pgx.Row) (t tarn.SyncedTable, err error) {
+	err = r.Scan(&t.UID, &t.Name.Catalog, &t.Name.Schema, &t.Name.Table, &t.Source.Catalog, &t.Source.Schema, &t.Source.Table,
+		&t.PrimaryKey, &t.Policy, &t.Branch.Project, &t.Branch.Branch, &t.Database, &t.NewPipelineCatalog, &t.NewPipelineSchema,
+		&t.PipelineID, &t.State, &t.Message, &t.Version, (*stamp)(&t.VersionTS), &t.RowsSynced, &t.RowsTotal,
+		(*stamp)(&t.SyncStart), (*stamp)(&t.SyncEnd), (*stamp)(&t.CreateTime), (*stamp)(&t.UpdateTime))
+	return t, err
+}
+
+// GetSyncedTable reads one by its name.
+func GetSyncedTable(ctx context.Context, c Conn, n tarn.TableName) (tarn.SyncedTable, error) {
+	t, err := scanSyncedTable(c.querier().QueryRow(ctx, getSyncedTable, n.Catalog, n.Schema, n.Table))
+	return t, fault(err, "synced table %s", n)
+}
+
+const getSyncedTable = `SELECT ` + syncedTableColumns + ` FROM synced_tables WHERE catalog = $1 AND schema = $2 AND name = $3`
+
+// ListSyncedTables gives those of one project, "" = all, by name.
+func ListSyncedTables(ctx context.Context, c Conn, project string) ([]tarn.SyncedTable, error) {
+	v, err := list(ctx, c, scanSyncedTable, listSyncedTables, project)
+	return v, fault(err, "synced tables of project %q", project)
+}
+
+const listSyncedTables = `SELECT ` + syncedTableColumns + ` FROM synced_tables
+WHERE $1 = '' OR project = $1 ORDER BY catalog, schema, name`
+
+// UpdateSyncedTable records the status of the synced table with t's UID: its
+// state, message, version, rows and times. KindNotFound when it is gone.
+func UpdateSyncedTable(ctx context.Context, c Conn, t tarn.SyncedTable) error {
+	return fault(exec(ctx, c, updateSyncedTable, t.UID, t.State, t.Message, t.Version, stamp(t.VersionTS),
+		t.RowsSynced, t.RowsTotal, stamp(t.SyncStart), stamp(t.SyncEnd)), "synced table %s", t.Name)
+}
+
+const updateSyncedTable = `
+UPDATE synced_tables SET state = $2, message = $3, version = $4, version_ts = $5,
+	rows_synced = $6, rows_total = $7, sync_start = $8, sync_end = $9, updated = now()
+WHERE uid = $1`
+
+// DeleteSyncedTable removes the row. KindNotFound when it is gone.
+func DeleteSyncedTable(ctx context.Context, c Conn, uid string) error {
+	return fault(exec(ctx, c, deleteSyncedTable, uid), "synced table with uid %s", uid)
+}
+
+const deleteSyncedTable = `DELETE FROM synced_tables WHERE uid = $1`
