@@ -1,0 +1,273 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/pagestore"
+	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/volumefs"
+	"github.com/tarndb/tarn/internal/wal"
+)
+
+const (
+	// stopPatience is how long a fast shutdown may take: it writes a checkpoint
+	// and lets every walsender send the rest.
+	stopPatience = 2 * time.Minute
+	// cleanPatience bounds unmounting and the like, which take milliseconds.
+	cleanPatience = 30 * time.Second
+	port          = 5432
+	logBytes      = 16 << 20 // a longer log is put aside at the next start
+)
+
+// engine is a timeline's volume, mounted, and the Postgres on it. Whoever makes
+// one holds the timeline meanwhile, and ends it with stop or wreck.
+//
+//	openEngine ──▶ mounted ──start──▶ serving ──stop──▶ gone
+//	                  └──────────────────┴─────wreck──▶ gone
+type engine struct {
+	on       *machine
+	name     string
+	timeline tarn.TimelineID
+	volume   *pagestore.Volume
+	mount    *volumefs.Directory
+	server   *postgres.Server // nil before start
+	wal      *wal.Log
+}
+
+// openEngine opens and mounts a timeline's volume.
+func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineID) (*engine, error) {
+	e := &engine{on: m, name: name, timeline: id, wal: m.walOf(id)}
+	if err := m.closeStuck(id); err != nil {
+		return nil, err
+	}
+	var err error
+	if e.volume, err = m.store.OpenVolume(ctx, id); err != nil {
+		return nil, err
+	}
+	e.mount, err = volumefs.Mount(ctx, e.dataDir(), e.volume, volumefs.Options{Log: m.log})
+	if err != nil {
+		return nil, errors.Join(err, e.closeVolume())
+	}
+	return e, nil
+}
+
+func (e *engine) dataDir() string { return e.on.path("mnt", e.name) }
+func (e *engine) pidFile() string { return e.on.path("run", e.name+".pid") }
+func (e *engine) logFile() string { return e.on.path("log", e.name+".log") }
+
+// start makes the data directory fit for this computer and runs Postgres.
+//
+//  1. Point pg_wal to this timeline's own WAL: initdb and forks leave the path of
+//     another, and the data directory may have moved.
+//  2. Remove what would turn the start into a recovery that nobody asked for.
+//  3. Write pg_hba.conf if it differs: nobody but us says who may connect.
+//  4. Start Postgres.
+func (e *engine) start(ctx context.Context, in postgres.Install, settings map[string]string) error {
+	if err := e.pointWAL(); err != nil {
+		return err
+	}
+	for _, name := range [...]string{"recovery.signal", "standby.signal", "backup_label", "tablespace_map"} {
+		if err := removeFile(filepath.Join(e.dataDir(), name)); err != nil {
+			return err
+		}
+	}
+	return e.run(ctx, in, settings)
+}
+
+func (e *engine) run(ctx context.Context, in postgres.Install, settings map[string]string) error {
+	if err := e.writeFile("pg_hba.conf", hba); err != nil {
+		return err
+	}
+	if st, err := os.Stat(e.logFile()); err == nil && st.Size() > logBytes {
+		if err := os.Rename(e.logFile(), e.logFile()+".1"); err != nil {
+			return err
+		}
+	}
+	// Made anew by ourselves: below the temporary directory somebody else may
+	// have put a directory or a link of that name.
+	socketDir := e.on.socketDir(e.name)
+	if err := os.RemoveAll(socketDir); err != nil {
+		return err
+	}
+	if err := os.Mkdir(socketDir, 0o700); err != nil {
+		return err
+	}
+	s, err := postgres.Start(ctx, postgres.Config{
+		Install:   in,
+		DataDir:   e.dataDir(),
+		SocketDir: socketDir,
+		Port:      port,
+		Settings:  settings,
+		RunAs:     e.on.o.RunAs,
+		LogFile:   e.logFile(),
+		PIDFile:   e.pidFile(),
+		Log:       e.on.log,
+	})
+	e.server = s
+	return err
+}
+
+// hba lets in whoever reaches the socket: its directory has mode 0700, and
+// clients have been authenticated before.
+const hba = `# Written by Tarn; changes are undone at the next start.
+local all all trust
+local replication tarn_admin trust
+host all all all reject
+host replication all all reject
+`
+
+// conf replaces initdb's sample: everything else is on the command line.
+const conf = `# Tarn passes most settings on the command line; those win.
+timezone = 'UTC'
+log_timezone = 'UTC'
+datestyle = 'iso, mdy'
+default_text_search_config = 'pg_catalog.english'
+dynamic_shared_memory_type = posix
+`
+
+func (e *engine) pointWAL() error {
+	link := filepath.Join(e.dataDir(), "pg_wal")
+	at, err := os.Readlink(link)
+	if err == nil && at == e.wal.Dir() {
+		return nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := removeFile(link); err != nil {
+		return err
+	}
+	return os.Symlink(e.wal.Dir(), link)
+}
+
+// writeFile replaces a file of the data directory unless it says so already.
+func (e *engine) writeFile(name, text string) error {
+	path := filepath.Join(e.dataDir(), name)
+	if b, err := os.ReadFile(path); err == nil && string(b) == text {
+		return nil
+	}
+	tmp := path + ".tarn"
+	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
+		return err
+	}
+	if o := e.on.o.RunAs; o != nil {
+		if err := os.Chown(tmp, int(o.UID), int(o.GID)); err != nil {
+			return err
+		}
+	}
+	return os.Rename(tmp, path)
+}
+
+// stop ends the engine cleanly and leaves a mark at the very end of the
+// timeline, so that a fork of a stopped parent needs no recovery.
+//
+//  1. Fast shutdown: sessions end, walsenders send the rest, a checkpoint is
+//     written. It is killed when that takes too long.
+//  2. Read pg_control: where the log ends.
+//  3. Unmount; nothing can come any more.
+//  4. Mark the head, unless Postgres did not end cleanly.
+//  5. Close the volume, which syncs.
+//
+// A crash anywhere leaves a timeline that recovers at its next start.
+func (e *engine) stop(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	limit, cancel := context.WithTimeout(ctx, stopPatience)
+	defer cancel()
+	var errs []error
+	if e.server != nil {
+		if err := e.server.Stop(limit, postgres.Fast); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	control, err := postgres.ReadControl(e.dataDir())
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if err := e.unmount(ctx); err != nil {
+		errs = append(errs, err)
+	}
+	if err == nil && control.State == postgres.StateShutDown {
+		if err := e.markEnd(ctx, control); err != nil {
+			errs = append(errs, err)
+		}
+	} else {
+		errs = append(errs, fmt.Errorf("Postgres on timeline %s did not shut down cleanly; its next start recovers", e.timeline))
+	}
+	return errors.Join(append(errs, e.closeVolume())...)
+}
+
+func (e *engine) markEnd(ctx context.Context, c postgres.Control) error {
+	end, err := e.wal.RecordEnd(c.TLI, c.Checkpoint, c.SegmentBytes)
+	if err != nil {
+		return fmt.Errorf("mark the end of timeline %s: %w", e.timeline, err)
+	}
+	m := tarn.Mark{Seq: e.volume.Head(), LSN: end}
+	m.Time = time.Now().UTC()
+	return e.volume.Mark(ctx, m)
+}
+
+// wreck ends the engine at once: after a crash, or when a start did not work
+// out. It returns when nothing of it is left.
+func (e *engine) wreck(ctx context.Context) error {
+	if e.server != nil {
+		e.server.Kill()
+	}
+	return errors.Join(e.unmount(context.WithoutCancel(ctx)), e.closeVolume())
+}
+
+// closeVolume ends the volume. When it cannot be closed, because the disk is
+// full, it is kept for the next openEngine to try again.
+func (e *engine) closeVolume() error {
+	err := e.volume.Close()
+	if err != nil {
+		e.on.stuckMu.Lock()
+		defer e.on.stuckMu.Unlock()
+		e.on.stuck[e.timeline] = e.volume
+	}
+	return err
+}
+
+// closeStuck closes the volume that closeVolume could not.
+func (m *machine) closeStuck(id tarn.TimelineID) error {
+	m.stuckMu.Lock()
+	v := m.stuck[id]
+	m.stuckMu.Unlock()
+	if v == nil {
+		return nil
+	}
+	if err := v.Close(); err != nil {
+		return fmt.Errorf("close what was left open of timeline %s: %w", id, err)
+	}
+	m.stuckMu.Lock()
+	defer m.stuckMu.Unlock()
+	delete(m.stuck, id)
+	return nil
+}
+
+// unmount removes the mount, its directory and what Start left in run.
+func (e *engine) unmount(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(ctx, cleanPatience)
+	defer cancel()
+	if err := e.mount.Unmount(limit); err != nil {
+		return err
+	}
+	return e.on.sweep(e.name)
+}
+
+// engineName names the engines the fleet runs for itself. No endpoint's UID
+// begins like that.
+func engineName(id tarn.TimelineID) string { return "_" + string(id) }
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

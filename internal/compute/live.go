@@ -1,0 +1,171 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tarndb/tarn"
+)
+
+// A compute that crashes is started again at once, then after pauses that
+// double. One that crashes this often without a steady time in between has
+// failed: the next Wake tries anew.
+const (
+	maxCrashes  = 6
+	steadyAfter = time.Minute
+	firstPause  = 500 * time.Millisecond
+)
+
+// live is the whole of a life. ctx ends when somebody asks it to end.
+func (f *Fleet) live(ctx context.Context, l *life) {
+	crashes := 0
+	for {
+		began := time.Now()
+		e, err := f.startLife(ctx, l)
+		if err == nil {
+			if crashes > 0 {
+				f.log.Info("compute restarted", "endpoint", l.spec.Endpoint, "count", crashes, "took", time.Since(began))
+			}
+			began = time.Now()
+			err = f.watch(ctx, l, e)
+			if err == nil {
+				f.stopLife(ctx, l, e)
+				return
+			}
+			if time.Since(began) >= steadyAfter {
+				crashes = 0
+			}
+			f.wreckLife(ctx, l, e, err)
+		} else if crashes == 0 || ctx.Err() != nil {
+			f.endLife(ctx, l, err)
+			return
+		}
+		crashes++
+		if crashes >= maxCrashes {
+			f.endLife(ctx, l, tarn.Unavailable("its compute ended %d times in a row, at last: %w", crashes, err).
+				WithHint("see "+f.path("log", l.spec.Endpoint+".log")))
+			return
+		}
+		if crashes == 1 {
+			continue
+		}
+		pause := time.NewTimer(firstPause << (crashes - 2))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			f.endLife(ctx, l, context.Cause(ctx))
+			return
+		case <-pause.C:
+		}
+	}
+}
+
+// startLife brings the compute up and makes it active. The timeline is held
+// meanwhile.
+func (f *Fleet) startLife(ctx context.Context, l *life) (*engine, error) {
+	began := time.Now()
+	f.mu.Lock()
+	spec := l.spec
+	f.mu.Unlock()
+	in, err := f.install(spec.PGVersion)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := settingsFor(spec, f.o.MemoryBytes)
+	if err != nil {
+		return nil, err
+	}
+	release, err := f.holds.take(ctx, string(spec.Timeline))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	e, err := f.openEngine(ctx, spec.Endpoint, spec.Timeline)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.start(ctx, in, settings); err != nil {
+		return nil, errors.Join(err, e.wreck(ctx))
+	}
+	now := time.Now().UTC()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.engine = e
+	l.move(tarn.ComputeActive, "")
+	l.status.PID, l.status.SocketDir, l.status.Port, l.status.Mount = e.server.PID(), f.socketDir(e.name), port, e.dataDir()
+	l.status.StartTime, l.status.LastActive = now, now
+	f.log.Info("compute active", "endpoint", spec.Endpoint, "branch", spec.Branch.String(), "timeline", string(spec.Timeline), "pid", e.server.PID(), "took", now.Sub(began))
+	return e, nil
+}
+
+// stopLife suspends the compute cleanly and ends the life.
+func (f *Fleet) stopLife(ctx context.Context, l *life, e *engine) {
+	began := time.Now()
+	f.mu.Lock()
+	if l.status.State == tarn.ComputeActive { // an idle one is stopping already
+		l.move(tarn.ComputeStopping, "")
+	}
+	l.engine = nil
+	f.mu.Unlock()
+	why := errIdle
+	if ctx.Err() != nil {
+		why = context.Cause(ctx)
+	}
+	// The hold ends only with a fork or a start; neither takes forever, and
+	// stopping without it would pull the volume away from under a fork.
+	release, err := f.holds.take(context.WithoutCancel(ctx), string(e.timeline))
+	if err == nil {
+		err = e.stop(ctx)
+		release()
+	}
+	if err != nil {
+		f.log.Error("compute not suspended cleanly", "endpoint", l.spec.Endpoint, "err", err)
+	}
+	f.log.Info("compute suspended", "endpoint", l.spec.Endpoint, "timeline", string(e.timeline), "took", time.Since(began), "err", why)
+	f.end(l, tarn.ComputeStopped, why.Error(), nil)
+}
+
+// wreckLife clears away what a crash left; the life goes on with a start.
+func (f *Fleet) wreckLife(ctx context.Context, l *life, e *engine, cause error) {
+	f.mu.Lock()
+	l.engine = nil
+	l.move(tarn.ComputeStarting, fmt.Sprintf("restarting: %v", cause))
+	f.mu.Unlock()
+	f.log.Error("compute crashed", "endpoint", l.spec.Endpoint, "timeline", string(e.timeline), "err", cause)
+	release, err := f.holds.take(context.WithoutCancel(ctx), string(e.timeline))
+	if err == nil {
+		err = e.wreck(ctx)
+		release()
+	}
+	if err != nil {
+		f.log.Error("crashed compute not cleared away", "endpoint", l.spec.Endpoint, "err", err)
+	}
+}
+
+// endLife ends a life that is starting, without a compute.
+func (f *Fleet) endLife(ctx context.Context, l *life, err error) {
+	if ctx.Err() == nil {
+		f.log.Error("compute failed", "endpoint", l.spec.Endpoint, "timeline", string(l.spec.Timeline), "err", err)
+		f.end(l, tarn.ComputeFailed, err.Error(), err)
+		return
+	}
+	why := context.Cause(ctx)
+	waiters := error(errSuspended)
+	if errors.Is(why, errClosing) {
+		waiters = errClosing
+	}
+	f.end(l, tarn.ComputeStopped, why.Error(), waiters)
+}
+
+func (f *Fleet) end(l *life, to tarn.ComputeState, message string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.err = err
+	delete(f.lives, l.spec.Endpoint)
+	l.move(to, message)
+	l.status.SocketDir, l.status.Port, l.status.Mount = "", 0, ""
+	f.last[l.spec.Endpoint] = l.status
+	close(l.done)
+}

@@ -1,0 +1,82 @@
+package compute
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/pagestore"
+	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/wal"
+)
+
+// machine is what engines stand on: this computer's data directory, its page
+// store and the Postgres versions installed.
+type machine struct {
+	o        Options
+	log      *slog.Logger
+	store    *pagestore.Store
+	installs map[int]postgres.Install
+
+	stuckMu sync.Mutex                            // guards stuck; not held across I/O
+	stuck   map[tarn.TimelineID]*pagestore.Volume // could not be closed
+}
+
+// socketDir is where an engine's socket is: below run, or, where that path is
+// too long for a socket, below the temporary directory under a name that
+// follows from it.
+func (m *machine) socketDir(name string) string {
+	dir := m.path("run", name)
+	const longest = 107 - len("/.s.PGSQL.65535")
+	if len(dir) <= longest && !strings.ContainsAny(dir, `,"`) {
+		return dir
+	}
+	sum := sha256.Sum256([]byte(dir))
+	return filepath.Join(os.TempDir(), "tarn-"+hex.EncodeToString(sum[:10]))
+}
+
+// sweep removes an engine's directories; the mount is gone before. The mount's
+// goes last: it is how Open finds what a crash left.
+func (m *machine) sweep(name string) error {
+	err := errors.Join(os.RemoveAll(m.socketDir(name)), removeFile(m.path("run", name+".pid")))
+	if err != nil {
+		return err
+	}
+	return removeFile(m.path("mnt", name)) // an empty directory: never what is mounted on it
+}
+
+// install is the Postgres that runs a timeline of the major version.
+func (m *machine) install(major int) (postgres.Install, error) {
+	in, ok := m.installs[major]
+	if !ok {
+		return in, tarn.Unavailable("Postgres %d is not installed", major).WithHint(fmt.Sprintf("apt install postgresql-%d, or name its directory with --pg-bin", major))
+	}
+	return in, nil
+}
+
+func (m *machine) path(elem ...string) string {
+	return filepath.Join(append([]string{m.o.Dir}, elem...)...)
+}
+
+func (m *machine) walOf(id tarn.TimelineID) *wal.Log {
+	return wal.New(m.path("wal", string(id)), m.owner())
+}
+
+func (m *machine) owner() *wal.Owner {
+	if m.o.RunAs == nil {
+		return nil
+	}
+	return &wal.Owner{UID: int(m.o.RunAs.UID), GID: int(m.o.RunAs.GID)}
+}
+
+// ownSettings are those of the engines the fleet runs for itself.
+func (m *machine) ownSettings(id tarn.TimelineID) (map[string]string, error) {
+	return settingsFor(tarn.ComputeSpec{Endpoint: engineName(id), MaxCU: minCU}, m.o.MemoryBytes)
+}

@@ -1,0 +1,49 @@
+package compute
+
+import (
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/tarndb/tarn/internal/postgres"
+)
+
+// Options of a fleet.
+type Options struct {
+	Dir      string             // data directory; made if missing
+	Installs []postgres.Install // Postgres versions, newest first
+	RunAs    *postgres.RunAs    // whom Postgres runs as; nil = ourselves
+	Log      *slog.Logger       // nil = none
+
+	Retention   time.Duration // how far back timelines can be forked; 0 = 7 days
+	CheckEvery  time.Duration // how often a compute is asked whether it needs a mark; 0 = 10 s
+	MarkEvery   time.Duration // a mark at most this old while WAL grows; 0 = 1 min
+	MarkWAL     int64         // a mark at most this many bytes of WAL behind; 0 = 64 MiB
+	MemoryBytes int64         // of this computer; 0 = ask the kernel
+}
+
+func (o *Options) fill() error {
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return err
+	}
+	o.Dir = dir
+	setDefault(&o.Retention, 7*24*time.Hour)
+	setDefault(&o.CheckEvery, 10*time.Second)
+	setDefault(&o.MarkEvery, time.Minute)
+	setDefault(&o.MarkWAL, 64<<20)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.MemoryBytes == 0 {
+		o.MemoryBytes, err = machineMemory()
+	}
+	return err
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}

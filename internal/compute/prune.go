@@ -1,0 +1,98 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/postgres"
+)
+
+const (
+	pruneEvery   = time.Hour
+	segmentBytes = 16 << 20 // what initdb makes unless told otherwise
+)
+
+// pruneLoop removes WAL older than the retention, now and then.
+func (k *maker) pruneLoop(ctx context.Context) {
+	tick := time.NewTicker(pruneEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			k.prune(ctx)
+		}
+	}
+}
+
+func (k *maker) prune(ctx context.Context) {
+	for _, id := range k.records.ids() {
+		n, err := k.pruneTimeline(ctx, id)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			k.log.Warn("WAL not pruned", "timeline", string(id), "err", err)
+		case n > 0:
+			k.log.Info("WAL pruned", "timeline", string(id), "count", n)
+		}
+	}
+}
+
+// pruneTimeline removes the archived segments that no fork inside the retention
+// needs: those before the redo point of the newest mark that is as old as the
+// retention. Younger forks begin at that mark or a later one.
+func (k *maker) pruneTimeline(ctx context.Context, id tarn.TimelineID) (int, error) {
+	horizon := time.Now().Add(-k.o.Retention)
+	log := k.walOf(id)
+	if aged, err := log.HasAged(segmentBytes, horizon); err != nil || !aged {
+		return 0, err
+	}
+	release, err := k.holds.take(ctx, string(id))
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	if _, ok := k.records.known(id); !ok {
+		return 0, nil
+	}
+	st, err := k.store.Stat(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	m, ok := chooseMark(st.Marks, target{time: horizon})
+	if !ok {
+		return 0, nil
+	}
+	c, err := k.controlAt(ctx, tarn.Point{Timeline: id, Seq: m.Seq})
+	if err != nil {
+		return 0, err
+	}
+	return log.Prune(ctx, c.Redo, c.SegmentBytes, horizon)
+}
+
+// controlAt reads pg_control as it was at a point, through a child that lives
+// only for that; a crash leaves it without a record, and Open clears it away.
+func (k *maker) controlAt(ctx context.Context, p tarn.Point) (c postgres.Control, err error) {
+	id, err := newTimelineID()
+	if err != nil {
+		return c, err
+	}
+	if err := k.store.ForkAt(ctx, p, id); err != nil {
+		return c, err
+	}
+	defer func() { err = errors.Join(err, k.store.Delete(context.WithoutCancel(ctx), id)) }()
+	v, err := k.store.OpenVolume(ctx, id)
+	if err != nil {
+		return c, err
+	}
+	c, err = readControl(v)
+	if err := errors.Join(err, v.Close()); err != nil {
+		return c, fmt.Errorf("look at %s: %w", p, err)
+	}
+	return c, nil
+}

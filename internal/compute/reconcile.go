@@ -1,0 +1,107 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/volumefs"
+)
+
+// reconcile puts right what a killed process left. The page store is open, so
+// nobody else works in this data directory.
+func (k *maker) reconcile(ctx context.Context) error {
+	if err := k.clearEngines(); err != nil {
+		return err
+	}
+	if err := k.records.load(); err != nil {
+		return err
+	}
+	return k.clearUnpublished(ctx)
+}
+
+// clearEngines kills every Postgres that still runs on a mount of ours and
+// removes the mount. What such a Postgres acknowledged is in its WAL.
+func (m *machine) clearEngines() error {
+	// Every engine has its directory in mnt from before its start until after
+	// its end (sweep).
+	entries, err := os.ReadDir(m.path("mnt"))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		dir := m.path("mnt", name)
+		// The processes first: they could do nothing on a mount taken away, and
+		// they would keep it busy.
+		if err := postgres.KillOrphans(dir, m.path("run", name+".pid")); err != nil {
+			return err
+		}
+		if err := volumefs.UnmountStale(dir); err != nil {
+			return err
+		}
+		if err := m.sweep(name); err != nil {
+			return fmt.Errorf("clear away what is left of compute %s: %w", name, err)
+		}
+		m.log.Info("left compute cleared away", "endpoint", name)
+	}
+	return nil
+}
+
+// clearUnpublished removes timelines without a record. One whose children are
+// not gone yet waits for the next round.
+func (k *maker) clearUnpublished(ctx context.Context) error {
+	all, err := k.store.Timelines(ctx)
+	if err != nil {
+		return err
+	}
+	stored := make(map[tarn.TimelineID]bool)
+	children := make(map[tarn.TimelineID]int)
+	for _, st := range all {
+		stored[st.ID] = true
+		children[st.Parent.Timeline]++
+	}
+	for progress := true; progress; {
+		progress = false
+		for _, st := range all {
+			if _, ok := k.records.known(st.ID); ok || !stored[st.ID] || children[st.ID] > 0 {
+				continue
+			}
+			if err := k.discard(ctx, st.ID); err != nil {
+				return fmt.Errorf("clear away unfinished timeline %s: %w", st.ID, err)
+			}
+			k.log.Info("unfinished timeline cleared away", "timeline", string(st.ID))
+			delete(stored, st.ID)
+			children[st.Parent.Timeline]--
+			progress = true
+		}
+	}
+	for _, id := range k.records.ids() {
+		if !stored[id] {
+			return (&tarn.Error{Msg: fmt.Sprintf("timeline %s is recorded in %s, but the page store does not have it", id, k.records.path(id))}).
+				WithHint("bring the page store back, or remove that file to give the timeline up")
+		}
+	}
+	return k.clearWAL(stored)
+}
+
+// clearWAL removes WAL of timelines that are no more, and of replays.
+func (k *maker) clearWAL(stored map[tarn.TimelineID]bool) error {
+	entries, err := os.ReadDir(k.path("wal"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		id := tarn.TimelineID(e.Name())
+		if !stored[id] {
+			errs = append(errs, k.walOf(id).Remove())
+			continue
+		}
+		errs = append(errs, k.walOf(id).DropRestore())
+	}
+	return errors.Join(errs...)
+}

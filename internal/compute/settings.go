@@ -1,0 +1,113 @@
+package compute
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/wal"
+)
+
+const (
+	minCU   = 0.5
+	cuBytes = 2 << 30 // memory of one CU
+)
+
+// ours are the settings the page store, forks and suspends stand on. Nobody
+// may change them.
+var ours = map[string]string{
+	"full_page_writes":  "off", // a page write is atomic in the page store
+	"wal_recycle":       "off", // finished segments are shared by hard links
+	"wal_init_zero":     "off", // segments are never overwritten, so zeros buy nothing
+	"wal_level":         "logical",
+	"fsync":             "on",
+	"archive_mode":      "on",
+	"archive_command":   wal.ArchiveCommand,
+	"logging_collector": "off",
+	"hot_standby":       "off",
+}
+
+// forbidden are further settings that would break what we do with a compute.
+var forbidden = [...]string{
+	"allow_in_place_tablespaces", "archive_library", "archive_cleanup_command", "cluster_name", "log_destination", "primary_conninfo", "primary_slot_name",
+	"recovery_end_command", "recovery_min_apply_delay", "recovery_prefetch", "recovery_target", "recovery_target_action",
+	"recovery_target_inclusive", "recovery_target_lsn", "recovery_target_name", "recovery_target_time", "recovery_target_timeline",
+	"recovery_target_xid", "restore_command", "ssl",
+}
+
+// defaults may be changed by an endpoint's own settings.
+var defaults = map[string]string{
+	"checkpoint_timeout":         "5min",
+	"max_wal_size":               "2GB",
+	"max_slot_wal_keep_size":     "16GB", // a dead consumer must not fill the disk
+	"max_files_per_process":      "200",  // each open file costs memory in the kernel and in the volume
+	"max_replication_slots":      "32",
+	"max_wal_senders":            "32",
+	"max_worker_processes":       "16",
+	"log_checkpoints":            "off",
+	"log_line_prefix":            "%m [%p] %q%u@%d %a ",
+	"log_min_duration_statement": "-1",
+}
+
+// settingsFor are all settings of an endpoint's compute. memory is this
+// computer's, in bytes.
+func settingsFor(s tarn.ComputeSpec, memory int64) (map[string]string, error) {
+	m := maps.Clone(defaults)
+	m["max_connections"] = strconv.Itoa(maxConnections(s.MaxCU))
+	m["shared_buffers"] = fmt.Sprintf("%dMB", sharedBuffers(s.MaxCU, memory)>>20)
+	for name, value := range s.Settings {
+		if _, mine := ours[name]; mine || slices.Contains(forbidden[:], name) {
+			return nil, tarn.Invalid("setting %s: Tarn sets it itself", name).WithHint("remove it from the endpoint's settings")
+		}
+		m[name] = value
+	}
+	maps.Copy(m, ours)
+	m["cluster_name"] = s.Endpoint
+	return m, nil
+}
+
+// maxConnections is the published limit by size.
+func maxConnections(cu float64) int {
+	const perCU, most = 209, 4000
+	switch {
+	case cu <= 0.5:
+		return 104
+	case cu == 2:
+		return 419
+	case cu == 3:
+		return 629
+	}
+	return min(int(perCU*cu), most)
+}
+
+// sharedBuffers is 30 % of the compute's memory, which is at most half of this
+// computer's: several computes share it, and pages cached once more by the
+// kernel are not lost.
+func sharedBuffers(cu float64, memory int64) int64 {
+	cu = max(cu, minCU)
+	bytes := min(int64(cu*cuBytes), memory/2)
+	return max(bytes*30/100, 32<<20)
+}
+
+// machineMemory is this computer's memory in bytes.
+func machineMemory() (int64, error) {
+	const path = "/proc/meminfo"
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the memory of this computer: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read %s: %w", path, err)
+			}
+			return kb << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("read %s: no MemTotal", path)
+}

@@ -1,0 +1,122 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/layer"
+	"github.com/tarndb/tarn/internal/postgres"
+)
+
+// template is the timeline that new timelines of a Postgres version begin as a
+// fork of. It is made once.
+func (k *maker) template(ctx context.Context, major int) (tarn.TimelineID, error) {
+	in, err := k.install(major)
+	if err != nil {
+		return "", err
+	}
+	release, err := k.holds.take(ctx, fmt.Sprintf("template %d", major))
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	if id, ok := k.records.template(major); ok {
+		return id, nil
+	}
+	began := time.Now()
+	id, err := newTimelineID()
+	if err != nil {
+		return "", err
+	}
+	err = k.buildTemplate(ctx, id, in)
+	if err == nil {
+		err = k.records.publish(timeline{ID: id, PGVersion: major, Template: true, ForkTime: time.Now().UTC()})
+	}
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("make the template of Postgres %d: %w", major, err), k.discard(context.WithoutCancel(ctx), id))
+	}
+	k.log.Info("template made", "timeline", string(id), "version", in.Version, "took", time.Since(began))
+	return id, nil
+}
+
+// makeTemplates makes the missing ones before anybody waits for them.
+func (k *maker) makeTemplates(ctx context.Context) {
+	for _, in := range k.o.Installs {
+		if ctx.Err() != nil {
+			return
+		}
+		if _, err := k.template(ctx, in.Major); err != nil && ctx.Err() == nil {
+			k.log.Error("template not made", "version", in.Version, "err", err) // whoever needs it tries again
+		}
+	}
+}
+
+// What every database of every branch begins with. databricks_superuser is a
+// group without any right to create roles or databases: the owner of a project
+// gets those itself.
+var templateSQL = [...]string{
+	`CREATE ROLE databricks_superuser NOLOGIN`,
+	`GRANT pg_read_all_data, pg_write_all_data, pg_monitor TO databricks_superuser`,
+	`CREATE ROLE tarn_oauth NOLOGIN`,
+	`CREATE DATABASE databricks_postgres`,
+}
+
+// buildTemplate makes an unpublished timeline with initdb and the roles and
+// database of templateSQL, shut down cleanly.
+func (k *maker) buildTemplate(ctx context.Context, id tarn.TimelineID, in postgres.Install) error {
+	root := layer.NewFile{Mode: unix.S_IFDIR | 0o700, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
+	if o := k.o.RunAs; o != nil {
+		root.UID, root.GID = o.UID, o.GID
+	}
+	if err := k.store.Create(ctx, id, root); err != nil {
+		return err
+	}
+	if err := k.walOf(id).CreateBare(); err != nil {
+		return err
+	}
+	e, err := k.openEngine(ctx, engineName(id), id)
+	if err != nil {
+		return err
+	}
+	if err := k.fillTemplate(ctx, e, in); err != nil {
+		return errors.Join(err, e.wreck(ctx))
+	}
+	if err := e.stop(ctx); err != nil {
+		return err
+	}
+	return errors.Join(e.wal.Sync(), removeFile(e.logFile()))
+}
+
+func (k *maker) fillTemplate(ctx context.Context, e *engine, in postgres.Install) error {
+	err := postgres.InitDB(ctx, in, postgres.InitOptions{DataDir: e.dataDir(), WALDir: e.wal.Dir(), RunAs: k.o.RunAs, Log: k.log})
+	if err != nil {
+		return err
+	}
+	if err := e.writeFile("postgresql.conf", conf); err != nil {
+		return err
+	}
+	settings, err := k.ownSettings(e.timeline)
+	if err != nil {
+		return err
+	}
+	if err := e.start(ctx, in, settings); err != nil {
+		return err
+	}
+	s, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.close(ctx)
+	for _, sql := range templateSQL {
+		if _, err := s.conn.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("run %q: %w", sql, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,132 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tarndb/tarn"
+)
+
+// watch looks after an active compute until it must stop (nil: ctx has ended,
+// or it was idle and is stopping now) or has crashed. It marks, observes who is
+// active and decides on idleness, over one connection.
+func (f *Fleet) watch(ctx context.Context, l *life, e *engine) error {
+	w := &watcher{f: f, l: l, e: e}
+	defer w.disconnect(ctx)
+	w.check(ctx, time.Now()) // a mark right after the start
+	f.mu.Lock()
+	wait := pollEvery(l.spec.SuspendAfter)
+	f.mu.Unlock()
+	poll := time.NewTimer(wait)
+	defer poll.Stop()
+	check := time.NewTicker(f.o.CheckEvery)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.server.Done():
+			if err := e.server.Err(); err != nil {
+				return err
+			}
+			return errors.New("Postgres ended unasked")
+		case <-e.mount.Done():
+			return errors.New("the mount of its data directory ended")
+		case now := <-check.C:
+			w.check(ctx, now)
+		case <-poll.C:
+			if w.observe(ctx) {
+				return nil
+			}
+			f.mu.Lock()
+			wait = pollEvery(l.spec.SuspendAfter)
+			f.mu.Unlock()
+			poll.Reset(wait)
+		}
+	}
+}
+
+type watcher struct {
+	f       *Fleet
+	l       *life
+	e       *engine
+	session *session // nil until connected, and after an error
+	mark    tarn.Mark
+	sick    bool // the last question went without an answer; it was logged
+}
+
+// ask runs a question on the connection, which it makes when there is none. A
+// compute that does not answer is busy, not idle: nothing is decided.
+func (w *watcher) ask(ctx context.Context, question func(*session) error) error {
+	err := error(nil)
+	if w.session == nil {
+		w.session, err = w.e.connect(ctx)
+	}
+	if err == nil {
+		err = question(w.session)
+	}
+	if err == nil {
+		w.sick = false
+		return nil
+	}
+	w.disconnect(ctx)
+	if !w.sick && ctx.Err() == nil {
+		w.sick = true
+		w.f.log.Warn("compute not observed", "endpoint", w.l.spec.Endpoint, "err", err)
+	}
+	return err
+}
+
+func (w *watcher) disconnect(ctx context.Context) {
+	if w.session != nil {
+		w.session.close(ctx)
+		w.session = nil
+	}
+}
+
+// check writes a mark when one is due.
+func (w *watcher) check(ctx context.Context, now time.Time) {
+	// ask has logged what went wrong; the next check tries again.
+	_ = w.ask(ctx, func(s *session) error {
+		m := tarn.Mark{Seq: w.e.volume.Head()}
+		var err error
+		if m.LSN, err = s.flushed(ctx); err != nil {
+			return err
+		}
+		m.Time = time.Now().UTC()
+		if !needsMark(w.mark, m.LSN, now, w.f.o.MarkEvery, w.f.o.MarkWAL) {
+			return nil
+		}
+		if err := w.e.volume.Mark(ctx, m); err != nil {
+			return fmt.Errorf("mark timeline %s: %w", w.e.timeline, err)
+		}
+		w.mark = m
+		return nil
+	})
+}
+
+// observe learns who is active. It returns true when the compute was idle long
+// enough and is stopping now: a Wake that comes later waits for the next life.
+func (w *watcher) observe(ctx context.Context) bool {
+	var a activity
+	err := w.ask(ctx, func(s *session) error {
+		var err error
+		a, err = s.activity(ctx)
+		return err
+	})
+	if err != nil {
+		return false
+	}
+	now := time.Now().UTC()
+	f, l := w.f, w.l
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.status.LastActive = lastActive(l.status.LastActive, now, a)
+	if !isIdle(l.status.LastActive, now, l.spec.SuspendAfter) || f.closed {
+		return false
+	}
+	l.move(tarn.ComputeStopping, "")
+	return true
+}
