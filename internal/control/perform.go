@@ -1,0 +1,263 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/controldb"
+)
+
+// holdPoll is how often a deletion looks whether the holds are gone.
+const holdPoll = 250 * time.Millisecond
+
+// ending is the last change of an operation's rows, made in the transaction
+// that records its end; nil = none.
+type ending func(tx *controldb.Tx) error
+
+// worker performs the steps of operations. Each step may be repeated.
+type worker struct {
+	cfg     Config
+	fleet   *fleet
+	signals *signals
+}
+
+// do performs an operation up to its ending.
+func (w worker) do(ctx context.Context, op tarn.Operation) (ending, error) {
+	if n, err := tarn.ParseProjectName(op.Target); err == nil {
+		switch op.Verb {
+		case "create":
+			return w.createProject(ctx, n)
+		case "update":
+			return nil, w.settleProject(ctx, n)
+		case "delete":
+			return w.deleteProject(ctx, n, op.CreateTime)
+		}
+	}
+	if n, err := tarn.ParseBranchName(op.Target); err == nil {
+		switch op.Verb {
+		case "create":
+			return w.createBranch(ctx, n)
+		case "update":
+			return nil, nil // its row was all there was to change
+		case "delete":
+			return w.deleteBranch(ctx, n, op.CreateTime)
+		}
+	}
+	if n, err := tarn.ParseEndpointName(op.Target); err == nil && op.Verb == "update" {
+		return nil, w.settleEndpoint(ctx, n)
+	}
+	return nil, fmt.Errorf("operation %s: nobody knows how to %s %s", op.Name, op.Verb, op.Target)
+}
+
+// createProject:
+//
+//  1. Make the timeline of branch production from the template; its id was
+//     recorded, so doing it again finds it.
+//  2. Wake endpoint primary and make the owner's role.
+//  3. Branch production is READY (with the operation's end).
+func (w worker) createProject(ctx context.Context, n tarn.ProjectName) (ending, error) {
+	p, err := controldb.GetProject(ctx, w.cfg.DB, n)
+	if err != nil {
+		return nil, err
+	}
+	b, err := controldb.GetDefaultBranch(ctx, w.cfg.DB, n)
+	if err != nil {
+		return nil, err
+	}
+	if b.State != tarn.BranchInit {
+		return nil, notInit(b)
+	}
+	if _, err := w.cfg.Node.CreateTimeline(ctx, tarn.TimelineSpec{ID: b.Timeline, PGVersion: p.PGVersion}); err != nil {
+		return nil, err
+	}
+	wk, err := controldb.GetWakeable(ctx, w.cfg.DB, b.Name.Endpoint(tarn.DefaultEndpoint))
+	if err != nil {
+		return nil, err
+	}
+	st, err := w.fleet.wake(ctx, computeSpec(wk))
+	if err != nil {
+		return nil, err
+	}
+	if err := ownDatabase(ctx, st, p.Owner); err != nil {
+		return nil, err
+	}
+	if wk.Stopped {
+		if err := w.fleet.suspend(ctx, wk.Endpoint.UID); err != nil {
+			return nil, err
+		}
+	}
+	return func(tx *controldb.Tx) error {
+		return controldb.SetBranchState(ctx, tx, b.Name, tarn.BranchInit, tarn.BranchReady, "")
+	}, nil
+}
+
+// notInit says why a branch that is no longer INIT is not made: READY is what
+// was asked.
+func notInit(b tarn.Branch) error {
+	if b.State == tarn.BranchReady {
+		return nil
+	}
+	return tarn.Conflict("branch %q is being deleted", b.Name.Branch)
+}
+
+// createBranch:
+//
+//  1. Fork the source's timeline; the child's id was recorded, so doing it
+//     again finds it.
+//  2. The branch is READY (with the operation's end).
+func (w worker) createBranch(ctx context.Context, n tarn.BranchName) (ending, error) {
+	b, err := controldb.GetBranch(ctx, w.cfg.DB, n)
+	if err != nil {
+		return nil, err
+	}
+	if b.State != tarn.BranchInit {
+		return nil, notInit(b)
+	}
+	p, err := controldb.GetProject(ctx, w.cfg.DB, n.Parent())
+	if err != nil {
+		return nil, err
+	}
+	source, err := controldb.GetBranch(ctx, w.cfg.DB, n.Parent().Branch(b.Source))
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.cfg.Node.CreateTimeline(ctx, tarn.TimelineSpec{
+		ID: b.Timeline, PGVersion: p.PGVersion, Source: source.Timeline, Time: b.SourceTime, LSN: b.SourceLSN,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func(tx *controldb.Tx) error {
+		return controldb.SetBranchState(ctx, tx, n, tarn.BranchInit, tarn.BranchReady, "")
+	}, nil
+}
+
+// deleteProject clears the branches, leaves first, then their rows and the
+// project's go with the operation's end.
+func (w worker) deleteProject(ctx context.Context, n tarn.ProjectName, asked time.Time) (ending, error) {
+	if _, err := controldb.GetProject(ctx, w.cfg.DB, n); err != nil {
+		return nil, gone(err)
+	}
+	branches, err := controldb.LeavesFirst(ctx, w.cfg.DB, n)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range branches {
+		if err := w.awaitHolds(ctx, b.Name, asked); err != nil {
+			return nil, err
+		}
+	}
+	for _, b := range branches {
+		if err := w.clearBranch(ctx, b); err != nil {
+			return nil, err
+		}
+	}
+	return func(tx *controldb.Tx) error {
+		for _, b := range branches {
+			if err := controldb.DeleteBranch(ctx, tx, b.Name); err != nil {
+				return err
+			}
+		}
+		return controldb.DeleteProject(ctx, tx, n)
+	}, nil
+}
+
+// deleteBranch:
+//
+//  1. Wait until no synced table and no feed holds the branch; their keepers
+//     see its state DELETED and let go.
+//  2. Suspend its computes and remove its timeline.
+//  3. Its row goes, and its endpoints' (with the operation's end).
+func (w worker) deleteBranch(ctx context.Context, n tarn.BranchName, asked time.Time) (ending, error) {
+	b, err := controldb.GetBranch(ctx, w.cfg.DB, n)
+	if err != nil {
+		return nil, gone(err)
+	}
+	if err := w.awaitHolds(ctx, n, asked); err != nil {
+		return nil, err
+	}
+	if err := w.clearBranch(ctx, b); err != nil {
+		return nil, err
+	}
+	return func(tx *controldb.Tx) error { return controldb.DeleteBranch(ctx, tx, n) }, nil
+}
+
+func (w worker) awaitHolds(ctx context.Context, n tarn.BranchName, asked time.Time) error {
+	holds, err := controldb.ListHolds(ctx, w.cfg.DB, n)
+	if err != nil || len(holds) == 0 {
+		return err
+	}
+	err = tarn.Conflict("branch %q is still held by %s", n.Branch, strings.Join(holds, ", ")).
+		WithHint("Delete what holds it, then the branch again.")
+	if time.Since(asked) < w.cfg.Hold {
+		return later{holdPoll, err}
+	}
+	return err
+}
+
+func (w worker) clearBranch(ctx context.Context, b tarn.Branch) error {
+	if b.State != tarn.BranchDeleted {
+		return fmt.Errorf("branch %s is in state %s, not on its way out", b.Name, b.State)
+	}
+	endpoints, err := controldb.ListEndpoints(ctx, w.cfg.DB, b.Name, "", maxPageSize)
+	if err != nil {
+		return err
+	}
+	for _, e := range endpoints {
+		if err := w.fleet.suspend(ctx, e.UID); err != nil {
+			return err
+		}
+	}
+	return gone(w.cfg.Node.DeleteTimeline(ctx, b.Timeline))
+}
+
+// gone makes NotFound a success, which it is for who deletes.
+func gone(err error) error {
+	if tarn.KindOf(err) == tarn.KindNotFound {
+		return nil
+	}
+	return err
+}
+
+// settleProject makes the computes of a project agree with its row.
+func (w worker) settleProject(ctx context.Context, n tarn.ProjectName) error {
+	endpoints, err := controldb.AllEndpoints(ctx, w.cfg.DB, n.Project)
+	if err != nil {
+		return err
+	}
+	for _, e := range endpoints {
+		if err := w.settleEndpoint(ctx, e.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settleEndpoint makes an endpoint's compute agree with its row: one that must
+// not run is suspended, one that runs hears its new limits.
+func (w worker) settleEndpoint(ctx context.Context, n tarn.EndpointName) error {
+	wk, err := controldb.GetWakeable(ctx, w.cfg.DB, n)
+	if err != nil {
+		return err
+	}
+	if wk.Stopped || wk.Endpoint.Disabled {
+		return w.fleet.suspend(ctx, wk.Endpoint.UID)
+	}
+	if wk.State != tarn.BranchReady {
+		return nil
+	}
+	all, err := w.fleet.look(ctx)
+	if err != nil {
+		return err
+	}
+	for _, st := range all {
+		if st.Endpoint == wk.Endpoint.UID && st.State == tarn.ComputeActive {
+			_, err = w.fleet.wake(ctx, computeSpec(wk))
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/controldb"
+)
+
+const (
+	sweepEvery = 5 * time.Second
+	// askAgain is how long the sweep leaves an expired branch alone whose
+	// deletion was asked and did not succeed.
+	askAgain   = 10 * time.Minute
+	pruneEvery = time.Hour
+	keepDone   = 30 * 24 * time.Hour // how long operations that are done are remembered
+)
+
+// sweeper looks from time to time whether the world still agrees with what is
+// recorded, whatever happened in between.
+type sweeper struct {
+	c      *Control
+	pruned time.Time
+}
+
+func (s *sweeper) run(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		err := errors.Join(s.computes(ctx), s.expired(ctx), s.prune(ctx))
+		if err != nil && ctx.Err() == nil {
+			s.c.cfg.Log.Warn("sweep incomplete", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// computes suspends what must not run and remembers when endpoints were last
+// active. Computes are looked at before rows, so that a compute without a row
+// is one whose row is gone.
+func (s *sweeper) computes(ctx context.Context) error {
+	seen, err := s.c.fleet.look(ctx)
+	if err != nil {
+		return err
+	}
+	rows, err := controldb.ListWakeables(ctx, s.c.cfg.DB)
+	if err != nil {
+		return err
+	}
+	byUID := make(map[string]controldb.Wakeable, len(rows))
+	for _, w := range rows {
+		byUID[w.Endpoint.UID] = w
+	}
+	var errs []error
+	for _, st := range seen {
+		w, known := byUID[st.Endpoint]
+		if known && st.LastActive.After(w.Endpoint.LastActive) {
+			errs = append(errs, controldb.SetLastActive(ctx, s.c.cfg.DB, st.Endpoint, st.LastActive))
+		}
+		running := st.State == tarn.ComputeActive || st.State == tarn.ComputeStarting
+		// While a branch is made its compute runs for our own work.
+		mayRun := known && w.State != tarn.BranchDeleted && (w.State == tarn.BranchInit || !w.Stopped && !w.Endpoint.Disabled)
+		if running && !mayRun {
+			s.c.cfg.Log.Info("suspending compute that must not run", "endpoint", st.Endpoint)
+			errs = append(errs, s.c.fleet.suspend(ctx, st.Endpoint))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// expired asks for the deletion of branches whose time has come.
+func (s *sweeper) expired(ctx context.Context) error {
+	branches, err := controldb.ListExpired(ctx, s.c.cfg.DB, time.Now().Add(-askAgain))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, b := range branches {
+		s.c.cfg.Log.Info("branch expired", "project", b.Name.Project, "branch", b.Name.Branch)
+		_, err := s.c.DeleteBranch(ctx, b.Name)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *sweeper) prune(ctx context.Context) error {
+	if time.Since(s.pruned) < pruneEvery {
+		return nil
+	}
+	s.pruned = time.Now()
+	return controldb.PruneOperations(ctx, s.c.cfg.DB, time.Now().Add(-keepDone))
+}
