@@ -1,0 +1,281 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/pgoutput"
+)
+
+const (
+	// largeTransaction is when a transaction's rows are written ahead.
+	largeTransaction = 50_000
+	// writeAheadBytes bounds the rows of one table in memory; with spoolAfter
+	// and the stream's 256 events it is the memory of a feed, whatever the
+	// size of a transaction. A single row must fit.
+	writeAheadBytes = 32 << 20
+	// flushBytes commits early.
+	flushBytes = 64 << 20
+)
+
+// apply turns the transaction that just committed into rows.
+func (s *session) apply(ctx context.Context) error {
+	defer s.tx.reset()
+	large := s.tx.spool != nil || s.tx.count > largeTransaction
+	if large {
+		// What is written ahead must be of this transaction only.
+		if err := s.flush(ctx); err != nil {
+			return err
+		}
+	}
+	pos := position{epoch: s.epoch, xid: fullXID(s.tx.xid, s.near), time: s.tx.time, commitEnd: s.tx.end}
+	s.near = max(s.near, pos.xid)
+	a := applying{session: s, pos: pos, touched: map[uint32]*table{}}
+	for _, oid := range s.tx.born {
+		s.todo.born[oid] = true
+		delete(s.todo.waiting, oid)
+	}
+	var d pgoutput.Decoder
+	for m, err := range s.tx.all() {
+		if err != nil {
+			return err
+		}
+		msg, err := d.Decode(m.payload)
+		if err != nil {
+			return err
+		}
+		a.pos.lsn = m.lsn
+		if err := a.message(ctx, msg); err != nil {
+			return fmt.Errorf("transaction that ends at %s: %w", s.tx.end, err)
+		}
+		if large && a.last != nil && a.last.bytes > writeAheadBytes {
+			if err := a.last.writeAhead(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	total := 0
+	for _, t := range a.touched {
+		t.wholeTransaction(s.tx.end)
+	}
+	for _, t := range s.tables {
+		total += t.bytes
+	}
+	s.processed = max(s.processed, s.tx.end)
+	if err := s.births(ctx, s.tx.born); err != nil {
+		return err
+	}
+	for _, n := range s.tx.marks {
+		s.arrived(n)
+	}
+	s.tx.reset()
+	if len(s.todo.copy) > 0 {
+		if err := s.flush(ctx); err != nil {
+			return err
+		}
+		return s.copyDue(ctx)
+	}
+	if total > flushBytes || large {
+		return s.flush(ctx)
+	}
+	return nil
+}
+
+// applying is one transaction on its way into the tables.
+type applying struct {
+	*session
+	pos     position
+	touched map[uint32]*table
+	last    *table
+	skip    map[uint32]bool // tables given up in this transaction
+}
+
+func (a *applying) message(ctx context.Context, m pgoutput.Message) error {
+	switch m := m.(type) {
+	case *pgoutput.Relation:
+		a.rels[m.ID] = m
+	case *pgoutput.Insert:
+		return a.rows(ctx, m.Relation, row{kind: changeInsert, values: m.New})
+	case *pgoutput.Update:
+		return a.update(ctx, m)
+	case *pgoutput.Delete:
+		r := row{kind: changeDelete, values: m.Old}
+		if m.OldKind == pgoutput.OldKey {
+			r.part = keyOnly
+		}
+		return a.rows(ctx, m.Relation, r)
+	case *pgoutput.Truncate:
+		for _, oid := range m.Relations {
+			if err := a.rows(ctx, oid, row{kind: changeTruncate}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// update writes two rows. Without full replica identity the old one has only
+// the key's columns; without any key there is nothing to say of it.
+func (a *applying) update(ctx context.Context, m *pgoutput.Update) error {
+	post := row{kind: changePostimage, values: m.New}
+	switch m.OldKind {
+	case pgoutput.OldFull:
+		post.fill = m.Old
+		return a.rows(ctx, m.Relation, row{kind: changePreimage, values: m.Old}, post)
+	case pgoutput.OldKey:
+		return a.rows(ctx, m.Relation, row{kind: changePreimage, values: m.Old, part: keyOnly}, post)
+	}
+	if rel := a.rels[m.Relation]; rel != nil && hasKey(rel) {
+		return a.rows(ctx, m.Relation, row{kind: changePreimage, values: m.New, part: keyOnly}, post)
+	}
+	return a.rows(ctx, m.Relation, post)
+}
+
+func hasKey(r *pgoutput.Relation) bool {
+	for _, c := range r.Columns {
+		if c.Key {
+			return true
+		}
+	}
+	return false
+}
+
+// rows writes the rows of one change to its table, unless the Delta table has
+// the transaction already or the table is stopped.
+func (a *applying) rows(ctx context.Context, oid uint32, rows ...row) error {
+	t, err := a.table(ctx, oid)
+	if err != nil || t == nil {
+		return err
+	}
+	if a.pos.commitEnd <= t.base || t.stopped() || a.skip[oid] {
+		return nil
+	}
+	if rel := a.rels[oid]; t.rel != rel {
+		if rel == nil {
+			return fmt.Errorf("change of table %d, which the stream has not described", oid)
+		}
+		if err := t.adopt(ctx, a.types, rel); err != nil {
+			return a.giveUp(ctx, t, err)
+		}
+	}
+	for _, r := range rows {
+		if a.pos.ordinal == math.MaxUint32 {
+			return errors.New("transaction has more than 4294967295 rows")
+		}
+		if err := t.write(r, a.pos); err != nil {
+			return a.giveUp(ctx, t, err)
+		}
+		a.pos.ordinal++
+	}
+	a.touched[oid], a.last = t, t
+	return nil
+}
+
+// table finds or opens the table of a change; nil = drop the change, because a
+// copy that shows it will be made.
+func (a *applying) table(ctx context.Context, oid uint32) (*table, error) {
+	if t := a.tables[oid]; t != nil {
+		return t, nil
+	}
+	rel := a.rels[oid]
+	if rel == nil {
+		return nil, fmt.Errorf("change of table %d, which the stream has not described", oid)
+	}
+	if !a.todo.born[oid] {
+		if _, waits := a.todo.waiting[oid]; !waits && rel.Namespace == a.src.schema {
+			a.todo.copy[oid] = true
+		}
+		return nil, nil
+	}
+	return a.openTable(ctx, rel, createMissing)
+}
+
+// giveUp stops a table whose change cannot be stored, or asks for a new copy.
+// Its rows of earlier transactions are kept.
+func (a *applying) giveUp(ctx context.Context, t *table, err error) error {
+	var stop *stopError
+	switch {
+	case errors.Is(err, errUnknownOld):
+		// On record before the change is acknowledged, so that a crash does
+		// not forget the copy.
+		a.todo.copy[t.oid] = true
+		t.setState(tarn.FeedSnapshotting, errUnknownOld.Error()+": set REPLICA IDENTITY FULL")
+	case errors.As(err, &stop):
+		a.log.Warn("stop table", "path", t.name, "err", err)
+		t.setState(tarn.FeedTerminated, stop.detail)
+	default:
+		return err
+	}
+	t.dropOpen(ctx)
+	delete(a.touched, t.oid)
+	if a.skip == nil {
+		a.skip = map[uint32]bool{}
+	}
+	a.skip[t.oid] = true
+	return nil
+}
+
+// message notes what a feed's own message in the stream says; it holds for
+// the whole transaction, whose rows may have come before it.
+func (s *session) message(m *pgoutput.Logical) {
+	if m.Prefix != messagePrefix || !s.tx.open {
+		return
+	}
+	if oid, ok := birth(string(m.Content), s.src.schema); ok {
+		s.tx.born = append(s.tx.born, oid)
+	}
+	if n, ok := markOf(string(m.Content), s.src.publication); ok {
+		s.tx.marks = append(s.tx.marks, n)
+	}
+}
+
+// births opens the tables that the transaction created and makes them known:
+// their next commit says that no copy is needed.
+func (s *session) births(ctx context.Context, oids []uint32) error {
+	if len(oids) == 0 {
+		return nil
+	}
+	tables, err := s.src.tables(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range tables {
+		if !s.todo.born[l.oid] || s.tables[l.oid] != nil {
+			continue
+		}
+		rel, err := relation(ctx, s.src.conn, s.src.schema, l)
+		if err != nil {
+			return err
+		}
+		if _, err := s.openTable(ctx, rel, createMissing); err != nil {
+			return err
+		}
+	}
+	for _, oid := range oids {
+		if t := s.tables[oid]; t != nil && !t.known && t.pending == 0 && !t.stopped() {
+			t.pending = s.processed
+		}
+	}
+	return nil
+}
+
+// arrived handles a mark that came out of the stream: what still waits for it
+// was not born in the stream and needs a copy.
+func (s *session) arrived(mark uint64) {
+	for oid, w := range s.todo.waiting {
+		if w.mark <= mark {
+			delete(s.todo.waiting, oid)
+			if s.tables[oid] == nil {
+				s.todo.copy[oid] = true
+			}
+		}
+	}
+	for _, t := range s.tables {
+		if t.gone != 0 && t.gone <= mark && !t.stopped() {
+			t.setState(tarn.FeedTerminated, "the table was dropped or left the Postgres schema")
+		}
+	}
+}

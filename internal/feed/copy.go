@@ -1,0 +1,233 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/pgoutput"
+)
+
+// errRewritten means that a snapshot no longer shows the table: a command that
+// rewrites it (ALTER TABLE, TRUNCATE) hides its older rows from every snapshot
+// taken before.
+var errRewritten = errors.New("table was rewritten after the snapshot")
+
+const copyAttempts = 3
+
+// copyDue copies the tables of todo.copy in a snapshot of now, exported by a
+// temporary slot. Changes up to the snapshot's point are dropped, later ones
+// come from the feed's own slot.
+func (s *session) copyDue(ctx context.Context) error {
+	for attempt := 1; len(s.todo.copy) > 0; attempt++ {
+		tables, err := s.src.tables(ctx)
+		if err != nil {
+			return err
+		}
+		var due []listed
+		for _, l := range tables {
+			if s.todo.copy[l.oid] {
+				due = append(due, l)
+			}
+		}
+		clear(s.todo.copy)
+		if len(due) == 0 {
+			return nil
+		}
+		if attempt > copyAttempts {
+			return fmt.Errorf("copy table %s: %w", due[0].name, errRewritten)
+		}
+		if err := s.copyNow(ctx, due); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) copyNow(ctx context.Context, due []listed) error {
+	r, err := s.replicate(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConn(r.conn)
+	ex, err := r.createSlot(ctx, fmt.Sprintf("tarn_copy_%d", r.conn.PgConn().PID()), temporarySlot)
+	if err != nil {
+		return err
+	}
+	for _, l := range due {
+		if err := s.copyTable(ctx, l, ex); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyTable writes a table as it is in an exported snapshot, as one Delta
+// commit. When the Delta table has rows already (of an older slot, or of
+// changes we could not follow) a truncate row comes first, so that the history
+// still adds up.
+func (s *session) copyTable(ctx context.Context, l listed, ex exported) error {
+	spec := s.row.FeedSpec
+	conn, err := s.k.computes.Connect(ctx, spec.Branch, spec.Database, func(c *pgx.ConnConfig) { configure(c, "tarn feed "+spec.ID+" copy") })
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer closeConn(conn)
+	err = func() error {
+		if err := enterSnapshot(ctx, conn, ex.Snapshot); err != nil {
+			return err
+		}
+		return s.copyRows(ctx, conn, l, ex)
+	}()
+	var stop *stopError
+	switch {
+	case errors.Is(err, errRewritten):
+		s.todo.copy[l.oid] = true
+		return nil
+	case isCode(err, codeUndefinedTable):
+		return nil // dropped meanwhile
+	case errors.As(err, &stop):
+		t := s.tables[l.oid]
+		state := tarn.FeedSkipped
+		if t.known {
+			state = tarn.FeedTerminated
+		}
+		s.log.Warn("stop table", "path", l.name, "err", err)
+		t.discard(ctx)
+		t.setState(state, stop.detail)
+		return s.record(ctx)
+	case err != nil:
+		return fmt.Errorf("copy table %s: %w", l.name, err)
+	}
+	return nil
+}
+
+func enterSnapshot(ctx context.Context, conn *pgx.Conn, snapshot string) error {
+	if strings.Trim(snapshot, "0123456789ABCDEF-") != "" {
+		return fmt.Errorf("snapshot name %q is not one", snapshot)
+	}
+	for _, sql := range []string{"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET TRANSACTION SNAPSHOT '" + snapshot + "'"} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("enter the snapshot: %w", err)
+		}
+	}
+	return nil
+}
+
+// pg_class read as a table shows the file of the snapshot, the function the
+// file of now. Mapped catalogs aside, a table made after the snapshot has no
+// row in it, which is no rewrite.
+const rewrittenSQL = `SELECT to_regclass($2)::oid IS DISTINCT FROM $1 OR EXISTS (SELECT FROM pg_class c WHERE c.relkind IN ('r', 't')
+AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1)))
+AND c.relfilenode <> pg_relation_filenode(c.oid))`
+
+func (s *session) copyRows(ctx context.Context, conn *pgx.Conn, l listed, ex exported) error {
+	table := pgx.Identifier{s.src.schema, l.name}.Sanitize()
+	// Holds off rewrites from here on.
+	if _, err := conn.Exec(ctx, "LOCK TABLE "+table+" IN ACCESS SHARE MODE"); err != nil {
+		return err
+	}
+	var rewritten bool
+	if err := conn.QueryRow(ctx, rewrittenSQL, l.oid, table).Scan(&rewritten); err != nil {
+		return fmt.Errorf("look for a rewrite: %w", err)
+	}
+	if rewritten {
+		return errRewritten
+	}
+	// The columns of now, which is how the query below is parsed.
+	rel, err := relation(ctx, s.src.conn, s.src.schema, l)
+	if err != nil {
+		return err
+	}
+	t, err := s.openTable(ctx, rel, createMissing)
+	if err != nil {
+		return err
+	}
+	t.discard(ctx)
+	if t.delta == nil {
+		return &stopError{t.status.detail}
+	}
+	if err := t.load(ctx); err != nil {
+		return err
+	}
+	if t.known {
+		t.gen++ // a new copy under the same slot
+		t.known = false
+	}
+	if err := t.adopt(ctx, s.types, rel); err != nil {
+		return err
+	}
+	started := time.Now()
+	t.setState(tarn.FeedSnapshotting, "")
+	if err := s.record(ctx); err != nil {
+		return err
+	}
+	pos := position{epoch: s.epoch, lsn: ex.Point, commitEnd: ex.Point, time: started.UTC()}
+	if t.used {
+		if err := t.write(row{kind: changeTruncate}, pos); err != nil {
+			return err
+		}
+		pos.ordinal++
+	}
+	if err := s.scan(ctx, conn, t, table, pos); err != nil {
+		return err
+	}
+	rows := t.rows
+	t.pending = ex.Point
+	if err := t.commit(ctx, "WRITE"); err != nil {
+		return err
+	}
+	t.status.sync = time.Now().UTC()
+	t.setState(tarn.FeedStreaming, "")
+	s.log.Info("copied table", "path", l.name, "lsn", ex.Point, "count", rows, "took", time.Since(started))
+	return s.record(ctx)
+}
+
+// scan reads the table in the connection's snapshot. Inheritance children are
+// tables of their own in the publication; partitions are not.
+func (s *session) scan(ctx context.Context, conn *pgx.Conn, t *table, name string, pos position) error {
+	var partitioned bool
+	if err := conn.QueryRow(ctx, `SELECT relkind = 'p' FROM pg_class WHERE oid = $1`, t.oid).Scan(&partitioned); errors.Is(err, pgx.ErrNoRows) {
+		return nil // made after the snapshot: no row of it is in there
+	} else if err != nil {
+		return fmt.Errorf("read the kind of the table: %w", err)
+	}
+	names := make([]string, len(t.rel.Columns))
+	for i, c := range t.rel.Columns {
+		names[i] = pgx.Identifier{c.Name}.Sanitize()
+	}
+	from := " FROM ONLY "
+	if partitioned {
+		from = " FROM "
+	}
+	rr := conn.PgConn().ExecParams(ctx, "SELECT "+strings.Join(names, ", ")+from+name, nil, nil, nil, nil)
+	tuple := make(pgoutput.Tuple, len(names))
+	for rr.NextRow() {
+		for i, v := range rr.Values() {
+			tuple[i] = pgoutput.Column{Kind: pgoutput.ColumnText, Value: v}
+			if v == nil {
+				tuple[i].Kind = pgoutput.ColumnNull
+			}
+		}
+		if err := t.write(row{kind: changeInsert, values: tuple}, pos); err != nil {
+			rr.Close()
+			return err
+		}
+		pos.ordinal++
+		if t.bytes > writeAheadBytes {
+			if err := t.writeAhead(ctx); err != nil {
+				rr.Close()
+				return err
+			}
+		}
+	}
+	if _, err := rr.Close(); err != nil {
+		return fmt.Errorf("read the table: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+// Package feed follows one Postgres schema into Delta tables, every change
+// once, in commit order: each table s.t becomes the append-only history
+// catalog.schema.lb_t_history, one row per inserted, updated (before and
+// after), deleted or truncated row, and five columns that say what, where in the
+// WAL, by whom and when, plus _sort_by, whose text order is the commit order.
+//
+// It knows replication slots, pgoutput, how Postgres values become Delta ones
+// and how far each Delta table is. It does not know how a compute runs, who may
+// ask, nor how Delta or the catalog keep what they are given.
+//
+// What happens once: a Delta commit carries, as its app transaction, the end of
+// the last transaction in it. The slot is confirmed after every table's commit.
+// Whatever dies in between, the slot repeats and the table's own app
+// transaction says what to skip.
+package feed
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/blob"
+	"github.com/tarndb/tarn/internal/catalog"
+	"github.com/tarndb/tarn/internal/controldb"
+)
+
+// Computes is what a keeper needs of the computes.
+type Computes interface {
+	// Connect opens a superuser connection to a database of a branch, waking
+	// its compute when it sleeps.
+	Connect(ctx context.Context, b tarn.BranchName, database string, cfg func(*pgx.ConnConfig)) (*pgx.Conn, error)
+	// ComputeOf reports the branch's read-write compute without waking it.
+	ComputeOf(ctx context.Context, b tarn.BranchName) (tarn.ComputeStatus, error)
+}
+
+// Config builds a Keeper.
+type Config struct {
+	DB        *controldb.DB
+	Catalog   *catalog.Catalog
+	Computes  Computes
+	OpenStore func(ctx context.Context, url string) (blob.Store, error)
+	Log       *slog.Logger  // nil = slog.Default
+	Flush     time.Duration // a change is in Delta about this long after its commit; 0 = 2 s
+	Poll      time.Duration // how often new tables, computes and requests are looked for; 0 = 1 s
+	SpoolDir  string        // where large transactions wait for their commit; "" = the system's temporary directory
+}
+
+// Keeper keeps every feed of a workspace.
+type Keeper struct {
+	db        *controldb.DB
+	catalog   *catalog.Catalog
+	computes  Computes
+	openStore func(ctx context.Context, url string) (blob.Store, error)
+	log       *slog.Logger
+	flush     time.Duration
+	poll      time.Duration
+	spoolDir  string
+	changed   chan struct{} // a feed was asked for
+
+	mu sync.Mutex // not held across I/O
+	// running are the followers of this process, by the feed's UID. A feed
+	// being deleted has an entry, too, so that nobody starts to follow it.
+	running map[string]*follower
+}
+
+// New builds a keeper; Run makes it work.
+func New(c Config) *Keeper {
+	k := &Keeper{
+		db: c.DB, catalog: c.Catalog, computes: c.Computes, openStore: c.OpenStore,
+		log: c.Log, flush: c.Flush, poll: c.Poll, spoolDir: c.SpoolDir,
+		changed: make(chan struct{}, 1), running: map[string]*follower{},
+	}
+	if k.log == nil {
+		k.log = slog.Default()
+	}
+	if k.flush <= 0 {
+		k.flush = 2 * time.Second
+	}
+	if k.poll <= 0 {
+		k.poll = time.Second
+	}
+	return k
+}
+
+var idPattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
+
+// Create records a feed; Run begins it as soon as the branch's compute is
+// active. KindInvalid, KindNotFound (branch, catalog), KindConflict.
+func (k *Keeper) Create(ctx context.Context, _ tarn.Principal, s tarn.FeedSpec) (tarn.Feed, error) {
+	if s.ID == "" {
+		s.ID = s.PostgresSchema
+	}
+	if s.Database == "" {
+		s.Database = tarn.DefaultDatabase
+	}
+	switch {
+	case s.PostgresSchema == "":
+		return tarn.Feed{}, tarn.Invalid("create feed: no Postgres schema given")
+	case !idPattern.MatchString(s.ID):
+		return tarn.Feed{}, tarn.Invalid("create feed %q: an id has 1 to 63 characters, first a lower-case letter, then lower-case letters, digits or underscores", s.ID)
+	case strings.HasPrefix(s.PostgresSchema, "pg_") || s.PostgresSchema == "information_schema" || s.PostgresSchema == "tarn_sync":
+		return tarn.Feed{}, tarn.Invalid("create feed %s: Postgres schema %s belongs to the system", s.ID, s.PostgresSchema)
+	}
+	if _, err := tarn.ParseTableName(s.Catalog + "." + s.Schema + ".t"); err != nil {
+		return tarn.Feed{}, tarn.Invalid("create feed %s: catalog %q and schema %q do not name a schema", s.ID, s.Catalog, s.Schema)
+	}
+	return k.create(ctx, s)
+}
+
+func (k *Keeper) create(ctx context.Context, s tarn.FeedSpec) (tarn.Feed, error) {
+	catalogs, err := k.catalog.Catalogs(ctx)
+	if err != nil {
+		return tarn.Feed{}, fmt.Errorf("create feed %s: %w", s.ID, err)
+	}
+	found := false
+	for _, c := range catalogs {
+		found = found || c == s.Catalog
+	}
+	if !found {
+		return tarn.Feed{}, tarn.NotFound("create feed %s: catalog %s does not exist", s.ID, s.Catalog)
+	}
+	all, err := controldb.ListFeeds(ctx, k.db, tarn.BranchName{})
+	if err != nil {
+		return tarn.Feed{}, fmt.Errorf("create feed %s: %w", s.ID, err)
+	}
+	for _, o := range all {
+		if o.Catalog == s.Catalog && o.Schema == s.Schema && (o.Branch != s.Branch || o.ID != s.ID) {
+			return tarn.Feed{}, tarn.Conflict("create feed %s: feed %s of %s writes to %s.%s already; two feeds would mix their histories", s.ID, o.ID, o.Branch, s.Catalog, s.Schema).
+				WithHint("choose another catalog schema")
+		}
+	}
+	// Slots and publications are named after the UID: no hyphens.
+	f, err := controldb.InsertFeed(ctx, k.db, tarn.Feed{FeedSpec: s, UID: strings.ReplaceAll(uuid.NewString(), "-", "")})
+	if err != nil {
+		return tarn.Feed{}, fmt.Errorf("create feed %s: %w", s.ID, err)
+	}
+	k.wake()
+	return f, nil
+}
+
+// Get gives a feed with its tables. KindNotFound.
+func (k *Keeper) Get(ctx context.Context, b tarn.BranchName, id string) (tarn.Feed, error) {
+	return controldb.GetFeed(ctx, k.db, b, id)
+}
+
+// List gives the feeds of one branch; the zero name = all.
+func (k *Keeper) List(ctx context.Context, b tarn.BranchName) ([]tarn.Feed, error) {
+	return controldb.ListFeeds(ctx, k.db, b)
+}
+
+// Retention of the Delta tables when their feed is deleted.
+type Retention int
+
+// What becomes of the Delta tables.
+const (
+	KeepTables  Retention = iota
+	PurgeTables           // entries and files are removed
+)
+
+// Delete ends a feed: its slot and publication go, waking the compute if it
+// sleeps, then the tables if asked, then the feed. When it returns an error the
+// feed goes on; asking again is safe.
+func (k *Keeper) Delete(ctx context.Context, b tarn.BranchName, id string, r Retention) error {
+	row, err := k.Get(ctx, b, id)
+	if err != nil {
+		return err
+	}
+	f, err := k.claim(ctx, row)
+	if err != nil {
+		return err
+	}
+	defer k.release(f)
+	if err := f.remove(ctx, r); err != nil {
+		return fmt.Errorf("delete feed %s: %w", id, err)
+	}
+	return nil
+}
+
+// wake makes Run look at once.
+func (k *Keeper) wake() {
+	select {
+	case k.changed <- struct{}{}:
+	default:
+	}
+}

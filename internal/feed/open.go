@@ -1,0 +1,153 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/controldb"
+	"github.com/tarndb/tarn/internal/delta"
+	"github.com/tarndb/tarn/internal/pgoutput"
+)
+
+// missing says what to do when a history table does not exist.
+type missing int
+
+const (
+	onlyExisting missing = iota
+	createMissing
+)
+
+// targetName is the history table of a Postgres table.
+func targetName(s tarn.FeedSpec, table string) tarn.TableName {
+	clean := strings.Map(func(r rune) rune {
+		if strings.ContainsRune("/\\.`", r) || r < ' ' {
+			return '_'
+		}
+		return r
+	}, table)
+	return tarn.TableName{Catalog: s.Catalog, Schema: s.Schema, Table: "lb_" + clean + "_history"}
+}
+
+// openTable gives the table of rel, whose Delta table it opens or makes. nil:
+// there is none and none is to be made. A table that cannot be followed comes
+// back stopped.
+func (s *session) openTable(ctx context.Context, rel *pgoutput.Relation, m missing) (*table, error) {
+	if t := s.tables[rel.ID]; t != nil {
+		return t, nil
+	}
+	t := &table{oid: rel.ID, name: rel.Name, target: targetName(s.row.FeedSpec, rel.Name), app: fmt.Sprintf("%s/%d", s.app, rel.ID)}
+	t.setState(tarn.FeedStreaming, "")
+	for _, o := range s.tables {
+		if o.target == t.target && o.gone == 0 && !o.stopped() && o.name != t.name {
+			t.setState(tarn.FeedSkipped, fmt.Sprintf("table %q already writes to %s", o.name, t.target))
+			s.tables[rel.ID] = t
+			return t, nil
+		}
+	}
+	err := s.openDelta(ctx, t, rel, m)
+	var stop *stopError
+	switch {
+	case errors.Is(err, delta.ErrNotTable):
+		return nil, nil
+	case errors.As(err, &stop):
+		t.setState(tarn.FeedSkipped, stop.detail)
+		t.delta = nil
+	case err != nil:
+		return nil, fmt.Errorf("open table %s: %w", t.target, err)
+	}
+	s.tables[rel.ID] = t
+	return t, nil
+}
+
+// openDelta opens or makes the Delta table.
+//
+//  1. the catalog gets the entry     a crash leaves an entry without a log, made here the next time
+//  2. version 0 is written
+func (s *session) openDelta(ctx context.Context, t *table, rel *pgoutput.Relation, m missing) error {
+	entry, err := s.k.catalog.Table(ctx, t.target)
+	if tarn.KindOf(err) == tarn.KindNotFound {
+		if m == onlyExisting {
+			return delta.ErrNotTable
+		}
+		entry, err = s.k.catalog.CreateTable(ctx, s.owner, t.target, "", fmt.Sprintf("changes of %s.%s of %s", s.row.PostgresSchema, t.name, s.row.Branch))
+	}
+	if err != nil {
+		return err
+	}
+	store, err := s.k.openStore(ctx, entry.Location)
+	if err != nil {
+		return err
+	}
+	t.delta, err = delta.Open(ctx, store, "")
+	if errors.Is(err, delta.ErrNotTable) && m == createMissing {
+		schema, serr := historySchema(ctx, s.types, rel)
+		if serr != nil {
+			return serr
+		}
+		t.delta, err = delta.Create(ctx, store, "", delta.Metadata{
+			Name: t.target.Table, Schema: schema, Properties: map[string]string{"delta.appendOnly": "true"},
+		})
+	}
+	if err == nil {
+		err = t.load(ctx)
+	}
+	var refused *delta.UnsupportedError
+	if errors.As(err, &refused) {
+		return &stopError{fmt.Sprintf("table %s: %v", t.target, refused)}
+	}
+	return err
+}
+
+// recorded is a table's last recorded status.
+func (s *session) recorded(name string) tarn.FeedTable { return s.follower.tables[name] }
+
+// record writes the tables' statuses to the control database.
+func (s *session) record(ctx context.Context) error {
+	var all []tarn.FeedTable
+	seen := map[string]bool{}
+	for _, t := range s.tables {
+		if seen[t.name] && t.gone != 0 {
+			continue // dropped and made again under the same name
+		}
+		seen[t.name] = true
+		all = append(all, t.feedTable(s.flushed))
+	}
+	err := s.k.db.InTx(ctx, func(tx *controldb.Tx) error {
+		for _, t := range all {
+			if s.follower.tables[t.PostgresTable] == t {
+				continue
+			}
+			if err := controldb.UpsertFeedTable(ctx, tx, s.row.UID, t); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("record the tables: %w", err)
+	}
+	for _, t := range s.tables {
+		t.status.changed = false
+	}
+	for _, t := range all {
+		s.follower.tables[t.PostgresTable] = t
+	}
+	return nil
+}
+
+func (t *table) feedTable(flushed tarn.LSN) tarn.FeedTable {
+	f := tarn.FeedTable{
+		PostgresTable: t.name, Target: t.target, State: t.status.state,
+		CommittedLSN: t.base, LastSync: t.status.sync, Detail: t.status.detail,
+	}
+	if t.known && !t.stopped() && t.pending == 0 {
+		f.CommittedLSN = max(t.base, flushed)
+	}
+	if t.status.lost > 0 {
+		f.Detail = strings.TrimPrefix(f.Detail+fmt.Sprintf("; %d values have no Delta form and are NULL, the last: %s", t.status.lost, t.status.example), "; ")
+	}
+	return f
+}

@@ -1,0 +1,437 @@
+package feed
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/pgoutput"
+)
+
+// session follows one feed over one replication connection. Everything it
+// knows is read anew when it begins; when anything goes wrong it ends and the
+// next one repeats what was not confirmed.
+type session struct {
+	*follower
+	log    *slog.Logger
+	src    source
+	types  *types
+	repl   *replication
+	rx     *receiver
+	slot   string
+	epoch  uint32
+	app    string // app transaction id of a table without oid and generation
+	near   uint64 // a recent full transaction id
+	tables map[uint32]*table
+	rels   map[uint32]*pgoutput.Relation
+	tx     transaction
+	todo   todo
+
+	processed tarn.LSN // everything up to it is in the tables' builders or in Delta
+	flushed   tarn.LSN // everything up to it is in Delta
+}
+
+// todo is what a session owes to tables that it met.
+type todo struct {
+	copy    map[uint32]bool    // to be copied, now
+	born    map[uint32]bool    // created in the stream: every row of it comes
+	waiting map[uint32]waiting // listed, but the stream may still tell of its birth
+	mark    uint64             // last mark written
+}
+
+type waiting struct {
+	table listed
+	mark  uint64 // when this mark comes, it was not born in the stream
+}
+
+// follow runs one session. It returns nil only when ctx ends.
+func (f *follower) follow(ctx context.Context, status tarn.ComputeStatus) (err error) {
+	s := &session{
+		follower: f, log: f.log, tables: map[uint32]*table{}, rels: map[uint32]*pgoutput.Relation{},
+		todo: todo{copy: map[uint32]bool{}, born: map[uint32]bool{}, waiting: map[uint32]waiting{}},
+		tx:   transaction{dir: f.k.spoolDir},
+	}
+	spec := f.row.FeedSpec
+	conn, err := f.k.computes.Connect(ctx, spec.Branch, spec.Database, func(c *pgx.ConnConfig) { configure(c, "tarn feed "+spec.ID) })
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer closeConn(conn)
+	s.types = newTypes(conn)
+	s.src = source{conn: conn, schema: spec.PostgresSchema, publication: f.publication()}
+	fresh, err := s.src.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.src.identify(ctx); err != nil {
+		return err
+	}
+	if s.repl, err = s.replicate(ctx); err != nil {
+		return err
+	}
+	defer closeConn(s.repl.conn)
+	defer s.close()
+	if err := conn.QueryRow(ctx, fullXIDSQL).Scan(&s.near); err != nil {
+		return fmt.Errorf("read the next transaction id: %w", err)
+	}
+	if err := s.openSlot(ctx, fresh, status); err != nil {
+		return err
+	}
+	return s.stream(ctx)
+}
+
+const fullXIDSQL = `SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint`
+
+func (s *session) replicate(ctx context.Context) (*replication, error) {
+	spec := s.row.FeedSpec
+	conn, err := s.k.computes.Connect(ctx, spec.Branch, spec.Database, func(c *pgx.ConnConfig) { configureReplication(c, "tarn feed "+spec.ID) })
+	if err != nil {
+		return nil, fmt.Errorf("connect for replication: %w", err)
+	}
+	r, err := newReplication(ctx, conn)
+	if err != nil {
+		closeConn(conn)
+		return nil, err
+	}
+	return r, nil
+}
+
+// closeConn says goodbye, briefly, also when the caller's context is over.
+func closeConn(c *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	c.Close(ctx) // nothing of ours depends on the answer
+}
+
+func (s *session) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for _, t := range s.tables {
+		t.close(ctx)
+	}
+	s.tx.reset()
+}
+
+// openSlot finds the feed's slot or makes it, and opens the tables.
+//
+//  1. the publication exists            before the slot, or decoding would not find it
+//  2. the slot is made                  a crash leaves a slot whose snapshot is lost;
+//     tables without a copy are then copied by a temporary slot's snapshot
+//  3. every table is copied             one Delta commit per table carries the
+//     snapshot's position: a table is copied wholly or not at all
+//  4. the stream begins                 transactions up to a table's position are skipped
+func (s *session) openSlot(ctx context.Context, fresh bool, status tarn.ComputeStatus) error {
+	slots, err := s.src.slots(ctx)
+	if err != nil {
+		return err
+	}
+	var have *slotState
+	for i, st := range slots {
+		if i == 0 && !st.lost && !fresh {
+			have = &slots[0]
+			continue
+		}
+		s.log.Warn("drop slot", "lsn", st.confirmed, "path", st.name)
+		if err := s.src.dropSlot(ctx, st); err != nil {
+			return err
+		}
+	}
+	s.slot = fmt.Sprintf("%s_%08x", s.src.publication, uint32(time.Now().Unix()))
+	if have != nil {
+		s.slot = have.name
+	}
+	if _, err := fmt.Sscanf(strings.TrimPrefix(s.slot, s.src.publication+"_"), "%08x", &s.epoch); err != nil {
+		return fmt.Errorf("read the epoch of slot %s: %w", s.slot, err)
+	}
+	s.app = strings.Join([]string{"tarn", s.repl.systemID, string(status.Timeline), s.slot}, "/")
+	if have != nil {
+		s.flushed, s.processed = have.confirmed, have.confirmed
+		if err := s.src.free(ctx, *have); err != nil {
+			return err
+		}
+		return s.reopen(ctx)
+	}
+	ex, err := s.repl.createSlot(ctx, s.slot, durableSlot)
+	if err != nil {
+		return err
+	}
+	s.log.Info("made slot", "lsn", ex.Point, "path", s.slot)
+	s.flushed, s.processed = ex.Point, ex.Point
+	// Listed after the slot's start: a table made in between is copied empty
+	// and all its rows come in the stream.
+	tables, err := s.src.tables(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range tables {
+		if err := s.copyTable(ctx, l, ex); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reopen takes up the tables of an existing slot. One without a copy was made
+// while nobody looked, or its copy was interrupted.
+func (s *session) reopen(ctx context.Context) error {
+	tables, err := s.src.tables(ctx)
+	if err != nil {
+		return err
+	}
+	var unknown []listed
+	for _, l := range tables {
+		rel, err := relation(ctx, s.src.conn, s.src.schema, l)
+		if err != nil {
+			return err
+		}
+		t, err := s.openTable(ctx, rel, onlyExisting)
+		if err != nil {
+			return err
+		}
+		if t == nil || !t.known {
+			if t != nil {
+				delete(s.tables, l.oid)
+				t.close(ctx)
+			}
+			unknown = append(unknown, l)
+			continue
+		}
+		if state := s.recorded(l.name).State; state != "" && state != tarn.FeedStreaming {
+			// It was stopped or waits for a copy: it missed changes. The
+			// reason may be gone by now.
+			s.todo.copy[l.oid] = true
+		}
+	}
+	return s.await(ctx, unknown)
+}
+
+// await marks the stream so that we learn whether tables were born in it.
+func (s *session) await(ctx context.Context, tables []listed) error {
+	if len(tables) == 0 {
+		return nil
+	}
+	s.todo.mark++
+	for _, l := range tables {
+		s.todo.waiting[l.oid] = waiting{table: l, mark: s.todo.mark}
+	}
+	return s.src.mark(ctx, s.todo.mark)
+}
+
+// stream reads changes until the stream or ctx ends.
+func (s *session) stream(ctx context.Context) error {
+	if err := s.copyDue(ctx); err != nil {
+		return err
+	}
+	if err := s.repl.start(ctx, s.slot, s.src.publication); err != nil {
+		return err
+	}
+	s.rx = newReceiver(s.repl)
+	s.rx.flushed.Store(uint64(s.flushed))
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.rx.run(gctx) })
+	g.Go(func() error {
+		err := s.work(gctx)
+		if err == nil {
+			return nil // the receiver's error says why the events ended
+		}
+		return err
+	})
+	err := g.Wait()
+	if err == nil {
+		return errStreamEnded
+	}
+	return err
+}
+
+// work handles events; it returns nil when they end.
+func (s *session) work(ctx context.Context) error {
+	s.say(ctx, "")
+	flush := time.NewTimer(s.k.flush)
+	flush.Stop()
+	armed := false
+	poll := time.NewTicker(s.k.poll)
+	defer poll.Stop()
+	defer flush.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case e, ok := <-s.rx.events:
+			if !ok {
+				return nil
+			}
+			if err := s.handle(ctx, e); err != nil {
+				return err
+			}
+		case <-flush.C:
+			armed = false
+			if err := s.flush(ctx); err != nil {
+				return err
+			}
+		case <-poll.C:
+			if err := s.look(ctx); err != nil {
+				return err
+			}
+		}
+		if !armed && s.hasPending() {
+			flush.Reset(s.k.flush)
+			armed = true
+		}
+	}
+}
+
+func (s *session) hasPending() bool {
+	for _, t := range s.tables {
+		if t.pending != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// look finds tables that appeared or went, and records positions.
+func (s *session) look(ctx context.Context) error {
+	if going, err := s.branchGoing(ctx); err != nil || going {
+		if err == nil {
+			err = errBranchGoing
+		}
+		return err
+	}
+	if s.src.conn.IsClosed() {
+		return nil // Postgres is stopping: the stream ends when all is sent
+	}
+	err := func() error {
+		if err := s.src.identify(ctx); err != nil {
+			return err
+		}
+		tables, err := s.src.tables(ctx)
+		if err != nil {
+			return err
+		}
+		var unknown []listed
+		var lost bool
+		there := map[uint32]bool{}
+		for _, l := range tables {
+			there[l.oid] = true
+			t := s.tables[l.oid]
+			if _, waits := s.todo.waiting[l.oid]; t == nil && !waits {
+				unknown = append(unknown, l)
+			}
+			if t != nil && t.gone != 0 {
+				t.gone = 0
+				s.todo.copy[l.oid] = true // it left the schema and came back
+			}
+		}
+		for oid, t := range s.tables {
+			if !there[oid] && t.gone == 0 {
+				// Its last changes may still be on their way.
+				t.gone = s.todo.mark + 1
+				lost = true
+			}
+		}
+		if lost && len(unknown) == 0 {
+			s.todo.mark++
+			return s.src.mark(ctx, s.todo.mark)
+		}
+		return s.await(ctx, unknown)
+	}()
+	if err != nil && s.src.conn.IsClosed() {
+		s.log.Info("lost the connection beside the stream", "err", err)
+		return nil
+	}
+	if err == nil {
+		err = s.copyDue(ctx)
+	}
+	if err == nil {
+		err = s.record(ctx)
+	}
+	return err
+}
+
+// handle takes one event.
+func (s *session) handle(ctx context.Context, e event) error {
+	if e.payload == nil {
+		if s.tx.open {
+			if e.reply {
+				s.rx.confirm(s.flushed)
+			}
+			return nil
+		}
+		// Everything that committed before it has been sent to us.
+		s.processed = max(s.processed, e.lsn)
+		if e.reply {
+			return s.flush(ctx) // a stopping server waits for this
+		}
+		if !s.hasPending() {
+			s.flushed = s.processed
+			s.rx.flushed.Store(uint64(s.flushed))
+		}
+		return nil
+	}
+	if len(e.payload) == 0 {
+		return &pgoutput.CorruptError{Want: "a message type"}
+	}
+	var d pgoutput.Decoder
+	switch e.payload[0] {
+	case 'B':
+		m, err := d.Decode(e.payload)
+		if err != nil {
+			return err
+		}
+		return s.tx.begin(m.(*pgoutput.Begin))
+	case 'C':
+		m, err := d.Decode(e.payload)
+		if err != nil {
+			return err
+		}
+		s.tx.end = m.(*pgoutput.Commit).EndLSN
+		return s.apply(ctx)
+	case 'M':
+		m, err := d.Decode(e.payload)
+		if err != nil || !m.(*pgoutput.Logical).Transactional {
+			return err
+		}
+		s.message(m.(*pgoutput.Logical))
+		return nil
+	}
+	return s.tx.add(e.lsn, e.payload)
+}
+
+// flush commits every table with pending rows and then, and only then, confirms
+// the position to the slot.
+func (s *session) flush(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	now := time.Now().UTC()
+	for _, t := range s.tables {
+		if t.pending == 0 {
+			continue
+		}
+		t.status.sync = now
+		g.Go(func() error { return t.commit(gctx, "STREAMING UPDATE") })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	s.flushed = max(s.flushed, s.processed)
+	for _, t := range s.tables {
+		if t.status.changed {
+			// A stopped table must be on record before its changes are
+			// acknowledged and gone.
+			if err := s.record(ctx); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	if s.rx != nil {
+		s.rx.confirm(s.flushed)
+	}
+	return nil
+}

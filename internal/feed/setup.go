@@ -1,0 +1,322 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/pgoutput"
+)
+
+// source is the Postgres side of one feed.
+type source struct {
+	conn        *pgx.Conn
+	schema      string
+	publication string // also the prefix of the slot's name
+}
+
+// messagePrefix marks the logical messages of feeds in the WAL.
+const messagePrefix = "tarn_feed"
+
+const (
+	walLevelSQL     = `SHOW wal_level`
+	schemaSQL       = `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)`
+	publicationSQL  = `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)`
+	createSchemaSQL = `CREATE SCHEMA IF NOT EXISTS tarn_sync`
+
+	// The trigger makes a table complete before its first row: full identity,
+	// and a message by which the feed knows that it has every row of it.
+	triggerFunctionSQL = `CREATE OR REPLACE FUNCTION tarn_sync.feed_table_created() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t record;
+BEGIN
+	FOR t IN
+		SELECT DISTINCT c.oid, n.nspname, c.relkind
+		FROM pg_event_trigger_ddl_commands() d
+		JOIN pg_class c ON c.oid = d.objid AND d.classid = 'pg_class'::regclass
+		JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+		AND EXISTS (SELECT FROM pg_publication_namespace pn JOIN pg_publication p ON p.oid = pn.pnpubid
+			WHERE p.pubname LIKE 'tarn\_feed\_%' AND pn.pnnspid = n.oid)
+	LOOP
+		EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', t.oid::regclass);
+		PERFORM pg_logical_emit_message(true, 'tarn_feed', 'born ' || t.oid || ' ' || t.nspname);
+	END LOOP;
+END $$`
+	triggerExistsSQL = `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'tarn_feed_table_created')`
+	createTriggerSQL = `CREATE EVENT TRIGGER tarn_feed_table_created ON ddl_command_end
+WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO') EXECUTE FUNCTION tarn_sync.feed_table_created()`
+	alwaysTriggerSQL = `ALTER EVENT TRIGGER tarn_feed_table_created ENABLE ALWAYS`
+
+	// Every table whose rows the publication sends, partitions included.
+	identitySQL = `SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.relreplident <> 'f'
+AND (n.nspname = $1 OR EXISTS (SELECT FROM pg_partition_ancestors(c.oid) a
+	JOIN pg_class ac ON ac.oid = a.relid JOIN pg_namespace an ON an.oid = ac.relnamespace WHERE an.nspname = $1))`
+
+	tablesSQL = `SELECT c.oid, c.relname FROM pg_publication_tables p
+JOIN pg_namespace n ON n.nspname = p.schemaname
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+WHERE p.pubname = $1 ORDER BY c.relname`
+)
+
+// prepare makes the publication and the trigger where they are missing. fresh
+// reports that the publication is new: an older slot is then worthless.
+func (s *source) prepare(ctx context.Context) (fresh bool, err error) {
+	var level string
+	if err := s.conn.QueryRow(ctx, walLevelSQL).Scan(&level); err != nil {
+		return false, fmt.Errorf("read wal_level: %w", err)
+	}
+	if level != "logical" {
+		return false, tarn.Conflict("wal_level of the branch is %s: a feed needs logical", level)
+	}
+	var found bool
+	if err := s.conn.QueryRow(ctx, schemaSQL, s.schema).Scan(&found); err != nil {
+		return false, fmt.Errorf("look for Postgres schema %s: %w", s.schema, err)
+	}
+	if !found {
+		return false, tarn.NotFound("Postgres schema %q does not exist in the branch", s.schema).
+			WithHint("CREATE SCHEMA " + pgx.Identifier{s.schema}.Sanitize())
+	}
+	if err := s.conn.QueryRow(ctx, triggerExistsSQL).Scan(&found); err != nil {
+		return false, fmt.Errorf("look for the event trigger: %w", err)
+	}
+	steps := []string{createSchemaSQL, triggerFunctionSQL}
+	if !found {
+		steps = append(steps, createTriggerSQL, alwaysTriggerSQL)
+	}
+	for _, sql := range steps {
+		if _, err := s.conn.Exec(ctx, sql); err != nil && !isCode(err, codeDuplicateObject, codeUnique) {
+			return false, fmt.Errorf("make the event trigger: %w", err)
+		}
+	}
+	if err := s.conn.QueryRow(ctx, publicationSQL, s.publication).Scan(&found); err != nil {
+		return false, fmt.Errorf("look for publication %s: %w", s.publication, err)
+	}
+	if !found {
+		sql := "CREATE PUBLICATION " + pgx.Identifier{s.publication}.Sanitize() + " FOR TABLES IN SCHEMA " +
+			pgx.Identifier{s.schema}.Sanitize() + " WITH (publish_via_partition_root = true)"
+		if _, err := s.conn.Exec(ctx, sql); err != nil {
+			return false, fmt.Errorf("create publication: %w", err)
+		}
+	}
+	return !found, nil
+}
+
+// identify sets REPLICA IDENTITY FULL on the tables of the schema that lack
+// it. A table that is locked for long is left for the next time.
+func (s *source) identify(ctx context.Context) error {
+	rows, err := s.conn.Query(ctx, identitySQL, s.schema)
+	if err != nil {
+		return fmt.Errorf("list replica identities: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (pgx.Identifier, error) {
+		n := make(pgx.Identifier, 2)
+		return n, r.Scan(&n[0], &n[1])
+	})
+	if err != nil {
+		return fmt.Errorf("list replica identities: %w", err)
+	}
+	for _, n := range names {
+		err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '2s'"); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, "ALTER TABLE "+n.Sanitize()+" REPLICA IDENTITY FULL")
+			return err
+		})
+		if err != nil && !isCode(err, codeLockTimeout, codeUndefinedTable) {
+			return fmt.Errorf("set the replica identity of %s: %w", n.Sanitize(), err)
+		}
+	}
+	return nil
+}
+
+// listed is a table of the publication.
+type listed struct {
+	oid  uint32
+	name string
+}
+
+func (s *source) tables(ctx context.Context) ([]listed, error) {
+	rows, err := s.conn.Query(ctx, tablesSQL, s.publication)
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (listed, error) {
+		var l listed
+		return l, r.Scan(&l.oid, &l.name)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	return all, nil
+}
+
+const columnsSQL = `SELECT a.attname, a.atttypid, a.atttypmod FROM pg_attribute a
+WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum`
+
+// relation describes a table as the stream would: generated columns are not
+// published and so are not copied either.
+func relation(ctx context.Context, conn *pgx.Conn, schema string, l listed) (*pgoutput.Relation, error) {
+	rows, err := conn.Query(ctx, columnsSQL, l.oid)
+	if err != nil {
+		return nil, fmt.Errorf("list columns of %s: %w", l.name, err)
+	}
+	cols, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (pgoutput.RelationColumn, error) {
+		var c pgoutput.RelationColumn
+		return c, r.Scan(&c.Name, &c.TypeOID, &c.TypeMod)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list columns of %s: %w", l.name, err)
+	}
+	return &pgoutput.Relation{ID: l.oid, Namespace: schema, Name: l.name, Identity: pgoutput.IdentityFull, Columns: cols}, nil
+}
+
+const markSQL = `SELECT pg_logical_emit_message(true, 'tarn_feed', $1)`
+
+// mark writes a message into the WAL; when it comes out of the slot,
+// everything that was committed before this call has come out too.
+func (s *source) mark(ctx context.Context, n uint64) error {
+	if _, err := s.conn.Exec(ctx, markSQL, "mark "+s.publication+" "+strconv.FormatUint(n, 10)); err != nil {
+		return fmt.Errorf("write a mark: %w", err)
+	}
+	return nil
+}
+
+const (
+	slotsSQL = `SELECT slot_name, coalesce(wal_status = 'lost', false), coalesce(confirmed_flush_lsn, '0/0')::text, coalesce(active_pid, 0)
+FROM pg_replication_slots WHERE NOT temporary AND starts_with(slot_name, $1) AND database = current_database() ORDER BY slot_name DESC`
+	dropSlotSQL  = `SELECT pg_drop_replication_slot($1)`
+	terminateSQL = `SELECT pg_terminate_backend($1, 5000)`
+)
+
+// slotState is a slot as Postgres shows it.
+type slotState struct {
+	name      string
+	lost      bool // its WAL is gone
+	confirmed tarn.LSN
+	holder    int32 // process that streams from it; 0 = none
+}
+
+// slots lists this feed's slots, the newest epoch first.
+func (s *source) slots(ctx context.Context) ([]slotState, error) {
+	rows, err := s.conn.Query(ctx, slotsSQL, s.publication+"_")
+	if err != nil {
+		return nil, fmt.Errorf("list slots: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (slotState, error) {
+		var st slotState
+		var lsn string
+		if err := r.Scan(&st.name, &st.lost, &lsn, &st.holder); err != nil {
+			return st, err
+		}
+		st.confirmed, err = tarn.ParseLSN(lsn)
+		return st, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list slots: %w", err)
+	}
+	return all, nil
+}
+
+// free ends a process that still streams from our slot: the connection of a
+// keeper that was killed. There is never a second living one.
+func (s *source) free(ctx context.Context, st slotState) error {
+	if st.holder == 0 {
+		return nil
+	}
+	if _, err := s.conn.Exec(ctx, terminateSQL, st.holder); err != nil {
+		return fmt.Errorf("free slot %s: %w", st.name, err)
+	}
+	return nil
+}
+
+func (s *source) dropSlot(ctx context.Context, st slotState) error {
+	if err := s.free(ctx, st); err != nil {
+		return err
+	}
+	if _, err := s.conn.Exec(ctx, dropSlotSQL, st.name); err != nil && !isCode(err, codeUndefinedObject) {
+		return fmt.Errorf("drop slot %s: %w", st.name, err)
+	}
+	return nil
+}
+
+const (
+	dropTriggerSQL  = `DROP EVENT TRIGGER IF EXISTS tarn_feed_table_created`
+	dropFunctionSQL = `DROP FUNCTION IF EXISTS tarn_sync.feed_table_created()`
+	othersSQL       = `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname LIKE 'tarn\_feed\_%')`
+)
+
+// remove takes everything of the feed out of the database, the slot first: it
+// is what holds WAL. Doing it again is harmless.
+func (s *source) remove(ctx context.Context) error {
+	slots, err := s.slots(ctx)
+	if err != nil {
+		return err
+	}
+	for _, st := range slots {
+		if err := s.dropSlot(ctx, st); err != nil {
+			return err
+		}
+	}
+	if _, err := s.conn.Exec(ctx, "DROP PUBLICATION IF EXISTS "+pgx.Identifier{s.publication}.Sanitize()); err != nil {
+		return fmt.Errorf("drop publication: %w", err)
+	}
+	var others bool
+	if err := s.conn.QueryRow(ctx, othersSQL).Scan(&others); err != nil {
+		return fmt.Errorf("look for other feeds: %w", err)
+	}
+	if others {
+		return nil
+	}
+	for _, sql := range []string{dropTriggerSQL, dropFunctionSQL} {
+		if _, err := s.conn.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("drop the event trigger: %w", err)
+		}
+	}
+	return nil
+}
+
+// birth reads "born <oid> <schema>"; markOf reads "mark <publication> <n>".
+func birth(content, schema string) (uint32, bool) {
+	rest, ok := strings.CutPrefix(content, "born ")
+	oid, name, two := strings.Cut(rest, " ")
+	n, err := strconv.ParseUint(oid, 10, 32)
+	return uint32(n), ok && two && err == nil && name == schema
+}
+
+func markOf(content, publication string) (uint64, bool) {
+	rest, ok := strings.CutPrefix(content, "mark "+publication+" ")
+	n, err := strconv.ParseUint(rest, 10, 64)
+	return n, ok && err == nil
+}
+
+// SQLSTATEs that setup expects.
+const (
+	codeUnique          = "23505"
+	codeDuplicateObject = "42710"
+	codeUndefinedObject = "42704"
+	codeUndefinedTable  = "42P01"
+	codeLockTimeout     = "55P03"
+)
+
+func isCode(err error, codes ...string) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return false
+	}
+	for _, c := range codes {
+		if pg.Code == c {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,188 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/delta"
+	"github.com/tarndb/tarn/internal/pgoutput"
+)
+
+// stopError ends one table for good; others go on.
+type stopError struct{ detail string }
+
+func (e *stopError) Error() string { return e.detail }
+
+// errUnknownOld asks for a new copy of the table: an update left a TOASTed value
+// out and its old row was not sent whole.
+var errUnknownOld = errors.New("value of an update is not in the stream")
+
+// table collects the rows of one Postgres table and commits them to its Delta
+// table. Rows of whole transactions only are ever committed.
+type table struct {
+	oid    uint32
+	name   string
+	target tarn.TableName
+	delta  *delta.Table
+	app    string   // app transaction id without the generation
+	gen    int      // counts copies of the table under one slot
+	base   tarn.LSN // transactions that ended at or before it are in the Delta table
+	known  bool     // the Delta table carries our app transaction
+	used   bool     // the Delta table has rows
+
+	rel    *pgoutput.Relation // what cols was made from
+	schema delta.Schema       // as the next commit leaves it
+	widens bool               // schema has columns that the Delta table lacks yet
+	arrow  *arrow.Schema
+	cols   []column
+	build  *array.RecordBuilder
+
+	parts   []arrow.RecordBatch // sealed rows, older than the builder's
+	rows    int                 // in parts and builder
+	bytes   int
+	whole   int       // rows of whole transactions: what a stop keeps
+	tx      *delta.Tx // open while rows of one large transaction are written ahead
+	pending tarn.LSN  // end of the last whole transaction in the rows; 0 = nothing to commit
+
+	gone   uint64 // mark after which it is no longer in the schema; 0 = it is there
+	status tableStatus
+}
+
+// tableStatus is what becomes the table's row in the control database.
+type tableStatus struct {
+	state   tarn.FeedState
+	detail  string
+	sync    time.Time
+	lost    int64 // values that Delta cannot hold and that are NULL there
+	example string
+	changed bool // state or detail is not recorded yet
+}
+
+// column says how one Delta column is filled.
+type column struct {
+	system systemColumn
+	source int // index in the relation; -1 = no longer in the source
+	key    bool
+	add    appendText
+}
+
+// setState records a state; equal ones change nothing.
+func (t *table) setState(s tarn.FeedState, detail string) {
+	if t.status.state != s || t.status.detail != detail {
+		t.status.state, t.status.detail, t.status.changed = s, detail, true
+	}
+}
+
+// stopped reports that the table takes no changes until it is copied anew.
+func (t *table) stopped() bool {
+	return t.status.state == tarn.FeedSkipped || t.status.state == tarn.FeedTerminated
+}
+
+func (t *table) appID() string { return fmt.Sprintf("%s/%d", t.app, t.gen) }
+
+// load reads from the Delta table how far it is. Generations are found by
+// asking for one after the other.
+func (t *table) load(ctx context.Context) error {
+	s, err := t.delta.Latest(ctx)
+	if err != nil {
+		return fmt.Errorf("read Delta table %s: %w", t.target, err)
+	}
+	t.schema = *s.Schema()
+	if !hasField(t.schema, changeTypeColumn) {
+		return &stopError{fmt.Sprintf("table %s exists and is not the history of a feed: drop it or choose another schema", t.target)}
+	}
+	n, err := s.Count(ctx)
+	if err != nil {
+		return fmt.Errorf("count Delta table %s: %w", t.target, err)
+	}
+	t.used, t.known, t.gen, t.base = n > 0, false, 0, 0
+	for gen := 0; ; gen++ {
+		v, ok := s.AppTxn(fmt.Sprintf("%s/%d", t.app, gen))
+		if !ok {
+			break
+		}
+		t.known, t.gen, t.base = true, gen, tarn.LSN(v)
+	}
+	return t.layout()
+}
+
+func hasField(s delta.Schema, name string) bool {
+	for _, f := range s.Fields {
+		if f.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// layout makes the builder for the schema. The old one must be empty.
+func (t *table) layout() error {
+	a, err := t.schema.Arrow()
+	if err != nil {
+		return fmt.Errorf("read the schema of %s: %w", t.target, err)
+	}
+	if t.build != nil {
+		t.build.Release()
+	}
+	t.arrow, t.build = a, array.NewRecordBuilder(memory.DefaultAllocator, a)
+	t.rel = nil
+	return nil
+}
+
+// adopt fits the columns of rel to the Delta table: known ones keep their
+// place, new ones are added at the end, missing ones are NULL from now on. A
+// type that no longer fits is a *stopError.
+func (t *table) adopt(ctx context.Context, ty *types, rel *pgoutput.Relation) error {
+	schema := delta.Schema{Fields: append([]delta.Field(nil), t.schema.Fields...)}
+	source := make([]int, len(schema.Fields))
+	for i := range source {
+		source[i] = -1
+	}
+	delim := make([]byte, len(schema.Fields))
+	for i, c := range rel.Columns {
+		p, err := ty.resolve(ctx, c.TypeOID, c.TypeMod)
+		if err != nil {
+			return err
+		}
+		at := fieldOf(schema, c.Name)
+		if at < 0 {
+			schema.Fields = append(schema.Fields, newField(schema, c.Name, p))
+			source, delim = append(source, i), append(delim, p.Delim)
+			continue
+		}
+		if f := schema.Fields[at]; !holds(f.Type, p) {
+			return &stopError{fmt.Sprintf("column %s is now %s, which does not fit %s of %s: drop the Delta table or change the column back, then the table is copied again",
+				c.Name, p.Name, f.Type, t.target)}
+		}
+		source[at], delim[at] = i, p.Delim
+	}
+	if len(schema.Fields) > len(t.schema.Fields) {
+		t.seal()
+		t.schema, t.widens = schema, true
+		if err := t.layout(); err != nil {
+			return err
+		}
+	}
+	cols := make([]column, len(t.schema.Fields))
+	for i := range cols {
+		cols[i].source = source[i]
+		if source[i] < 0 {
+			cols[i].system = systemOf(t.schema.Fields[i])
+			continue
+		}
+		add, err := appender(t.build.Field(i), delim[i])
+		if err != nil {
+			return &stopError{fmt.Sprintf("column %s of %s: %v", t.schema.Fields[i].Name, t.target, err)}
+		}
+		cols[i].add, cols[i].key = add, rel.Columns[source[i]].Key
+	}
+	t.cols, t.rel = cols, rel
+	return nil
+}
