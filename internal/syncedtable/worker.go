@@ -1,0 +1,270 @@
+package syncedtable
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/controldb"
+)
+
+// worker carries one synced table to its next resting state. Only it changes
+// the state while it runs:
+//
+//	PROVISIONING ─▶ PROVISIONING_INITIAL_SNAPSHOT ─▶ ONLINE_NO_PENDING_UPDATE ◀─┐
+//	     ▲                     │ the asker's fault        │ Refresh              │
+//	     │ Refresh             ▼                          ▼                      │
+//	     └────────────── OFFLINE_FAILED      ONLINE_TRIGGERED_UPDATE ────────────┘
+//	                                              ▲ Refresh  │ the asker's fault
+//	                                              │          ▼
+//	                                         ONLINE_PIPELINE_FAILED
+//
+// A passing fault (a compute that does not start, a store that does not
+// answer) changes no state: it is said in the message and tried again.
+type worker struct {
+	k    *Keeper
+	row  tarn.SyncedTable
+	log  *slog.Logger
+	stop context.CancelCauseFunc
+	done chan struct{}
+}
+
+// asked is the state of a table whose load was asked for.
+func asked(t tarn.SyncedTable) tarn.SyncState {
+	if t.Version < 0 {
+		return tarn.SyncProvisioning
+	}
+	return tarn.SyncUpdating
+}
+
+// failed is the state of a table whose load cannot succeed.
+func failed(t tarn.SyncedTable) tarn.SyncState {
+	if t.Version < 0 {
+		return tarn.SyncOfflineFailed
+	}
+	return tarn.SyncPipelineFailed
+}
+
+// due reports a state that is not at rest.
+func due(s tarn.SyncState) bool {
+	return s == tarn.SyncProvisioning || s == tarn.SyncInitialSnapshot || s == tarn.SyncUpdating
+}
+
+var (
+	errAsked       = errors.New("the synced table was asked to end")
+	errBranchGoing = errors.New("the branch is being deleted")
+)
+
+// Run works until ctx ends.
+func (k *Keeper) Run(ctx context.Context) error {
+	var g sync.WaitGroup
+	defer g.Wait()
+	tick := time.NewTicker(k.poll)
+	defer tick.Stop()
+	for {
+		tables, err := k.List(ctx, "")
+		if err != nil && ctx.Err() == nil {
+			k.log.Error("list synced tables", "err", err)
+		}
+		going := map[tarn.BranchName]bool{}
+		for _, t := range tables {
+			if _, known := going[t.Branch]; !known {
+				going[t.Branch], err = k.branchGoing(ctx, t.Branch)
+				if err != nil {
+					k.log.Error("look at the branch", "err", err)
+				}
+			}
+			if going[t.Branch] {
+				k.halt(t.UID)
+			}
+			if !going[t.Branch] && !due(t.State) {
+				continue
+			}
+			wctx, stop := context.WithCancelCause(ctx)
+			w := k.newWorker(t, stop)
+			if !k.admit(w) {
+				stop(nil)
+				continue
+			}
+			g.Go(func() {
+				defer k.release(w)
+				w.run(wctx)
+			})
+		}
+		select {
+		case <-k.changed:
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (k *Keeper) newWorker(t tarn.SyncedTable, stop context.CancelCauseFunc) *worker {
+	return &worker{k: k, row: t, stop: stop, done: make(chan struct{}),
+		log: k.log.With("project", t.Branch.Project, "branch", t.Branch.Branch, "path", t.Name.String())}
+}
+
+// admit enters w unless somebody works at its table already.
+func (k *Keeper) admit(w *worker) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.running[w.row.UID] != nil {
+		return false
+	}
+	k.running[w.row.UID] = w
+	return true
+}
+
+func (k *Keeper) release(w *worker) {
+	w.stop(nil)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.running, w.row.UID)
+	close(w.done)
+}
+
+// halt ends the worker of a table whose branch goes.
+func (k *Keeper) halt(uid string) {
+	k.mu.Lock()
+	w := k.running[uid]
+	k.mu.Unlock()
+	if w != nil {
+		w.stop(errBranchGoing)
+	}
+}
+
+// claim takes a table away from its worker, waiting for it to end.
+func (k *Keeper) claim(ctx context.Context, t tarn.SyncedTable) (*worker, error) {
+	w := k.newWorker(t, func(error) {})
+	for !k.admit(w) {
+		k.mu.Lock()
+		old := k.running[t.UID]
+		k.mu.Unlock()
+		if old == nil {
+			continue
+		}
+		old.stop(errAsked)
+		select {
+		case <-old.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return w, nil
+}
+
+// run loads the table, again and again until it is at rest.
+func (w *worker) run(ctx context.Context) {
+	for failures := 0; ctx.Err() == nil; {
+		row, err := controldb.GetSyncedTable(ctx, w.k.db, w.row.Name)
+		if tarn.KindOf(err) == tarn.KindNotFound || err == nil && row.UID != w.row.UID {
+			return
+		}
+		if err == nil {
+			w.row = row
+			err = w.step(ctx)
+		}
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		failures++
+		w.log.Warn("synced table stands still", "err", err, "count", failures)
+		w.row.Message = err.Error()
+		w.report(ctx)
+		d := min(w.k.poll<<min(failures-1, 10), time.Minute)
+		pause(ctx, d/2+rand.N(d/2+1))
+	}
+}
+
+// step does what the table's state asks for. An error is a passing fault.
+func (w *worker) step(ctx context.Context) error {
+	going, err := w.k.branchGoing(ctx, w.row.Branch)
+	if err != nil {
+		return err
+	}
+	if going {
+		return controldb.DeleteSyncedTable(ctx, w.k.db, w.row.UID)
+	}
+	if !due(w.row.State) {
+		return nil
+	}
+	select {
+	case w.k.slots <- struct{}{}:
+		defer func() { <-w.k.slots }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	err = w.load(ctx)
+	if err == nil || !final(err) {
+		return err
+	}
+	w.log.Warn("synced table failed", "err", err)
+	w.row.State, w.row.Message = failed(w.row), err.Error()
+	return controldb.UpdateSyncedTable(ctx, w.k.db, w.row)
+}
+
+// final tells a fault that only the asker can mend.
+func final(err error) bool {
+	switch tarn.KindOf(err) {
+	case tarn.KindInvalid, tarn.KindNotFound, tarn.KindConflict:
+		return true
+	}
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || len(pg.Code) < 2 {
+		return false
+	}
+	switch pg.Code {
+	case "54000", "54011", "3D000": // an index row or too many columns; no such database
+		return true
+	case "42P01", "42P07", "42704", "42710": // somebody else works in the schema: look again
+		return false
+	}
+	return pg.Code[:2] == "22" || pg.Code[:2] == "42"
+}
+
+// report records progress and message; it decides nothing.
+func (w *worker) report(ctx context.Context) {
+	if err := controldb.UpdateSyncedTable(ctx, w.k.db, w.row); err != nil && ctx.Err() == nil {
+		w.log.Error("record progress", "err", err)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// configure prepares a connection for long work by the system.
+func configure(c *pgx.ConnConfig) {
+	for name, value := range map[string]string{
+		"application_name": "tarn synced table", "client_encoding": "UTF8", "search_path": "pg_catalog",
+		"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0",
+		"idle_session_timeout": "0", "default_transaction_isolation": "read committed",
+		"default_transaction_read_only": "off", "datestyle": "ISO", "timezone": "UTC",
+	} {
+		c.RuntimeParams[name] = value
+	}
+	c.DefaultQueryExecMode = pgx.QueryExecModeExec
+}
+
+// closeConn says goodbye, briefly, also when the caller's context is over.
+func closeConn(c *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	c.Close(ctx) // nothing of ours depends on the answer
+}
+
+var errBusy = fmt.Errorf("another load of the same table still runs")
