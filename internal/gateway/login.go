@@ -1,0 +1,211 @@
+package gateway
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tarndb/tarn"
+)
+
+// login is one client's way from its startup packet to an open backend.
+//
+//	role known, compute suspended:  prove ─▶ wake ─▶ look again ─▶ open
+//	otherwise:                      wake ─▶ look up ─▶ prove ─▶ open
+type login struct {
+	c     *client
+	st    *startup
+	route Route
+
+	permit *permit // to wake a compute unproved; nil when none was needed
+}
+
+func (l *login) key() failKey {
+	return failKey{endpoint: l.route.Endpoint.UID, role: l.st.user, from: network(l.c.remote.Addr())}
+}
+
+// run returns the backend and all it said up to ReadyForQuery.
+func (l *login) run(ctx context.Context) (*backend, []byte, error) {
+	s := l.c.s
+	if err := wait(ctx, s.failures.delay(l.key())); err != nil {
+		return nil, nil, err
+	}
+	r, remembered, err := l.role(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := l.c.deadline(s.c.Handshake); err != nil { // waking took its time
+		return nil, nil, err
+	}
+	how, err := l.prove(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if remembered {
+		// The proof was against what the role was when the compute last ran.
+		// What was changed after we had looked must count.
+		now, err := l.lookup(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		if now != r {
+			return nil, nil, l.wrong("")
+		}
+	}
+	s.failures.forget(l.key())
+	if l.permit != nil {
+		l.permit.refund()
+	}
+	switch {
+	case !r.login:
+		return nil, nil, &fatal{code: codeAuthSpec, msg: fmt.Sprintf(`role "%s" is not permitted to log in`, l.st.user)}
+	case how == byPassword && l.route.Logins == TokensOnly:
+		return nil, nil, &fatal{code: codeAuthSpec, msg: "password logins are switched off for this endpoint",
+			hint: "Log in with a role of your own and an OAuth token as its password."}
+	}
+	return l.open(ctx)
+}
+
+// role finds the role, waking the compute when nothing is known of it.
+func (l *login) role(ctx context.Context) (r role, remembered bool, err error) {
+	s, e := l.c.s, l.route.Endpoint
+	if e.State != tarn.EndpointActive && !s.sessions.any(e.UID) {
+		if r, ok := s.roles.cached(e.UID, l.st.user); ok {
+			return r, true, nil
+		}
+		soon, cancel := context.WithTimeout(ctx, s.c.Wake)
+		defer cancel()
+		if l.permit, err = s.wakes.take(soon, l.c.remote.Addr(), e.UID); err != nil {
+			return role{}, false, &fatal{code: codeStarting, hint: retryHint, err: err,
+				msg: fmt.Sprintf("endpoint %s is suspended and was woken too often from your address", e.UID)}
+		}
+		defer l.permit.woken()
+	}
+	r, err = l.lookup(ctx)
+	return r, false, err
+}
+
+func (l *login) lookup(ctx context.Context) (role, error) {
+	var r role
+	err := l.compute(ctx, func(ctx context.Context, st tarn.ComputeStatus) (err error) {
+		if !utf8.ValidString(l.st.user) { // no such role, and no text Postgres takes
+			return nil
+		}
+		r, err = l.c.s.roles.lookup(ctx, st, l.st.user)
+		return err
+	})
+	return r, err
+}
+
+// open logs in to the compute as the proved role.
+func (l *login) open(ctx context.Context) (b *backend, first []byte, err error) {
+	err = l.compute(ctx, func(ctx context.Context, st tarn.ComputeStatus) (err error) {
+		b, first, err = openBackend(ctx, l.c, st, l.st)
+		return err
+	})
+	return b, first, err
+}
+
+// compute wakes the endpoint and uses its compute. One that goes away under
+// our hands, because it is just being suspended or restarted, is woken again
+// until the budget is over; nothing of the client has reached it yet.
+func (l *login) compute(ctx context.Context, use func(context.Context, tarn.ComputeStatus) error) error {
+	s, e := l.c.s, l.route.Endpoint
+	ctx, cancel := context.WithTimeout(ctx, s.c.Wake)
+	defer cancel()
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		st, err := s.c.Router.Wake(ctx, e.Name)
+		if err == nil {
+			st.Endpoint = e.UID
+			if err = use(ctx, st); err == nil {
+				return nil
+			}
+			if !gone(err) && ctx.Err() == nil {
+				return translate("connect to endpoint "+e.UID, err)
+			}
+		} else if ctx.Err() == nil {
+			return translate("wake endpoint "+e.UID, err)
+		}
+		if wait(ctx, pause) != nil {
+			return &fatal{code: codeStarting, hint: retryHint, err: err,
+				msg: fmt.Sprintf("endpoint %s did not become available within %s", e.UID, s.c.Wake)}
+		}
+	}
+}
+
+// gone says whether an error only means that the compute is not there at this
+// moment.
+func gone(err error) bool {
+	var p *pgconn.PgError
+	if errors.As(err, &p) {
+		return comingOrGoing(p.Code)
+	}
+	var a *awayError
+	return errors.As(err, &a) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// comingOrGoing are Postgres's codes while it starts, stops or recovers.
+func comingOrGoing(code string) bool {
+	return code == "57P01" || code == "57P02" || code == "57P03"
+}
+
+// wrong is the one answer to a proof that failed; with an empty hint it is
+// byte for byte Postgres's.
+func (l *login) wrong(hint string) *fatal {
+	l.c.s.failures.add(l.key())
+	l.c.s.roles.doubt(l.route.Endpoint.UID, l.st.user)
+	return &fatal{code: codePassword, msg: wrongPassword(l.st.user), hint: hint}
+}
+
+// wrongPassword is Postgres's text; the name is quoted as Postgres quotes it.
+func wrongPassword(user string) string {
+	return `password authentication failed for user "` + user + `"`
+}
+
+// answer reads one password or SASL message from the client. Its length is
+// checked before its body is allocated.
+func (c *client) answer(max uint32) (string, error) {
+	var head [5]byte
+	if _, err := io.ReadFull(c.tls, head[:]); err != nil {
+		return "", err
+	}
+	if head[0] != 'p' {
+		return "", violation("expected password response, got message type %d", head[0])
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if n < 4 || n-4 > max {
+		return "", violation("invalid length of password response")
+	}
+	body := make([]byte, n-4)
+	_, err := io.ReadFull(c.tls, body)
+	return string(body), err
+}
+
+// password reads a password in clear.
+func (c *client) password() (string, error) {
+	body, err := c.answer(maxPassword)
+	if err != nil {
+		return "", err
+	}
+	p, rest, ok := strings.Cut(body, "\x00")
+	switch {
+	case !ok || rest != "":
+		return "", violation("invalid password packet size")
+	case p == "":
+		return "", &fatal{code: codePassword, msg: "empty password returned by client"}
+	}
+	return p, nil
+}
+
+// maxPassword is Postgres's own limit of an authentication token; OAuth tokens
+// need far more than the 1 KiB some servers give a password.
+const maxPassword = 65535

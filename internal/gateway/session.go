@@ -1,0 +1,141 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Session is one open session as Sessions lists it.
+type Session struct {
+	Endpoint        string // UID
+	Role            string
+	Database        string
+	ApplicationName string // as the client last set it
+	ClientAddr      netip.AddrPort
+	PID             uint32 // what the client takes for its backend's process id
+	Started         time.Time
+}
+
+// sessions is every open session, found by the key that cancels it.
+type sessions struct {
+	mu  sync.Mutex // not held across I/O
+	by  map[uint32]*session
+	per map[string]int // by endpoint
+}
+
+// session is a client and its backend.
+type session struct {
+	what    Session // ApplicationName is in name
+	client  *client
+	backend *backend
+	secret  []byte // of the cancel key we gave the client
+	name    atomic.Pointer[string]
+
+	frames frames      // of fromBackend alone
+	asked  atomic.Bool // the client sent something since the last ReadyForQuery
+	left   atomic.Bool // the client said goodbye
+	ending atomic.Bool
+	until  atomic.Pointer[time.Time] // set before ending
+}
+
+func newSessions() *sessions {
+	return &sessions{by: make(map[uint32]*session), per: make(map[string]int)}
+}
+
+// open enters a session under a new random key. The key is ours, not
+// Postgres's: whoever learns it can cancel through the gateway only, and a
+// process id tells nothing of the compute.
+func (s *sessions) open(c *client, b *backend, st *startup, endpoint string) (*session, error) {
+	size := 4
+	if st.minor >= 2 {
+		size = 32
+	}
+	x := &session{client: c, backend: b, secret: make([]byte, size)}
+	rand.Read(x.secret) // never fails: crypto/rand ends the program instead
+	app := st.param("application_name")
+	x.name.Store(&app)
+	x.frames.name = func(n string) { x.name.Store(&n) }
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var pid uint32
+	for pid == 0 || s.by[pid] != nil {
+		var b [4]byte
+		rand.Read(b[:])
+		pid = binary.BigEndian.Uint32(b[:]) >> 1 // clients keep it in a signed int
+	}
+	x.what = Session{
+		Endpoint: endpoint, Role: st.user, Database: cmp.Or(st.param("database"), st.user),
+		ClientAddr: c.remote, PID: pid, Started: time.Now().UTC(),
+	}
+	s.by[pid] = x
+	s.per[endpoint]++
+	return x, nil
+}
+
+func (s *sessions) close(x *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.by, x.what.PID)
+	if s.per[x.what.Endpoint]--; s.per[x.what.Endpoint] == 0 {
+		delete(s.per, x.what.Endpoint)
+	}
+}
+
+// any says whether an endpoint has a session, and so a running compute.
+func (s *sessions) any(endpoint string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.per[endpoint] > 0
+}
+
+// Sessions lists the open sessions, oldest first.
+func (s *Server) Sessions() []Session {
+	s.sessions.mu.Lock()
+	all := make([]Session, 0, len(s.sessions.by))
+	for _, x := range s.sessions.by {
+		w := x.what
+		w.ApplicationName = *x.name.Load()
+		all = append(all, w)
+	}
+	s.sessions.mu.Unlock()
+	slices.SortFunc(all, func(a, b Session) int { return a.Started.Compare(b.Started) })
+	return all
+}
+
+// cancel serves a cancel request. Whatever it finds, the client is told
+// nothing: the connection closes.
+func (s *Server) cancel(ctx context.Context, body []byte) error {
+	if len(body) < 5 || len(body) > 4+256 {
+		return nil
+	}
+	s.sessions.mu.Lock()
+	x := s.sessions.by[binary.BigEndian.Uint32(body)]
+	s.sessions.mu.Unlock()
+	if x == nil || subtle.ConstantTimeCompare(x.secret, body[4:]) != 1 {
+		return nil
+	}
+	return x.backend.cancel(ctx)
+}
+
+// greeting is what the backend said at its start with our cancel key in place
+// of its own.
+func (x *session) greeting(first []byte) []byte {
+	from, to := x.backend.keyAt[0], x.backend.keyAt[1]
+	if to == 0 { // it gave none; then there is nothing to hide or to cancel
+		return first
+	}
+	out := append([]byte(nil), first[:from]...)
+	out = append(out, 'K')
+	out = binary.BigEndian.AppendUint32(out, uint32(8+len(x.secret)))
+	out = binary.BigEndian.AppendUint32(out, x.what.PID)
+	out = append(out, x.secret...)
+	return append(out, first[to:]...)
+}
