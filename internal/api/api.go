@@ -1,0 +1,192 @@
+// Package api is the HTTP/JSON door: the published control-plane API of
+// Databricks' database, postgres, Unity Catalog, token and SCIM services, and
+// Tarn's own under /api/2.0/tarn/. It knows names, spellings, status codes and
+// who asks; it decides nothing about projects, tables or computes, which the
+// rooms below keep. The JSON itself is in internal/api/wire.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/api/wire"
+	"github.com/tarndb/tarn/internal/catalog"
+	"github.com/tarndb/tarn/internal/control"
+	"github.com/tarndb/tarn/internal/delta"
+	"github.com/tarndb/tarn/internal/feed"
+	"github.com/tarndb/tarn/internal/syncedtable"
+)
+
+// Config is what the door stands on. Control, SyncedTables, Feeds and Catalog
+// are needed; the rest has a good zero value.
+type Config struct {
+	Control      *control.Control
+	SyncedTables *syncedtable.Keeper
+	Feeds        *feed.Keeper
+	Catalog      *catalog.Catalog
+	Workspace    tarn.Workspace
+	// OpenTable opens the Delta table at a catalog location. nil = table
+	// contents are answered with "not implemented".
+	OpenTable func(ctx context.Context, location string) (*delta.Table, error)
+	Keys      KeySet                // nil = no /oidc/jwks.json
+	PublicURL string                // how clients reach the server; "" = as the request says
+	CAFile    string                // certificate authority of the gateway, shown to clients on this computer
+	Version   string                // of Tarn
+	LakeURL   string                // root of catalog lake, for programs on this computer
+	Processes func() []wire.Process // of this Tarn, computes excepted; nil = none shown
+	Log       *slog.Logger          // nil = discard
+}
+
+// KeySet publishes the keys by which others verify our tokens.
+type KeySet interface {
+	JWKS(ctx context.Context) ([]byte, error)
+}
+
+// Prefixes are the path prefixes New answers, for a mux that also serves other
+// doors.
+func Prefixes() []string { return []string{"/api/", "/oidc/", "/.well-known/"} }
+
+// maxBody is the largest request body read, in bytes.
+const maxBody = 1 << 20
+
+// New builds the handler. It does no I/O.
+func New(c Config) http.Handler {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	d := &door{
+		authenticate: c.Control.Authenticate,
+		publicURL:    strings.TrimSuffix(c.PublicURL, "/"),
+		workspace:    strconv.FormatInt(c.Workspace.ID, 10),
+		log:          c.Log,
+	}
+	mux := http.NewServeMux()
+	for _, r := range routes(c) {
+		mux.Handle(r.pattern, d.handler(r))
+	}
+	return mux
+}
+
+// access says who may ask.
+type access int
+
+const (
+	signedIn access = iota // whoever shows a valid token
+	public                 // anybody
+)
+
+// route is one row of the table in routes.go.
+type route struct {
+	pattern string // net/http pattern: method and path
+	access  access
+	answer  func(ctx context.Context, q *query) (any, error)
+}
+
+// raw is an answer whose bytes are sent as they are.
+type raw []byte
+
+// door turns a route into an http.Handler: identify, authenticate, answer.
+type door struct {
+	authenticate func(ctx context.Context, bearer string) (tarn.Principal, error)
+	publicURL    string
+	workspace    string // decimal id
+	log          *slog.Logger
+}
+
+func (d *door) handler(rt route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := uuid.NewString()
+		w.Header().Set(wire.RequestIDHeader, id)
+		w.Header().Set("X-Databricks-Org-Id", d.workspace)
+		w.Header().Set("Cache-Control", "no-store")
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		q := &query{r: r, base: d.baseURL(r)}
+		var answer any
+		err := d.identify(rt.access, q)
+		if err == nil {
+			answer, err = rt.answer(r.Context(), q)
+		}
+		if err != nil {
+			d.refuse(w, r, id, err)
+			return
+		}
+		d.send(w, r, http.StatusOK, answer)
+	})
+}
+
+// identify fills q.who from the bearer token.
+func (d *door) identify(a access, q *query) error {
+	if a == public {
+		return nil
+	}
+	scheme, token, _ := strings.Cut(q.r.Header.Get("Authorization"), " ")
+	token = strings.TrimSpace(token)
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return unauthenticated("the request carries no token", "send the header Authorization: Bearer <token>; `tarn token create` makes one")
+	}
+	who, err := d.authenticate(q.r.Context(), token)
+	if tarn.KindOf(err) == tarn.KindDenied {
+		return unauthenticated(err.Error(), tarn.HintOf(err))
+	}
+	q.who = who
+	return err
+}
+
+func (d *door) refuse(w http.ResponseWriter, r *http.Request, id string, err error) {
+	if oauth, ok := asOAuth(err); ok {
+		d.send(w, r, http.StatusBadRequest, oauth.OAuthError)
+		return
+	}
+	f := failureOf(err)
+	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+		f = &failure{status: statusClientClosed, code: "CANCELLED", msg: "the client went away"}
+	}
+	if f.status == http.StatusInternalServerError {
+		d.log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", errors.Join(errors.New("request "+id), err))
+	}
+	switch f.status {
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", "1")
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	d.send(w, r, f.status, f.body(id))
+}
+
+func (d *door) send(w http.ResponseWriter, r *http.Request, status int, v any) {
+	b, ok := v.(raw)
+	if !ok {
+		if v == nil {
+			v = wire.Empty{}
+		}
+		var err error
+		if b, err = json.Marshal(v); err != nil {
+			d.log.ErrorContext(r.Context(), "answer cannot be encoded", "path", r.URL.Path, "err", err)
+			status, b = http.StatusInternalServerError, raw(`{"error_code":"INTERNAL_ERROR","message":"internal error"}`)
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	// A failed write means the client is gone; there is nobody left to tell.
+	_, _ = w.Write(b)
+}
+
+func (d *door) baseURL(r *http.Request) string {
+	switch {
+	case d.publicURL != "":
+		return d.publicURL
+	case r.TLS != nil:
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}

@@ -1,0 +1,215 @@
+package api
+
+import (
+	"context"
+	"slices"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/api/wire"
+	"github.com/tarndb/tarn/internal/control"
+	"github.com/tarndb/tarn/internal/feed"
+)
+
+// feedDoor answers …/databases/{database}/cdf-configs: the published name of a
+// feed is a change-data-feed configuration.
+type feedDoor struct {
+	control *control.Control
+	keeper  *feed.Keeper
+	ops     *operationDoor
+}
+
+// defaultDatabaseID is the id of the database every project begins with. Ids
+// hold no underscore; those of other databases are their Postgres names here.
+const defaultDatabaseID = "databricks-postgres"
+
+func databaseName(id string) string {
+	if id == defaultDatabaseID {
+		return tarn.DefaultDatabase
+	}
+	return id
+}
+
+func databaseID(name string) string {
+	if name == "" || name == tarn.DefaultDatabase {
+		return defaultDatabaseID
+	}
+	return name
+}
+
+func (d *feedDoor) create(ctx context.Context, q *query) (any, error) {
+	b, err := q.branch()
+	if err != nil {
+		return nil, err
+	}
+	var in wire.CdfConfig
+	if err := q.decode(&in); err != nil {
+		return nil, err
+	}
+	for _, f := range []struct{ name, value string }{
+		{"catalog", in.Catalog}, {"schema", in.Schema}, {"postgres_schema", in.PostgresSchema},
+	} {
+		if f.value == "" {
+			return nil, badField(f.name, "is missing")
+		}
+	}
+	if _, err := d.control.GetBranch(ctx, b); err != nil {
+		return nil, err
+	}
+	s := tarn.FeedSpec{
+		ID: q.text("cdf_config_id"), Branch: b, Database: databaseName(q.r.PathValue("database")),
+		PostgresSchema: in.PostgresSchema, Catalog: in.Catalog, Schema: in.Schema,
+	}
+	f, err := d.keeper.Create(ctx, q.who, s)
+	if err != nil {
+		return nil, existing(err, alreadyExists, func() error { return d.taken(ctx, s) })
+	}
+	return d.ops.done(configName(f), verbCreate, f.UID, configOf(f))
+}
+
+// taken is nil when a feed has the id or follows the schema already.
+func (d *feedDoor) taken(ctx context.Context, s tarn.FeedSpec) error {
+	id := s.ID
+	if id == "" {
+		id = s.PostgresSchema
+	}
+	fs, err := d.keeper.List(ctx, s.Branch)
+	if err != nil {
+		return err
+	}
+	for _, f := range fs {
+		if f.ID == id || databaseID(f.Database) == databaseID(s.Database) && f.PostgresSchema == s.PostgresSchema {
+			return nil
+		}
+	}
+	return tarn.NotFound("no feed %s", id)
+}
+
+// read finds the feed a path names; it must be in the path's database.
+func (d *feedDoor) read(ctx context.Context, q *query) (tarn.Feed, error) {
+	b, err := q.branch()
+	if err != nil {
+		return tarn.Feed{}, err
+	}
+	f, err := d.keeper.Get(ctx, b, q.r.PathValue("config"))
+	if err == nil && databaseID(f.Database) != databaseID(databaseName(q.r.PathValue("database"))) {
+		err = tarn.NotFound("database %s has no feed %s; it is in database %s", q.r.PathValue("database"), f.ID, databaseID(f.Database))
+	}
+	return f, err
+}
+
+func (d *feedDoor) get(ctx context.Context, q *query) (any, error) {
+	f, err := d.read(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return configOf(f), nil
+}
+
+func (d *feedDoor) list(ctx context.Context, q *query) (any, error) {
+	b, err := q.branch()
+	if err != nil {
+		return nil, err
+	}
+	pg, err := q.page("page_size")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.control.GetBranch(ctx, b); err != nil {
+		return nil, err
+	}
+	fs, err := d.keeper.List(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	id := databaseID(databaseName(q.r.PathValue("database")))
+	fs = slices.DeleteFunc(fs, func(f tarn.Feed) bool { return databaseID(f.Database) != id })
+	fs, next, err := pageOf(fs, func(f tarn.Feed) string { return f.ID }, pg)
+	if err != nil {
+		return nil, err
+	}
+	out := wire.ListCdfConfigs{CdfConfigs: []wire.CdfConfig{}, NextPageToken: next}
+	for _, f := range fs {
+		out.CdfConfigs = append(out.CdfConfigs, configOf(f))
+	}
+	return out, nil
+}
+
+func (d *feedDoor) delete(ctx context.Context, q *query) (any, error) {
+	force, err := q.flag("force")
+	if err != nil {
+		return nil, err
+	}
+	f, err := d.read(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	keep := feed.KeepTables
+	if force != nil && *force {
+		keep = feed.PurgeTables
+	}
+	if err := d.keeper.Delete(ctx, f.Branch, f.ID, keep); err != nil {
+		return nil, err
+	}
+	return d.ops.done(configName(f), verbDelete, f.UID, nil)
+}
+
+func (d *feedDoor) listStatuses(ctx context.Context, q *query) (any, error) {
+	pg, err := q.page("page_size")
+	if err != nil {
+		return nil, err
+	}
+	f, err := d.read(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	ts, next, err := pageOf(f.Tables, func(t tarn.FeedTable) string { return t.PostgresTable }, pg)
+	if err != nil {
+		return nil, err
+	}
+	out := wire.ListCdfStatuses{CdfStatuses: []wire.CdfStatus{}, NextPageToken: next}
+	for _, t := range ts {
+		out.CdfStatuses = append(out.CdfStatuses, statusOfTable(f, t))
+	}
+	return out, nil
+}
+
+func (d *feedDoor) getStatus(ctx context.Context, q *query) (any, error) {
+	f, err := d.read(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	table := q.r.PathValue("status")
+	i := slices.IndexFunc(f.Tables, func(t tarn.FeedTable) bool { return t.PostgresTable == table })
+	if i < 0 {
+		return nil, tarn.NotFound("feed %s follows no table %q", f.ID, table)
+	}
+	return statusOfTable(f, f.Tables[i]), nil
+}
+
+func configName(f tarn.Feed) string {
+	return f.Branch.String() + "/databases/" + databaseID(f.Database) + "/cdf-configs/" + f.ID
+}
+
+func configOf(f tarn.Feed) wire.CdfConfig {
+	return wire.CdfConfig{
+		Name: configName(f), CdfConfigID: f.ID, Catalog: f.Catalog, Schema: f.Schema,
+		PostgresSchema: f.PostgresSchema, CreateTime: wire.Time(f.CreateTime),
+	}
+}
+
+// statusOfTable writes one table's status; what holds up the whole feed holds
+// up each of its tables.
+func statusOfTable(f tarn.Feed, t tarn.FeedTable) wire.CdfStatus {
+	s := wire.CdfStatus{
+		Name: configName(f) + "/cdf-statuses/" + t.PostgresTable, PostgresTable: t.PostgresTable,
+		UCTable: t.Target.String(), State: string(t.State),
+		LastSyncTime: wire.Time(t.LastSync), StatusDetail: t.Detail, CreateTime: wire.Time(f.CreateTime),
+	}
+	if s.StatusDetail == "" {
+		s.StatusDetail = f.Message
+	}
+	if t.CommittedLSN != 0 {
+		s.CommittedLSN = t.CommittedLSN.String()
+	}
+	return s
+}

@@ -1,0 +1,343 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/api/wire"
+	"github.com/tarndb/tarn/internal/control"
+)
+
+// instanceDoor is the Provisioned API: an instance is a project seen through
+// its production branch and primary endpoint, whichever API made it.
+type instanceDoor struct {
+	control   *control.Control
+	workspace tarn.Workspace
+}
+
+func (d *instanceDoor) create(ctx context.Context, q *query) (any, error) {
+	var in wire.DatabaseInstance
+	if err := q.decode(&in); err != nil {
+		return nil, err
+	}
+	id, err := tarn.ParseID("instance", in.Name)
+	if err != nil {
+		return nil, badField("name", "%s", err)
+	}
+	spec, inst, err := instanceSpecs(in)
+	if err != nil {
+		return nil, err
+	}
+	spec.Name = tarn.ProjectName{Project: id}
+	if _, err := d.control.CreateProject(ctx, q.who, spec, inst); err != nil {
+		return nil, existing(err, resourceAlreadyExists, func() error {
+			_, err := d.control.GetProject(ctx, spec.Name)
+			return err
+		})
+	}
+	return d.show(ctx, spec.Name)
+}
+
+// instanceSpecs reads what is asked of a new instance.
+func instanceSpecs(in wire.DatabaseInstance) (tarn.ProjectSpec, tarn.InstanceSpec, error) {
+	spec := tarn.ProjectSpec{CustomTags: tagsIn(in.CustomTags)}
+	inst := tarn.InstanceSpec{Capacity: in.Capacity, NodeCount: 1, UsagePolicy: in.UsagePolicyID}
+	if err := oneNode(in); err != nil {
+		return spec, inst, err
+	}
+	if in.ParentInstanceRef != nil {
+		return spec, inst, unbuilt("parent_instance_ref: child instances are not there yet; make a branch of project %s instead", in.ParentInstanceRef.Name)
+	}
+	if in.Stopped != nil && *in.Stopped {
+		return spec, inst, badField("stopped", "an instance begins running; create it, then stop it")
+	}
+	if inst.Capacity == "" {
+		inst.Capacity = capacities[0].name
+	}
+	var err error
+	if spec.Endpoint.MinCU, spec.Endpoint.MaxCU, err = limitsOf(inst.Capacity); err != nil {
+		return spec, inst, err
+	}
+	if in.RetentionWindowInDays != nil {
+		if spec.History, err = retention(*in.RetentionWindowInDays); err != nil {
+			return spec, inst, err
+		}
+	}
+	spec.DisableNativeLogin = in.EnablePgNativeLogin != nil && !*in.EnablePgNativeLogin
+	return spec, inst, nil
+}
+
+// oneNode refuses what would need a second compute.
+func oneNode(in wire.DatabaseInstance) error {
+	if in.NodeCount != nil && *in.NodeCount != 1 {
+		return unbuilt("node_count %d: this Tarn runs one node an instance", *in.NodeCount)
+	}
+	if in.EnableReadableSecondaries != nil && *in.EnableReadableSecondaries {
+		return unbuilt("enable_readable_secondaries: this Tarn runs one node an instance")
+	}
+	return nil
+}
+
+// capacities are the published sizes. A Provisioned CU has about the memory of
+// eight Autoscaling ones; an instance here may shrink below its size by the
+// widest range an endpoint allows, 16.
+var capacities = [...]struct {
+	name     string
+	min, max float64 // Autoscaling CU
+}{
+	{"CU_1", 0.5, 8}, {"CU_2", 0.5, 16}, {"CU_4", 16, 32}, {"CU_8", 48, 64},
+}
+
+func limitsOf(capacity string) (lo, hi float64, err error) {
+	for _, c := range capacities {
+		if c.name == capacity {
+			return c.min, c.max, nil
+		}
+	}
+	return 0, 0, badField("capacity", "got %q, want CU_1, CU_2, CU_4 or CU_8", capacity)
+}
+
+// capacityOf is the smallest published size that holds hi Autoscaling CU.
+func capacityOf(hi float64) string {
+	for _, c := range capacities {
+		if hi <= c.max {
+			return c.name
+		}
+	}
+	return capacities[len(capacities)-1].name
+}
+
+const (
+	day              = 24 * time.Hour
+	defaultRetention = 7 // days
+)
+
+func retention(days int) (time.Duration, error) {
+	if days < 2 || days > 35 {
+		return 0, badField("retention_window_in_days", "got %d, want 2 to 35", days)
+	}
+	return time.Duration(days) * day, nil
+}
+
+func (d *instanceDoor) get(ctx context.Context, q *query) (any, error) {
+	n, err := q.project()
+	if err != nil {
+		return nil, err
+	}
+	return d.show(ctx, n)
+}
+
+func (d *instanceDoor) show(ctx context.Context, n tarn.ProjectName) (any, error) {
+	p, err := d.control.GetProject(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	return d.view(ctx, p)
+}
+
+// view reads the two things an instance shows beside its project. Either may
+// be missing while the project is being made or removed.
+func (d *instanceDoor) view(ctx context.Context, p tarn.Project) (wire.DatabaseInstance, error) {
+	name := p.Name.Branch(tarn.DefaultBranch)
+	b, err := d.control.GetBranch(ctx, name)
+	if err != nil && tarn.KindOf(err) != tarn.KindNotFound {
+		return wire.DatabaseInstance{}, err
+	}
+	e, err := d.control.GetEndpoint(ctx, name.Endpoint(tarn.DefaultEndpoint))
+	if err != nil && tarn.KindOf(err) != tarn.KindNotFound {
+		return wire.DatabaseInstance{}, err
+	}
+	return instanceOf(p, b, e), nil
+}
+
+func (d *instanceDoor) list(ctx context.Context, q *query) (any, error) {
+	pg, err := q.page("page_size")
+	if err != nil {
+		return nil, err
+	}
+	ps, next, err := d.control.ListProjects(ctx, pg)
+	if err != nil {
+		return nil, err
+	}
+	out := wire.ListDatabaseInstances{DatabaseInstances: []wire.DatabaseInstance{}, NextPageToken: next}
+	for _, p := range ps {
+		i, err := d.view(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		out.DatabaseInstances = append(out.DatabaseInstances, i)
+	}
+	return out, nil
+}
+
+func (d *instanceDoor) find(ctx context.Context, q *query) (any, error) {
+	uid := q.text("uid")
+	if uid == "" {
+		return nil, badField("uid", "is missing")
+	}
+	for pg := (control.Page{Size: maxPage}); ; {
+		ps, next, err := d.control.ListProjects(ctx, pg)
+		if err != nil {
+			return nil, err
+		}
+		if i := slices.IndexFunc(ps, func(p tarn.Project) bool { return p.UID == uid }); i >= 0 {
+			return d.view(ctx, ps[i])
+		}
+		if next == "" {
+			return nil, tarn.NotFound("no instance has uid %q", uid)
+		}
+		pg.Token = next
+	}
+}
+
+// delete drops the project. Its other branches are the instance's descendants,
+// which only force removes with it.
+func (d *instanceDoor) delete(ctx context.Context, q *query) (any, error) {
+	n, err := q.project()
+	if err != nil {
+		return nil, err
+	}
+	purge, err := q.flag("purge")
+	if err != nil {
+		return nil, err
+	}
+	if purge != nil && !*purge {
+		return nil, badField("purge", "an instance is deleted for good; leave purge out or say purge=true")
+	}
+	force, err := q.flag("force")
+	if err != nil {
+		return nil, err
+	}
+	if force == nil || !*force {
+		bs, _, err := d.control.ListBranches(ctx, n, control.Page{Size: 2})
+		if err != nil {
+			return nil, err
+		}
+		if len(bs) > 1 {
+			return nil, tarn.Conflict("delete instance %s: it has other branches, e.g. %s", n.Project, otherThan(bs, tarn.DefaultBranch)).
+				WithHint("delete them first, or delete with force=true")
+		}
+	}
+	_, err = d.control.DeleteProject(ctx, n)
+	return nil, err
+}
+
+func otherThan(bs []tarn.Branch, id string) string {
+	for _, b := range bs {
+		if b.Name.Branch != id {
+			return b.Name.Branch
+		}
+	}
+	return ""
+}
+
+// credential signs a password good for the instances named.
+func (d *instanceDoor) credential(ctx context.Context, q *query) (any, error) {
+	var in wire.GenerateInstanceCredential
+	if err := q.decode(&in); err != nil {
+		return nil, err
+	}
+	if len(in.Claims) > 0 {
+		return nil, unbuilt("claims: credentials restricted to tables are not there yet; leave claims out")
+	}
+	if len(in.InstanceNames) == 0 {
+		return nil, badField("instance_names", "is missing: name the instances the credential is for")
+	}
+	var es []tarn.EndpointName
+	for _, name := range in.InstanceNames {
+		id, err := tarn.ParseID("instance", name)
+		if err != nil {
+			return nil, nothing(err)
+		}
+		e := tarn.EndpointName{Project: id, Branch: tarn.DefaultBranch, Endpoint: tarn.DefaultEndpoint}
+		if _, err := d.control.GetEndpoint(ctx, e); err != nil {
+			return nil, err
+		}
+		es = append(es, e)
+	}
+	secret, until, err := d.control.IssueCredential(ctx, q.who, es, maxCredential)
+	if err != nil {
+		return nil, err
+	}
+	return wire.InstanceCredential{Token: secret.Reveal(), ExpirationTime: wire.Time(until)}, nil
+}
+
+// instanceOf writes an instance; b and e are zero while they do not exist.
+func instanceOf(p tarn.Project, b tarn.Branch, e tarn.Endpoint) wire.DatabaseInstance {
+	var (
+		capacity = p.Instance.Capacity
+		nodes    = max(1, p.Instance.NodeCount)
+		days     = defaultRetention
+		login    = !p.DisableNativeLogin
+		readable = p.Instance.Readable
+		tags     = tagsOut(p.CustomTags)
+		disabled = e.Disabled
+	)
+	if capacity == "" {
+		capacity = capacityOf(e.MaxCU)
+	}
+	if p.History > 0 {
+		days = int(p.History / day)
+	}
+	i := wire.DatabaseInstance{
+		Name: p.Name.Project, UID: p.UID,
+		Capacity: capacity, CustomTags: tags, UsagePolicyID: p.Instance.UsagePolicy,
+		EnablePgNativeLogin: &login, EnableReadableSecondaries: &readable,
+		NodeCount: &nodes, RetentionWindowInDays: &days, Stopped: &disabled,
+	}
+	i.DatabaseInstanceStatus = wire.DatabaseInstanceStatus{
+		CreationTime: wire.Time(p.CreateTime), Creator: p.Owner,
+		ReadWriteDNS: e.Host, State: instanceState(b, e),
+		EffectiveCapacity: capacity, EffectiveCustomTags: tags, EffectiveUsagePolicyID: p.Instance.UsagePolicy,
+		EffectiveEnablePgNativeLogin: &login, EffectiveEnableReadableSecondaries: &readable,
+		EffectiveNodeCount: &nodes, EffectiveRetentionWindowInDays: &days, EffectiveStopped: &disabled,
+	}
+	if p.PGVersion != 0 {
+		i.PgVersion = fmt.Sprintf("PG_VERSION_%d", p.PGVersion)
+	}
+	return i
+}
+
+// instanceState folds the states of branch and endpoint into the published
+// one. A suspended endpoint wakes by itself, so it is AVAILABLE.
+func instanceState(b tarn.Branch, e tarn.Endpoint) string {
+	running := e.State == tarn.EndpointActive || e.State == tarn.EndpointInit
+	switch {
+	case b.State == tarn.BranchDeleted:
+		return wire.InstanceDeleting
+	case b.State == tarn.BranchResetting:
+		return wire.InstanceUpdating
+	case b.State != tarn.BranchReady || e.UID == "":
+		return wire.InstanceStarting
+	case e.Disabled && running:
+		return wire.InstanceUpdating
+	case e.Disabled:
+		return wire.InstanceStopped
+	}
+	return wire.InstanceAvailable
+}
+
+// tagsIn and tagsOut convert custom tags; the wire has them as a sorted list.
+func tagsIn(ts []wire.CustomTag) map[string]string {
+	if len(ts) == 0 {
+		return nil
+	}
+	m := make(map[string]string, len(ts))
+	for _, t := range ts {
+		m[t.Key] = t.Value
+	}
+	return m
+}
+
+func tagsOut(m map[string]string) []wire.CustomTag {
+	var ts []wire.CustomTag
+	for k, v := range m {
+		ts = append(ts, wire.CustomTag{Key: k, Value: v})
+	}
+	slices.SortFunc(ts, func(a, b wire.CustomTag) int { return strings.Compare(a.Key, b.Key) })
+	return ts
+}

@@ -1,0 +1,100 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/api/wire"
+	"github.com/tarndb/tarn/internal/control"
+)
+
+// ownDoor answers what no published API has: where things run and how to
+// reach them.
+type ownDoor struct {
+	control   *control.Control
+	workspace tarn.Workspace
+	caFile    string
+	version   string
+	lakeURL   string
+	processes func() []wire.Process
+}
+
+func (d *ownDoor) status(ctx context.Context, q *query) (any, error) {
+	out := wire.Status{
+		Version: d.version, WorkspaceID: strconv.FormatInt(d.workspace.ID, 10), Owner: d.workspace.Owner,
+		User: q.who.Name, API: q.base, CAFile: d.caFile,
+		LakeURL: d.lakeURL, Projects: []string{}, Branches: []string{},
+		Endpoints: []wire.Address{}, Computes: []wire.Compute{}, Processes: []wire.Process{},
+	}
+	if d.processes != nil {
+		out.Processes = append(out.Processes, d.processes()...)
+	}
+	es, err := d.control.AllEndpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range es {
+		out.Projects = append(out.Projects, e.Name.Parent().Parent().String())
+		out.Branches = append(out.Branches, e.Name.Parent().String())
+		out.Endpoints = append(out.Endpoints, wire.Address{Name: e.Name.String(), Host: e.Host, Port: e.Port, State: string(e.State)})
+	}
+	slices.Sort(out.Projects)
+	slices.Sort(out.Branches)
+	out.Projects, out.Branches = slices.Compact(out.Projects), slices.Compact(out.Branches)
+	cs, err := d.control.Fleet(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range cs {
+		out.Computes = append(out.Computes, computeOf(c))
+		if c.PID != 0 {
+			out.Processes = append(out.Processes, wire.Process{Role: "postgres", PID: c.PID, Endpoint: c.Endpoint, SocketDir: c.SocketDir, Port: c.Port})
+		}
+	}
+	return out, nil
+}
+
+func (d *ownDoor) connection(ctx context.Context, q *query) (any, error) {
+	b, err := q.branch()
+	if err != nil {
+		return nil, err
+	}
+	e, err := d.control.GetEndpoint(ctx, b.Endpoint(tarn.DefaultEndpoint))
+	if err != nil {
+		return nil, err
+	}
+	return wire.Connection{
+		Endpoint: e.Name.String(), Host: e.Host, Port: e.Port,
+		Database: tarn.DefaultDatabase, User: q.who.Name, CAFile: d.caFile,
+	}, nil
+}
+
+// act does POST …/endpoints/{endpoint}:wake and :suspend.
+func (d *ownDoor) act(ctx context.Context, q *query) (any, error) {
+	id, verb, _ := strings.Cut(q.r.PathValue("verb"), ":")
+	n, err := q.endpointNamed(id)
+	if err != nil {
+		return nil, err
+	}
+	switch verb {
+	case "wake":
+		c, err := d.control.WakeEndpoint(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		return computeOf(c), nil
+	case "suspend":
+		return nil, d.control.SuspendEndpoint(ctx, n)
+	}
+	return nil, tarn.NotFound("an endpoint can do :wake and :suspend, not %q", verb)
+}
+
+func computeOf(c tarn.ComputeStatus) wire.Compute {
+	return wire.Compute{
+		Endpoint: c.Endpoint, Branch: c.Branch.String(), State: string(c.State), PID: c.PID, PGVersion: c.PGVersion,
+		StartTime: wire.Time(c.StartTime), LastActiveTime: wire.Time(c.LastActive), Message: c.Message,
+	}
+}

@@ -1,0 +1,105 @@
+package api
+
+// routes is the whole surface, one row a call. Resource names of the postgres
+// service are unescaped path segments.
+func routes(c Config) []route {
+	ops := &operationDoor{control: c.Control, feeds: c.Feeds, synced: c.SyncedTables}
+	var (
+		host      = &hostDoor{workspace: c.Workspace, keys: c.Keys}
+		instances = &instanceDoor{control: c.Control, workspace: c.Workspace}
+		synced    = &syncedDoor{control: c.Control, keeper: c.SyncedTables, ops: ops}
+		projects  = &projectDoor{control: c.Control, ops: ops}
+		branches  = &branchDoor{control: c.Control, ops: ops}
+		endpoints = &endpointDoor{control: c.Control, ops: ops}
+		feeds     = &feedDoor{control: c.Control, keeper: c.Feeds, ops: ops}
+		tokens    = &tokenDoor{control: c.Control}
+		unity     = &unityDoor{catalog: c.Catalog, open: c.OpenTable, log: c.Log}
+		own       = &ownDoor{control: c.Control, workspace: c.Workspace, caFile: c.CAFile, version: c.Version, lakeURL: c.LakeURL, processes: c.Processes}
+		lake      = &lakeDoor{catalog: c.Catalog, open: c.OpenTable}
+	)
+	const (
+		db       = "/api/2.0/database/"
+		pg       = "/api/2.0/postgres/"
+		uc       = "/api/2.1/unity-catalog/"
+		mine     = "/api/2.0/tarn/"
+		project  = "projects/{project}"
+		branch   = project + "/branches/{branch}"
+		endpoint = branch + "/endpoints/{endpoint}"
+		configs  = branch + "/databases/{database}/cdf-configs"
+		config   = configs + "/{config}"
+	)
+	return []route{
+		{"GET /.well-known/databricks-config", public, host.config},
+		{"GET /oidc/.well-known/oauth-authorization-server", public, host.authorizationServer},
+		{"GET /oidc/jwks.json", public, host.jwks},
+		{"/oidc/v1/token", public, host.token},
+		{"/oidc/v1/authorize", public, host.authorize},
+		{"GET /api/2.0/preview/scim/v2/Me", signedIn, host.me},
+
+		{"POST " + db + "instances", signedIn, instances.create},
+		{"GET " + db + "instances", signedIn, instances.list},
+		{"GET " + db + "instances:findByUid", signedIn, instances.find},
+		{"GET " + db + "instances/{project}", signedIn, instances.get},
+		{"PATCH " + db + "instances/{project}", signedIn, instances.update},
+		{"DELETE " + db + "instances/{project}", signedIn, instances.delete},
+		{"POST " + db + "credentials", signedIn, instances.credential},
+		{"GET " + db + "instances/{project}/synced_tables", signedIn, synced.listOfInstance},
+		{"POST " + db + "synced_tables", signedIn, synced.createInInstance},
+		{"GET " + db + "synced_tables/{table}", signedIn, synced.getOfInstance},
+		{"DELETE " + db + "synced_tables/{table}", signedIn, synced.deleteOfInstance},
+
+		{"POST " + pg + "projects", signedIn, projects.create},
+		{"GET " + pg + "projects", signedIn, projects.list},
+		{"GET " + pg + project, signedIn, projects.get},
+		{"PATCH " + pg + project, signedIn, projects.update},
+		{"DELETE " + pg + project, signedIn, projects.delete},
+		{"POST " + pg + project + "/branches", signedIn, branches.create},
+		{"GET " + pg + project + "/branches", signedIn, branches.list},
+		{"GET " + pg + branch, signedIn, branches.get},
+		{"PATCH " + pg + branch, signedIn, branches.update},
+		{"DELETE " + pg + branch, signedIn, branches.delete},
+		{"POST " + pg + branch + "/endpoints", signedIn, endpoints.create},
+		{"GET " + pg + branch + "/endpoints", signedIn, endpoints.list},
+		{"GET " + pg + endpoint, signedIn, endpoints.get},
+		{"PATCH " + pg + endpoint, signedIn, endpoints.update},
+		{"DELETE " + pg + endpoint, signedIn, endpoints.delete},
+		{"POST " + pg + "credentials", signedIn, endpoints.credential},
+		{"POST " + pg + configs, signedIn, feeds.create},
+		{"GET " + pg + configs, signedIn, feeds.list},
+		{"GET " + pg + config, signedIn, feeds.get},
+		{"DELETE " + pg + config, signedIn, feeds.delete},
+		{"GET " + pg + config + "/cdf-statuses", signedIn, feeds.listStatuses},
+		{"GET " + pg + config + "/cdf-statuses/{status}", signedIn, feeds.getStatus},
+		{"POST " + pg + "synced_tables", signedIn, synced.create},
+		{"GET " + pg + "synced_tables/{table}", signedIn, synced.get},
+		{"DELETE " + pg + "synced_tables/{table}", signedIn, synced.delete},
+		{"GET " + pg + "{operation...}", signedIn, ops.get},
+
+		{"GET /api/2.0/pipelines/{pipeline}", signedIn, synced.pipeline},
+		{"POST /api/2.0/pipelines/{pipeline}/updates", signedIn, synced.refresh},
+
+		{"POST /api/2.0/token/create", signedIn, tokens.create},
+		{"GET /api/2.0/token/list", signedIn, tokens.list},
+		{"POST /api/2.0/token/delete", signedIn, tokens.revoke},
+
+		{"GET " + uc + "catalogs", signedIn, unity.listCatalogs},
+		{"GET " + uc + "catalogs/{catalog}", signedIn, unity.getCatalog},
+		{"GET " + uc + "schemas", signedIn, unity.listSchemas},
+		{"GET " + uc + "schemas/{schema}", signedIn, unity.getSchema},
+		{"GET " + uc + "tables", signedIn, unity.listTables},
+		{"POST " + uc + "tables", signedIn, unity.createTable},
+		{"GET " + uc + "tables/{table}", signedIn, unity.getTable},
+		{"DELETE " + uc + "tables/{table}", signedIn, unity.dropTable},
+		{"GET " + uc + "tables/{table}/exists", signedIn, unity.tableExists},
+
+		{"GET " + mine + "status", signedIn, own.status},
+		{"GET " + mine + branch + "/connection", signedIn, own.connection},
+		{"POST " + mine + branch + "/endpoints/{verb}", signedIn, own.act},
+		{"GET " + mine + "synced_tables", signedIn, synced.list},
+		{"GET " + mine + "tables/{table}/head", signedIn, lake.head},
+		{"GET " + mine + "tables/{table}/count", signedIn, lake.count},
+		{"GET " + mine + "tables/{table}/history", signedIn, lake.history},
+
+		{"/", public, host.nowhere},
+	}
+}

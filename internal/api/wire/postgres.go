@@ -1,0 +1,236 @@
+package wire
+
+import "encoding/json"
+
+// Operation is a long-running request.
+type Operation struct {
+	Name     string          `json:"name"`
+	Done     bool            `json:"done"`
+	Metadata json.RawMessage `json:"metadata,omitempty"`
+	Response json.RawMessage `json:"response,omitempty"` // the resource, or {} after a delete
+	Error    *Error          `json:"error,omitempty"`
+}
+
+// Project holds branches. Spec goes in, Status comes out.
+type Project struct {
+	Name                string               `json:"name,omitempty"`
+	ProjectID           string               `json:"project_id,omitempty"`
+	UID                 string               `json:"uid,omitempty"`
+	CreateTime          string               `json:"create_time,omitempty"`
+	UpdateTime          string               `json:"update_time,omitempty"`
+	Spec                *ProjectSpec         `json:"spec,omitempty"`
+	Status              *ProjectStatus       `json:"status,omitempty"`
+	InitialBranchSpec   *InitialBranchSpec   `json:"initial_branch_spec,omitempty"`
+	InitialEndpointSpec *InitialEndpointSpec `json:"initial_endpoint_spec,omitempty"`
+}
+
+// ProjectSpec is what is asked of a project.
+type ProjectSpec struct {
+	BudgetPolicyID           string            `json:"budget_policy_id,omitempty"`
+	CustomTags               []CustomTag       `json:"custom_tags,omitempty"`
+	DefaultBranch            string            `json:"default_branch,omitempty"`
+	DefaultEndpointSettings  *EndpointSettings `json:"default_endpoint_settings,omitempty"`
+	DisplayName              string            `json:"display_name,omitempty"`
+	EnablePgNativeLogin      *bool             `json:"enable_pg_native_login,omitempty"`
+	HistoryRetentionDuration string            `json:"history_retention_duration,omitempty"`
+	PgVersion                *int              `json:"pg_version,omitempty"`
+}
+
+// ProjectStatus is a project as observed.
+type ProjectStatus struct {
+	BudgetPolicyID           string            `json:"budget_policy_id,omitempty"`
+	ComputeLastActiveTime    string            `json:"compute_last_active_time,omitempty"`
+	CustomTags               []CustomTag       `json:"custom_tags,omitempty"`
+	DefaultBranch            string            `json:"default_branch,omitempty"`
+	DefaultEndpointSettings  *EndpointSettings `json:"default_endpoint_settings,omitempty"`
+	DisplayName              string            `json:"display_name,omitempty"`
+	EnablePgNativeLogin      bool              `json:"enable_pg_native_login"`
+	HistoryRetentionDuration string            `json:"history_retention_duration,omitempty"`
+	Owner                    string            `json:"owner,omitempty"`
+	PgVersion                int               `json:"pg_version,omitempty"`
+	ProjectID                string            `json:"project_id,omitempty"`
+}
+
+// EndpointSettings are the limits new endpoints of a project get.
+type EndpointSettings struct {
+	AutoscalingLimitMaxCU  *float64          `json:"autoscaling_limit_max_cu,omitempty"`
+	AutoscalingLimitMinCU  *float64          `json:"autoscaling_limit_min_cu,omitempty"`
+	NoSuspension           *bool             `json:"no_suspension,omitempty"`
+	SuspendTimeoutDuration string            `json:"suspend_timeout_duration,omitempty"`
+	PgSettings             map[string]string `json:"pg_settings,omitempty"`
+}
+
+// InitialBranchSpec is asked of branch production when its project is created.
+type InitialBranchSpec struct {
+	IsProtected *bool `json:"is_protected,omitempty"`
+}
+
+// InitialEndpointSpec is asked of endpoint primary when its project is created.
+type InitialEndpointSpec struct {
+	AutoscalingLimitMaxCU  *float64       `json:"autoscaling_limit_max_cu,omitempty"`
+	AutoscalingLimitMinCU  *float64       `json:"autoscaling_limit_min_cu,omitempty"`
+	Group                  *EndpointGroup `json:"group,omitempty"`
+	NoSuspension           *bool          `json:"no_suspension,omitempty"`
+	SuspendTimeoutDuration string         `json:"suspend_timeout_duration,omitempty"`
+}
+
+// ListProjects is one page of projects.
+type ListProjects struct {
+	Projects      []Project `json:"projects"`
+	NextPageToken string    `json:"next_page_token,omitempty"`
+}
+
+// Branch is a writable line of a project's data.
+type Branch struct {
+	Name       string        `json:"name,omitempty"`
+	BranchID   string        `json:"branch_id,omitempty"`
+	UID        string        `json:"uid,omitempty"`
+	Parent     string        `json:"parent,omitempty"`
+	CreateTime string        `json:"create_time,omitempty"`
+	UpdateTime string        `json:"update_time,omitempty"`
+	Spec       *BranchSpec   `json:"spec,omitempty"`
+	Status     *BranchStatus `json:"status,omitempty"`
+}
+
+// BranchSpec is what is asked of a branch.
+type BranchSpec struct {
+	ExpireTime       string `json:"expire_time,omitempty"`
+	TTL              string `json:"ttl,omitempty"`
+	NoExpiry         *bool  `json:"no_expiry,omitempty"`
+	IsProtected      *bool  `json:"is_protected,omitempty"`
+	SourceBranch     string `json:"source_branch,omitempty"`
+	SourceBranchLSN  string `json:"source_branch_lsn,omitempty"`
+	SourceBranchTime string `json:"source_branch_time,omitempty"`
+}
+
+// BranchStatus is a branch as observed.
+type BranchStatus struct {
+	BranchID         string `json:"branch_id,omitempty"`
+	CurrentState     string `json:"current_state,omitempty"`
+	PendingState     string `json:"pending_state,omitempty"`
+	Default          bool   `json:"default"`
+	ExpireTime       string `json:"expire_time,omitempty"`
+	IsProtected      bool   `json:"is_protected"`
+	LogicalSizeBytes *int64 `json:"logical_size_bytes,omitempty"`
+	SourceBranch     string `json:"source_branch,omitempty"`
+	SourceBranchLSN  string `json:"source_branch_lsn,omitempty"`
+	SourceBranchTime string `json:"source_branch_time,omitempty"`
+	StateChangeTime  string `json:"state_change_time,omitempty"`
+}
+
+// ListBranches is one page of a project's branches.
+type ListBranches struct {
+	Branches      []Branch `json:"branches"`
+	NextPageToken string   `json:"next_page_token,omitempty"`
+}
+
+// Endpoint is the address and limits through which a branch is reached.
+type Endpoint struct {
+	Name       string          `json:"name,omitempty"`
+	EndpointID string          `json:"endpoint_id,omitempty"`
+	UID        string          `json:"uid,omitempty"`
+	Parent     string          `json:"parent,omitempty"`
+	CreateTime string          `json:"create_time,omitempty"`
+	UpdateTime string          `json:"update_time,omitempty"`
+	Spec       *EndpointSpec   `json:"spec,omitempty"`
+	Status     *EndpointStatus `json:"status,omitempty"`
+}
+
+// EndpointSpec is what is asked of an endpoint.
+type EndpointSpec struct {
+	AutoscalingLimitMaxCU  *float64       `json:"autoscaling_limit_max_cu,omitempty"`
+	AutoscalingLimitMinCU  *float64       `json:"autoscaling_limit_min_cu,omitempty"`
+	Disabled               *bool          `json:"disabled,omitempty"`
+	EndpointType           string         `json:"endpoint_type,omitempty"`
+	Group                  *EndpointGroup `json:"group,omitempty"`
+	NoSuspension           *bool          `json:"no_suspension,omitempty"`
+	Settings               *PgSettings    `json:"settings,omitempty"`
+	SuspendTimeoutDuration string         `json:"suspend_timeout_duration,omitempty"`
+}
+
+// EndpointGroup is the number of computes behind one endpoint.
+type EndpointGroup struct {
+	Min                       int   `json:"min"`
+	Max                       int   `json:"max"`
+	EnableReadableSecondaries *bool `json:"enable_readable_secondaries,omitempty"`
+}
+
+// PgSettings are raw Postgres settings of an endpoint.
+type PgSettings struct {
+	PgSettings map[string]string `json:"pg_settings,omitempty"`
+}
+
+// EndpointStatus is an endpoint as observed.
+type EndpointStatus struct {
+	AutoscalingLimitMaxCU  float64        `json:"autoscaling_limit_max_cu"`
+	AutoscalingLimitMinCU  float64        `json:"autoscaling_limit_min_cu"`
+	CurrentState           string         `json:"current_state,omitempty"`
+	PendingState           string         `json:"pending_state,omitempty"`
+	Disabled               bool           `json:"disabled"`
+	EndpointID             string         `json:"endpoint_id,omitempty"`
+	EndpointType           string         `json:"endpoint_type,omitempty"`
+	Group                  *EndpointGroup `json:"group,omitempty"`
+	Hosts                  *EndpointHosts `json:"hosts,omitempty"`
+	LastActiveTime         string         `json:"last_active_time,omitempty"`
+	Settings               *PgSettings    `json:"settings,omitempty"`
+	SuspendTimeoutDuration string         `json:"suspend_timeout_duration,omitempty"`
+}
+
+// EndpointHosts are the names clients connect to.
+type EndpointHosts struct {
+	Host string `json:"host,omitempty"`
+}
+
+// ListEndpoints is one page of a branch's endpoints.
+type ListEndpoints struct {
+	Endpoints     []Endpoint `json:"endpoints"`
+	NextPageToken string     `json:"next_page_token,omitempty"`
+}
+
+// GenerateCredential asks the postgres API for a Postgres password.
+type GenerateCredential struct {
+	Endpoint   string            `json:"endpoint"`
+	TTL        string            `json:"ttl,omitempty"`
+	ExpireTime string            `json:"expire_time,omitempty"`
+	Claims     []RequestedClaims `json:"claims,omitempty"`
+}
+
+// Credential is the postgres API's answer.
+type Credential struct {
+	Token      string `json:"token"`
+	ExpireTime string `json:"expire_time"`
+}
+
+// CdfConfig is a feed.
+type CdfConfig struct {
+	Name           string `json:"name,omitempty"`
+	CdfConfigID    string `json:"cdf_config_id,omitempty"`
+	Catalog        string `json:"catalog"`
+	Schema         string `json:"schema"`
+	PostgresSchema string `json:"postgres_schema"`
+	CreateTime     string `json:"create_time,omitempty"`
+}
+
+// ListCdfConfigs is one page of a database's feeds.
+type ListCdfConfigs struct {
+	CdfConfigs    []CdfConfig `json:"cdf_configs"`
+	NextPageToken string      `json:"next_page_token,omitempty"`
+}
+
+// CdfStatus is one followed table of a feed.
+type CdfStatus struct {
+	Name          string `json:"name,omitempty"`
+	PostgresTable string `json:"postgres_table,omitempty"`
+	UCTable       string `json:"uc_table,omitempty"`
+	State         string `json:"state,omitempty"`
+	CommittedLSN  string `json:"committed_lsn,omitempty"`
+	LastSyncTime  string `json:"last_sync_time,omitempty"`
+	StatusDetail  string `json:"status_detail,omitempty"`
+	CreateTime    string `json:"create_time,omitempty"`
+}
+
+// ListCdfStatuses is one page of a feed's tables.
+type ListCdfStatuses struct {
+	CdfStatuses   []CdfStatus `json:"cdf_statuses"`
+	NextPageToken string      `json:"next_page_token,omitempty"`
+}

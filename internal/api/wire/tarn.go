@@ -1,0 +1,101 @@
+package wire
+
+import "encoding/json"
+
+// Status is Tarn's own view of itself.
+type Status struct {
+	Version     string    `json:"version"`
+	WorkspaceID string    `json:"workspace_id"`
+	Owner       string    `json:"owner"`
+	User        string    `json:"user"` // who asks
+	API         string    `json:"api"`  // URL this server is reached at
+	CAFile      string    `json:"ca_file,omitempty"`
+	LakeURL     string    `json:"lake_url,omitempty"` // root of catalog lake
+	Projects    []string  `json:"projects"`
+	Branches    []string  `json:"branches"` // projects/p/branches/b
+	Endpoints   []Address `json:"endpoints"`
+	Computes    []Compute `json:"computes"`
+	Processes   []Process `json:"processes"`
+}
+
+// Process is one process of this Tarn on the server's computer.
+type Process struct {
+	Role      string `json:"role"` // up, control, node, control-postgres, postgres
+	PID       int    `json:"pid"`
+	Endpoint  string `json:"endpoint,omitempty"`   // of a postgres: its endpoint's uid
+	SocketDir string `json:"socket_dir,omitempty"` // of a postgres: where the server's own user may connect
+	Port      int    `json:"port,omitempty"`
+}
+
+// Address is where an endpoint is reached.
+type Address struct {
+	Name  string `json:"name"` // projects/p/branches/b/endpoints/e
+	Host  string `json:"host"`
+	Port  int    `json:"port"`
+	State string `json:"state"`
+}
+
+// Compute is one Postgres as the node sees it.
+type Compute struct {
+	Endpoint       string `json:"endpoint"` // the endpoint's uid
+	Branch         string `json:"branch"`
+	State          string `json:"state"`
+	PID            int    `json:"pid,omitempty"`
+	PGVersion      int    `json:"pg_version,omitempty"`
+	StartTime      string `json:"start_time,omitempty"`
+	LastActiveTime string `json:"last_active_time,omitempty"`
+	Message        string `json:"message,omitempty"`
+}
+
+// Connection is all a Postgres client needs but a password.
+type Connection struct {
+	Endpoint string `json:"endpoint"`
+	Host     string `json:"host"`
+	Port     int    `json:"port"`
+	Database string `json:"dbname"`
+	User     string `json:"user"`
+	CAFile   string `json:"ca_file,omitempty"` // on the server's computer
+}
+
+// ListPostgresSyncedTables lists synced tables as the postgres API spells them,
+// which has no list call of its own.
+type ListPostgresSyncedTables struct {
+	SyncedTables  []SyncedTable `json:"synced_tables"`
+	NextPageToken string        `json:"next_page_token,omitempty"`
+}
+
+// Column is one column of TableRows; Type is a Delta type.
+type Column struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+}
+
+// TableRows are the first rows of a Delta table.
+type TableRows struct {
+	Table   string              `json:"table"`
+	Version int64               `json:"version"`
+	Columns []Column            `json:"columns"`
+	Rows    [][]json.RawMessage `json:"rows"`
+}
+
+// TableCount is how many rows a Delta table has.
+type TableCount struct {
+	Table   string `json:"table"`
+	Version int64  `json:"version"`
+	Count   int64  `json:"count"`
+}
+
+// TableHistory lists commits, newest first.
+type TableHistory struct {
+	Table   string        `json:"table"`
+	Commits []TableCommit `json:"commits"`
+}
+
+// TableCommit is one version of a Delta table.
+type TableCommit struct {
+	Version   int64             `json:"version"`
+	Timestamp string            `json:"timestamp"`
+	Operation string            `json:"operation"`
+	Params    map[string]string `json:"operation_parameters,omitempty"`
+	Metrics   map[string]string `json:"operation_metrics,omitempty"`
+}

@@ -1,0 +1,144 @@
+package wire
+
+// HostConfig is /.well-known/databricks-config, the first thing every SDK asks.
+type HostConfig struct {
+	OIDCEndpoint string   `json:"oidc_endpoint"`
+	AccountID    string   `json:"account_id"`
+	WorkspaceID  string   `json:"workspace_id"` // decimal
+	Cloud        string   `json:"cloud"`
+	HostType     string   `json:"host_type"`
+	Audiences    []string `json:"token_federation_default_oidc_audiences,omitempty"`
+}
+
+// AuthorizationServer is the OAuth metadata document.
+type AuthorizationServer struct {
+	Issuer                string `json:"issuer"`
+	AuthorizationEndpoint string `json:"authorization_endpoint"`
+	TokenEndpoint         string `json:"token_endpoint"`
+	JWKSURI               string `json:"jwks_uri,omitempty"`
+}
+
+// OAuthError is an error as RFC 6749 spells it.
+type OAuthError struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description"`
+}
+
+// User is SCIM's view of who asks.
+type User struct {
+	Schemas       []string    `json:"schemas"`
+	ID            string      `json:"id"`
+	UserName      string      `json:"userName"`
+	DisplayName   string      `json:"displayName,omitempty"`
+	ApplicationID string      `json:"applicationId,omitempty"`
+	Active        bool        `json:"active"`
+	Emails        []UserEmail `json:"emails,omitempty"`
+	Groups        []UserGroup `json:"groups,omitempty"`
+}
+
+// UserEmail is an address of a User.
+type UserEmail struct {
+	Type    string `json:"type"`
+	Value   string `json:"value"`
+	Primary bool   `json:"primary"`
+}
+
+// UserGroup is a group a User belongs to.
+type UserGroup struct {
+	Display string `json:"display"`
+	Type    string `json:"type"`
+}
+
+// CreateToken asks for a personal access token.
+type CreateToken struct {
+	Comment         string `json:"comment,omitempty"`
+	LifetimeSeconds *int64 `json:"lifetime_seconds,omitempty"`
+}
+
+// CreateTokenResponse is the only place a token's secret is ever shown.
+type CreateTokenResponse struct {
+	TokenValue string     `json:"token_value"`
+	TokenInfo  *TokenInfo `json:"token_info"`
+}
+
+// TokenInfo is a token without its secret; times are milliseconds since 1970.
+type TokenInfo struct {
+	TokenID      string `json:"token_id"`
+	Comment      string `json:"comment"`
+	CreationTime int64  `json:"creation_time"`
+	ExpiryTime   int64  `json:"expiry_time"` // -1 = never
+}
+
+// ListTokens lists the caller's tokens.
+type ListTokens struct {
+	TokenInfos []TokenInfo `json:"token_infos"`
+}
+
+// RevokeToken names the token to delete.
+type RevokeToken struct {
+	TokenID string `json:"token_id"`
+}
+
+// CatalogInfo is Unity Catalog's view of a catalog.
+type CatalogInfo struct {
+	Name        string `json:"name"`
+	FullName    string `json:"full_name"`
+	CatalogType string `json:"catalog_type"`
+}
+
+// ListCatalogs lists catalogs.
+type ListCatalogs struct {
+	Catalogs      []CatalogInfo `json:"catalogs"`
+	NextPageToken string        `json:"next_page_token,omitempty"`
+}
+
+// SchemaInfo is Unity Catalog's view of a schema.
+type SchemaInfo struct {
+	Name        string `json:"name"`
+	CatalogName string `json:"catalog_name"`
+	FullName    string `json:"full_name"`
+}
+
+// ListSchemas lists the schemas of a catalog.
+type ListSchemas struct {
+	Schemas       []SchemaInfo `json:"schemas"`
+	NextPageToken string       `json:"next_page_token,omitempty"`
+}
+
+// TableInfo is Unity Catalog's view of a table, in and out; times are
+// milliseconds since 1970. Columns come out only when one table is asked for.
+type TableInfo struct {
+	Name             string       `json:"name"`
+	CatalogName      string       `json:"catalog_name"`
+	SchemaName       string       `json:"schema_name"`
+	FullName         string       `json:"full_name"`
+	TableID          string       `json:"table_id,omitempty"`
+	TableType        string       `json:"table_type"`
+	DataSourceFormat string       `json:"data_source_format"`
+	StorageLocation  string       `json:"storage_location,omitempty"`
+	Owner            string       `json:"owner,omitempty"`
+	Comment          string       `json:"comment,omitempty"`
+	CreatedAt        int64        `json:"created_at,omitempty"`
+	UpdatedAt        int64        `json:"updated_at,omitempty"`
+	Columns          []ColumnInfo `json:"columns,omitempty"`
+}
+
+// ColumnInfo is one column of a TableInfo.
+type ColumnInfo struct {
+	Name     string `json:"name"`
+	TypeName string `json:"type_name"` // LONG, STRING, …
+	TypeText string `json:"type_text"` // bigint, string, …
+	Position int    `json:"position"`
+	Nullable bool   `json:"nullable"`
+}
+
+// ListTables is one page of a schema's tables.
+type ListTables struct {
+	Tables        []TableInfo `json:"tables"`
+	NextPageToken string      `json:"next_page_token,omitempty"`
+}
+
+// TableExists answers whether a table is in the catalog.
+type TableExists struct {
+	TableExists bool `json:"table_exists"`
+}
