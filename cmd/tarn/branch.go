@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/client"
+	"github.com/tarndb/tarn/internal/api/wire"
+)
+
+func branchCommand(sh *shell) *cobra.Command {
+	c := group("branch", "Branches: writable copies of a project's data, made at once")
+	c.AddCommand(branchCreate(sh), branchList(sh), branchDelete(sh))
+	return c
+}
+
+// branchFlags are what is asked of a new branch.
+type branchFlags struct {
+	from, at, ttl string
+	protected     bool
+}
+
+func branchCreate(sh *shell) *cobra.Command {
+	var f branchFlags
+	c := &cobra.Command{
+		Use: "create [PROJECT/]NAME", Short: "Create a branch, from now or from any moment of the past",
+		Example: "  tarn branch create dev\n  tarn branch create shop/fix --from production --at -10m\n  tarn branch create test --ttl 2h",
+		Args:    args(1, 1, "the branch's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := sh.client()
+			if err != nil {
+				return err
+			}
+			n, err := sh.newBranchNamed(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			spec, err := f.spec(n, time.Now())
+			if err != nil {
+				return err
+			}
+			return sh.createBranch(cmd.Context(), c, n, spec)
+		},
+	}
+	c.Flags().StringVar(&f.from, "from", "", "source branch (default: the project's default branch)")
+	c.Flags().StringVar(&f.at, "at", "", `moment of the source: a time (2026-01-02T15:04:05Z, "2026-01-02 15:04:05", -10m) or an LSN (0/16B3748)`)
+	c.Flags().StringVar(&f.ttl, "ttl", "", "delete the branch after this time, at most 30d (default: never)")
+	c.Flags().BoolVar(&f.protected, "protected", false, "refuse to delete the branch")
+	return c
+}
+
+// newBranchNamed reads the name of a branch that is made or deleted: a lone
+// word is always the branch's, never a project's.
+func (sh *shell) newBranchNamed(ctx context.Context, c *client.Client, arg string) (tarn.BranchName, error) {
+	if strings.Contains(arg, "/") {
+		return sh.branchNamed(ctx, c, arg)
+	}
+	p, err := sh.projectNamed(ctx, c, "")
+	if err != nil {
+		return tarn.BranchName{}, err
+	}
+	id, err := tarn.ParseID("branch", arg)
+	return p.Branch(id), err
+}
+
+// spec says in the API's words what the flags ask.
+func (f branchFlags) spec(n tarn.BranchName, now time.Time) (client.BranchSpec, error) {
+	var s client.BranchSpec
+	if f.from != "" {
+		src, err := sourceNamed(n, f.from)
+		if err != nil {
+			return s, err
+		}
+		s.SourceBranch = src.String()
+	}
+	if f.at != "" {
+		m, err := parseMoment(f.at, now)
+		switch {
+		case err != nil:
+			return s, err
+		case m.lsn != 0:
+			s.SourceBranchLSN = m.lsn.String()
+		default:
+			s.SourceBranchTime = wire.Time(m.time)
+		}
+	}
+	yes := true
+	if f.ttl == "" {
+		s.NoExpiry = &yes
+	} else {
+		d, err := parseSpan(f.ttl)
+		if err != nil {
+			return s, err
+		}
+		s.TTL = wire.Duration(d)
+	}
+	if f.protected {
+		s.IsProtected = &yes
+	}
+	return s, nil
+}
+
+// sourceNamed reads --from: a branch of the same project, with or without it.
+func sourceNamed(n tarn.BranchName, from string) (tarn.BranchName, error) {
+	id := last(from)
+	if from != id && from != n.Project+"/"+id && from != n.Parent().Branch(id).String() {
+		return tarn.BranchName{}, tarn.Invalid("--from %s: a branch begins from one of its own project, %s", from, n.Project)
+	}
+	id, err := tarn.ParseID("branch", id)
+	return n.Parent().Branch(id), err
+}
+
+func (sh *shell) createBranch(ctx context.Context, c *client.Client, n tarn.BranchName, spec client.BranchSpec) error {
+	began := time.Now()
+	var b client.Branch
+	err := sh.during("creating branch "+n.Branch, func() error {
+		op, err := c.CreateBranch(ctx, n, spec)
+		if err != nil {
+			return err
+		}
+		return c.WaitOperation(ctx, op, &b)
+	})
+	if err != nil {
+		return err
+	}
+	took := time.Since(began).Round(time.Millisecond)
+	return sh.show(b, func() {
+		from := ""
+		if b.Status != nil && b.Status.SourceBranch != "" {
+			from = " from " + last(b.Status.SourceBranch)
+		}
+		sh.say("Created branch %s/%s%s in %s.", n.Project, n.Branch, from, took)
+		sh.say("Connect: tarn psql %s/%s", n.Project, n.Branch)
+	})
+}
+
+func branchList(sh *shell) *cobra.Command {
+	return &cobra.Command{
+		Use: "list [PROJECT]", Short: "List the branches of a project",
+		Args: args(0, 1, "at most a project's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := sh.client()
+			if err != nil {
+				return err
+			}
+			p, err := sh.projectNamed(cmd.Context(), c, optional(args))
+			if err != nil {
+				return err
+			}
+			bs, err := c.Branches(cmd.Context(), p)
+			if err != nil {
+				return err
+			}
+			if bs == nil {
+				bs = []client.Branch{}
+			}
+			return sh.show(bs, func() {
+				var rows [][]string
+				for _, b := range bs {
+					rows = append(rows, branchRow(b))
+				}
+				sh.table("BRANCH STATE SOURCE PROTECTED EXPIRES CREATED", rows)
+			})
+		},
+	}
+}
+
+func branchRow(b client.Branch) []string {
+	protected, name := "-", b.BranchID
+	if b.Status.IsProtected {
+		protected = "yes"
+	}
+	if b.Status.Default {
+		name += " *"
+	}
+	return []string{name, b.Status.CurrentState, dash(last(b.Status.SourceBranch)), protected, shortTime(b.Status.ExpireTime), shortTime(b.CreateTime)}
+}
+
+func branchDelete(sh *shell) *cobra.Command {
+	return &cobra.Command{
+		Use: "delete [PROJECT/]NAME", Short: "Delete a branch and its data",
+		Args: args(1, 1, "the branch's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := sh.client()
+			if err != nil {
+				return err
+			}
+			n, err := sh.newBranchNamed(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			err = sh.during("deleting branch "+n.Branch, func() error {
+				op, err := c.DeleteBranch(cmd.Context(), n)
+				if err != nil {
+					return err
+				}
+				return c.WaitOperation(cmd.Context(), op, nil)
+			})
+			if err != nil {
+				return err
+			}
+			return sh.show(wire.Empty{}, func() { sh.say("Deleted branch %s/%s.", n.Project, n.Branch) })
+		},
+	}
+}
+
+// optional is the only argument, or "".
+func optional(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}

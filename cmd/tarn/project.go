@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/client"
+	"github.com/tarndb/tarn/internal/api/wire"
+)
+
+func projectCommand(sh *shell) *cobra.Command {
+	c := group("project", "Projects: what a team owns; each holds branches")
+	c.AddCommand(projectCreate(sh), projectList(sh), projectDelete(sh))
+	return c
+}
+
+func projectCreate(sh *shell) *cobra.Command {
+	var spec client.ProjectSpec
+	var pgVersion int
+	var history string
+	c := &cobra.Command{
+		Use: "create NAME", Short: "Create a project with branch production",
+		Example: "  tarn project create shop\n  tarn project create shop --pg-version 17 --history 14d",
+		Args:    args(1, 1, "the project's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := tarn.ParseID("project", args[0])
+			if err != nil {
+				return err
+			}
+			if pgVersion != 0 {
+				spec.PgVersion = &pgVersion
+			}
+			if history != "" {
+				d, err := parseSpan(history)
+				if err != nil {
+					return err
+				}
+				spec.HistoryRetentionDuration = wire.Duration(d)
+			}
+			return sh.createProject(cmd.Context(), tarn.ProjectName{Project: id}, spec)
+		},
+	}
+	c.Flags().StringVar(&spec.DisplayName, "display-name", "", "name shown to people")
+	c.Flags().IntVar(&pgVersion, "pg-version", 0, "Postgres major version (default: the newest found)")
+	c.Flags().StringVar(&history, "history", "", "how far back branches can begin, 2d to 35d (default 7d)")
+	return c
+}
+
+func (sh *shell) createProject(ctx context.Context, n tarn.ProjectName, spec client.ProjectSpec) error {
+	c, err := sh.client()
+	if err != nil {
+		return err
+	}
+	var p client.Project
+	err = sh.during("creating project "+n.Project, func() error {
+		op, err := c.CreateProject(ctx, n, spec)
+		if err != nil {
+			return err
+		}
+		return c.WaitOperation(ctx, op, &p)
+	})
+	if err != nil {
+		return err
+	}
+	return sh.show(p, func() {
+		sh.say("Created project %s with branch %s.", n.Project, tarn.DefaultBranch)
+		sh.say("Connect: tarn psql %s", n.Project)
+	})
+}
+
+func projectList(sh *shell) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List projects", Args: args(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := sh.client()
+			if err != nil {
+				return err
+			}
+			ps, err := c.Projects(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if ps == nil {
+				ps = []client.Project{}
+			}
+			return sh.show(ps, func() {
+				var rows [][]string
+				for _, p := range ps {
+					rows = append(rows, []string{p.ProjectID, "Postgres " + strconv.Itoa(p.Status.PgVersion), dash(p.Status.Owner), shortTime(p.CreateTime)})
+				}
+				sh.table("PROJECT VERSION OWNER CREATED", rows)
+			})
+		},
+	}
+}
+
+func projectDelete(sh *shell) *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
+		Use: "delete NAME", Short: "Delete a project with all its branches and their data",
+		Args: args(1, 1, "the project's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := tarn.ParseID("project", args[0])
+			if err != nil {
+				return err
+			}
+			c, err := sh.client()
+			if err != nil {
+				return err
+			}
+			if !yes {
+				if err := sh.confirm("delete project " + id + " with all its branches and their data"); err != nil {
+					return err
+				}
+			}
+			err = sh.during("deleting project "+id, func() error {
+				op, err := c.DeleteProject(cmd.Context(), tarn.ProjectName{Project: id})
+				if err != nil {
+					return err
+				}
+				return c.WaitOperation(cmd.Context(), op, nil)
+			})
+			if err != nil {
+				return err
+			}
+			return sh.show(wire.Empty{}, func() { sh.say("Deleted project %s.", id) })
+		},
+	}
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+// confirm asks a person; programs must say --yes, so that none deletes by
+// accident what cannot be brought back.
+func (sh *shell) confirm(what string) error {
+	if !interactive(sh.in) {
+		return &usageError{msg: "this would " + what, hint: "say --yes to do it"}
+	}
+	fmt.Fprintf(sh.err, "This will %s. Type yes to go on: ", what)
+	answer, err := bufio.NewReader(sh.in).ReadString('\n')
+	if strings.TrimSpace(answer) != "yes" {
+		return tarn.Invalid("nothing was done")
+	}
+	return err
+}

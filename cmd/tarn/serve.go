@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/api"
+	"github.com/tarndb/tarn/internal/blob"
+	"github.com/tarndb/tarn/internal/blob/dir"
+	"github.com/tarndb/tarn/internal/catalog"
+	"github.com/tarndb/tarn/internal/compute"
+	"github.com/tarndb/tarn/internal/control"
+	"github.com/tarndb/tarn/internal/controldb"
+	"github.com/tarndb/tarn/internal/delta"
+	"github.com/tarndb/tarn/internal/feed"
+	"github.com/tarndb/tarn/internal/gateway"
+	"github.com/tarndb/tarn/internal/node"
+	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/syncedtable"
+	"github.com/tarndb/tarn/internal/token"
+)
+
+// serveCommand is `tarn serve control|node`: one of the two processes that
+// `tarn up` supervises.
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "serve", Short: "Run one process of Tarn (tarn up runs both)", Hidden: true, Args: cobra.NoArgs}
+	for role, run := range map[string]func(context.Context, serverConfig, *slog.Logger) error{"control": serveControl, "node": serveNode} {
+		var c serverConfig
+		sub := &cobra.Command{
+			Use: role, Short: "Run the " + role + " process", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				if err := c.complete(); err != nil {
+					return err
+				}
+				ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+				defer stop()
+				log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("process", role)
+				return run(ctx, c, log)
+			},
+		}
+		c.flags(sub.Flags())
+		cmd.AddCommand(sub)
+	}
+	return cmd
+}
+
+// serveNode wires hosts and machines of this computer.
+func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
+	installs, err := postgres.Find(ctx, c.PGBin, extraPGBins()...)
+	if err != nil {
+		return err
+	}
+	runAs, err := postgres.DefaultRunAs()
+	if err != nil {
+		return err
+	}
+	fleet, err := compute.Open(ctx, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Log: log})
+	if err != nil {
+		return fmt.Errorf("open the fleet: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return fleet.Run(ctx) })
+	g.Go(func() error { return node.Serve(ctx, c.nodeSocket(), fleet, log) })
+	return orderly(g.Wait())
+}
+
+// serveControl wires doors and keepers.
+func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
+	controlURL := c.ControlDB
+	if controlURL == "" {
+		installs, err := postgres.Find(ctx, c.PGBin, extraPGBins()...)
+		if err != nil {
+			return err
+		}
+		own, err := openControlPostgres(ctx, c, installs, log)
+		if err != nil {
+			return err
+		}
+		defer own.close(ctx, log)
+		controlURL = own.url
+	}
+	db, err := controldb.Open(ctx, controlURL)
+	if err != nil {
+		return fmt.Errorf("open the control database: %w", err)
+	}
+	defer db.Close()
+
+	signer := token.NewSigner(db, issuer, audience, token.Options{})
+	nodeClient := node.Dial(c.nodeSocket())
+	defer nodeClient.Close()
+	ctl := control.New(control.Config{DB: db, Node: nodeClient, Signer: signer, Owner: c.Owner, Port: c.GatewayPort, Log: log})
+	begun, err := ctl.Bootstrap(ctx)
+	if err != nil {
+		return err
+	}
+	apiURL := apiURL(c.API, c)
+	if err := c.welcome(ctx, apiURL, ctl, begun); err != nil {
+		return err
+	}
+	lake := "file://" + (&url.URL{Path: filepath.Join(c.Data, "lake")}).EscapedPath()
+	cat := catalog.New(db)
+	if err := cat.EnsureDefault(ctx, lake); err != nil {
+		return err
+	}
+	gate := gateway.New(gateway.Config{
+		Router: &router{control: ctl}, Verifier: signer, Dir: filepath.Join(c.Data, "ca"),
+		Main: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(c.GatewayPort)), Log: log,
+	})
+	feeds := feed.New(feed.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, SpoolDir: filepath.Join(c.Data, "spool"), Log: log})
+	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Log: log})
+	handler := api.New(api.Config{
+		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
+		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Processes: c.processes, Log: log,
+	})
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return ctl.Run(ctx) })
+	g.Go(func() error { return feeds.Run(ctx) })
+	g.Go(func() error { return synced.Run(ctx) })
+	g.Go(func() error { return gate.Run(ctx) })
+	g.Go(func() error { return followEndpoints(ctx, ctl, gate) })
+	g.Go(func() error { return serveHTTP(ctx, c, handler, log) })
+	return orderly(g.Wait())
+}
+
+// orderly makes the end that was asked for a success.
+func orderly(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// The names in database credentials: who made them and for whom.
+const (
+	issuer   = "tarn"
+	audience = "tarn-gateway"
+)
+
+// openStore opens the object store that holds a table's folder.
+func openStore(_ context.Context, location string) (blob.Store, error) {
+	u, err := url.Parse(location)
+	if err != nil || u.Scheme != "file" {
+		return nil, tarn.Invalid("open %s: only file:// locations are supported", location)
+	}
+	return dir.Open(u.Path)
+}
+
+func openTable(ctx context.Context, location string) (*delta.Table, error) {
+	s, err := openStore(ctx, location)
+	if err != nil {
+		return nil, err
+	}
+	return delta.Open(ctx, s, "")
+}
+
+// followEndpoints keeps the gateway listening on every endpoint's address.
+func followEndpoints(ctx context.Context, ctl *control.Control, gate *gateway.Server) error {
+	for {
+		// The channel first: a change while we list is then not missed.
+		changed := ctl.EndpointsChanged()
+		all, err := ctl.AllEndpoints(ctx)
+		if err != nil {
+			return err
+		}
+		addrs := make([]netip.AddrPort, 0, len(all))
+		for _, e := range all {
+			a, err := netip.ParseAddr(e.Host)
+			if err != nil {
+				return fmt.Errorf("address of %s: %w", e.Name, err)
+			}
+			addrs = append(addrs, netip.AddrPortFrom(a, uint16(e.Port)))
+		}
+		gate.SetAddresses(addrs)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// readyPath answers 200 once requests are served.
+const readyPath = "/.well-known/databricks-config"
+
+func serveHTTP(ctx context.Context, c serverConfig, h http.Handler, log *slog.Logger) error {
+	l, err := net.Listen("tcp", c.API)
+	if err != nil {
+		return tarn.Unavailable("listen on %s: %w", c.API, err).WithHint("another program has the address: choose one with --listen")
+	}
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	if c.TLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		if err != nil {
+			return errors.Join(tarn.Invalid("load the API's certificate: %w", err), l.Close())
+		}
+		srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		l = tls.NewListener(l, srv.TLSConfig)
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(end); err != nil {
+		return errors.Join(err, srv.Close())
+	}
+	<-done
+	return nil
+}
+
+// router tells the gateway which endpoint a client means.
+type router struct{ control *control.Control }
+
+func (r *router) Resolve(ctx context.Context, k gateway.RouteKey) (gateway.Route, error) {
+	all, err := r.control.AllEndpoints(ctx)
+	if err != nil {
+		return gateway.Route{}, err
+	}
+	for _, e := range all {
+		if reachedBy(e, k) {
+			return r.route(ctx, e)
+		}
+	}
+	return gateway.Route{}, tarn.NotFound("no endpoint is reached there")
+}
+
+// reachedBy says whether e is what k means; a project means its default
+// branch's endpoint.
+func reachedBy(e tarn.Endpoint, k gateway.RouteKey) bool {
+	switch {
+	case k.Address.IsValid():
+		return e.Host == k.Address.String()
+	case k.Endpoint != "":
+		return e.UID == k.Endpoint
+	}
+	return e.Name == tarn.ProjectName{Project: k.Project}.Branch(tarn.DefaultBranch).Endpoint(tarn.DefaultEndpoint)
+}
+
+func (r *router) route(ctx context.Context, e tarn.Endpoint) (gateway.Route, error) {
+	p, err := r.control.GetProject(ctx, e.Name.Parent().Parent())
+	if err != nil {
+		return gateway.Route{}, err
+	}
+	to := gateway.Route{Endpoint: e}
+	if p.DisableNativeLogin {
+		to.Logins = gateway.TokensOnly
+	}
+	return to, nil
+}
+
+func (r *router) Wake(ctx context.Context, n tarn.EndpointName) (tarn.ComputeStatus, error) {
+	return r.control.WakeEndpoint(ctx, n)
+}
+
+// welcome makes sure that the command line of whoever started Tarn has a token
+// that works: at the first start, and when its profile was lost.
+func (c *serverConfig) welcome(ctx context.Context, apiURL string, ctl *control.Control, b control.Beginning) error {
+	p, err := loadProfile()
+	if err != nil {
+		return err
+	}
+	secret := b.Token
+	if secret == "" {
+		if sameHost(p.Host, apiURL) && p.Token != "" {
+			if _, err := ctl.Authenticate(ctx, p.Token); err == nil {
+				return nil
+			}
+		}
+		if _, secret, err = ctl.CreateToken(ctx, b.Owner, "tarn up", 0); err != nil {
+			return fmt.Errorf("make a token for the profile: %w", err)
+		}
+	}
+	_, err = saveProfile(profile{Host: apiURL, Token: secret.Reveal(), Project: p.Project})
+	return err
+}

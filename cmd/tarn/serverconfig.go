@@ -1,0 +1,108 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/pflag"
+
+	"github.com/tarndb/tarn"
+)
+
+const dataFlagHelp = "data directory (default $TARN_DATA or ./tarn-data)"
+
+// serverConfig is what `tarn up` is told. Its zero value, completed, is the
+// documented default.
+type serverConfig struct {
+	Data        string // absolute after complete
+	PGBin       string // directory of postgres and initdb; "" = found
+	ControlDB   string // connection string; "" = a Postgres of Tarn's own
+	API         string // host:port of API and console
+	TLSCert     string // certificate and key files of the API; "" = plain HTTP on loopback only
+	TLSKey      string
+	GatewayPort int
+	Owner       string // user name of the workspace owner, used at the first start
+}
+
+func (c *serverConfig) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.Data, "data", "", dataFlagHelp)
+	f.StringVar(&c.PGBin, "pg-bin", "", "directory of Postgres programs (default: the newest of 15 to 18 found)")
+	f.StringVar(&c.ControlDB, "control-db", "", "postgres:// address of a database for the control plane (default: Tarn runs one)")
+	f.StringVar(&c.API, "listen", "127.0.0.1:8181", "address of the API and console")
+	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate file of the API; needed to listen beyond loopback")
+	f.StringVar(&c.TLSKey, "tls-key", "", "key file of the API's certificate")
+	f.IntVar(&c.GatewayPort, "gateway-port", 5432, "port of the Postgres gateway on every endpoint's address")
+	f.StringVar(&c.Owner, "owner", "", "user name of the workspace owner, at the first start (default <user>@localhost)")
+}
+
+// complete fills defaults and refuses what can never work.
+func (c *serverConfig) complete() error {
+	if c.Data == "" {
+		c.Data = os.Getenv("TARN_DATA")
+	}
+	if c.Data == "" {
+		c.Data = "tarn-data"
+	}
+	abs, err := filepath.Abs(c.Data)
+	if err != nil {
+		return err
+	}
+	c.Data = abs
+	if err := os.MkdirAll(c.Data, 0o755); err != nil {
+		return tarn.Invalid("make data directory %s: %w", c.Data, err)
+	}
+	if c.Owner == "" {
+		c.Owner = "owner@localhost"
+		if u, err := user.Current(); err == nil && u.Username != "" {
+			c.Owner = u.Username + "@localhost"
+		}
+	}
+	if c.API == "" {
+		return nil // `tarn down` needs the data directory alone
+	}
+	host, _, err := net.SplitHostPort(c.API)
+	if err != nil {
+		return tarn.Invalid("--listen %q: want host:port", c.API)
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return tarn.Invalid("--tls-cert and --tls-key belong together")
+	}
+	if ip := net.ParseIP(host); c.TLSCert == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return tarn.Invalid("--listen %q: plain HTTP is served on loopback only", c.API).WithHint("give --tls-cert and --tls-key, or --listen 127.0.0.1:8181")
+	}
+	if c.GatewayPort < 1 || c.GatewayPort > 65535 {
+		return tarn.Invalid("--gateway-port %d: want 1 to 65535", c.GatewayPort)
+	}
+	return nil
+}
+
+// args gives the flags that make another process see the same configuration.
+func (c *serverConfig) args() []string {
+	a := []string{"--data", c.Data, "--listen", c.API, "--gateway-port", strconv.Itoa(c.GatewayPort), "--owner", c.Owner}
+	for flag, v := range map[string]string{"--pg-bin": c.PGBin, "--control-db": c.ControlDB, "--tls-cert": c.TLSCert, "--tls-key": c.TLSKey} {
+		if v != "" {
+			a = append(a, flag, v)
+		}
+	}
+	return a
+}
+
+// socketDir gives the directory of a unix socket. A socket's path may have 107
+// bytes: where the data directory's own is too long, a short one under the
+// temporary directory, derived from it, stands in.
+func (c *serverConfig) socketDir(name string) string {
+	dir := filepath.Join(c.Data, "run", name)
+	if len(dir) <= 85 {
+		return dir
+	}
+	sum := sha256.Sum256([]byte(c.Data))
+	return filepath.Join(os.TempDir(), "tarn-"+hex.EncodeToString(sum[:6]), name)
+}
+
+// nodeSocket is where control and node speak.
+func (c *serverConfig) nodeSocket() string { return filepath.Join(c.socketDir("node"), "node.sock") }

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"runtime"
+	"strconv"
+
+	"github.com/spf13/cobra"
+)
+
+// version is Tarn's own.
+func version() string { return "0.1.0-dev" }
+
+func versionCommand(sh *shell) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version of this program", Args: args(0, 0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			v := map[string]string{"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
+			return sh.show(v, func() { sh.say("tarn %s (%s, %s)", version(), v["go"], v["platform"]) })
+		},
+	}
+}
+
+func statusCommand(sh *shell) *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show the server, its endpoints and what runs", Args: args(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := sh.client()
+			if err != nil {
+				return err
+			}
+			s, err := c.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return sh.show(s, func() {
+				sh.say("Tarn %s at %s, workspace %s, signed in as %s", s.Version, c.Host(), s.WorkspaceID, s.User)
+				if s.CAFile != "" {
+					sh.say("Certificate authority: %s", s.CAFile)
+				}
+				if len(s.Endpoints) == 0 {
+					sh.say("No project yet: tarn project create NAME")
+					return
+				}
+				sh.say("")
+				var rows [][]string
+				for _, e := range s.Endpoints {
+					rows = append(rows, []string{e.Name, e.Host, strconv.Itoa(e.Port), e.State})
+				}
+				sh.table("ENDPOINT HOST PORT STATE", rows)
+				if len(s.Computes) == 0 {
+					return
+				}
+				sh.say("")
+				rows = nil
+				for _, p := range s.Computes {
+					rows = append(rows, []string{p.Endpoint, p.Branch, p.State, strconv.Itoa(p.PID), shortTime(p.StartTime), dash(p.Message)})
+				}
+				sh.table("COMPUTE BRANCH STATE PID STARTED MESSAGE", rows)
+			})
+		},
+	}
+}
