@@ -1,0 +1,55 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The main job on real input, twice: running it again works. Every step checks
+// itself; what is checked here is what a user sees around it.
+func TestDemo(t *testing.T) {
+	versions(t, func(t *testing.T, major, pgBin string) {
+		in := start(t, "--pg-bin", pgBin)
+		first := in.tarn("demo")
+		for _, want := range []string{"http://" + in.api, "psql ", "tarn down"} {
+			if !strings.Contains(first, want) {
+				t.Errorf("tarn demo does not print %q:\n%s", want, first)
+			}
+		}
+		in.tarn("demo")
+
+		var status map[string]json.RawMessage
+		in.tarnJSON(&status, "status")
+		for _, key := range []string{"projects", "branches", "endpoints", "processes"} {
+			if len(status[key]) < 5 {
+				t.Errorf("tarn status --json shows no %s: %s", key, status[key])
+			}
+		}
+		in.stop()
+		in.checkNothingLeft()
+
+		// What was acknowledged is there after a restart.
+		in.up()
+		if v := in.tarn("psql", "aviation/production", "--", "-Atc", "SHOW server_version_num"); !strings.HasPrefix(v, major) {
+			t.Errorf("Postgres %s was asked for, %s runs", major, v)
+		}
+		count := strings.TrimSpace(in.tarn("psql", "aviation/production", "--", "-Atc", "SELECT count(*) FROM aviation.flights"))
+		if count != "300000" {
+			t.Errorf("after a restart there are %s flights, want 300000", count)
+		}
+	})
+}
+
+func TestUpAndDownAreIdempotent(t *testing.T) {
+	in := start(t)
+	in.up()
+	in.stop()
+	in.stop()
+	if _, err := os.Stat(filepath.Join(in.data, "processes.json")); !os.IsNotExist(err) {
+		t.Errorf("the process record is left: %v", err)
+	}
+	in.up()
+}
