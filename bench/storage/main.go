@@ -1,0 +1,321 @@
+// Command storage measures Postgres on Tarn's page store against the same
+// Postgres on the file system the store itself lives on, at its stock settings
+// (full_page_writes=on), with the same shared_buffers. It alternates the two in
+// one run and prints ratios.
+//
+//	go run ./bench/storage [-json] [-case REGEX] [-seconds N] [-rounds N]
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tarndb/tarn/bench/report"
+)
+
+const (
+	scale         = 20 // of pgbench: 2 million accounts, about 300 MB
+	clients       = 8
+	sharedBuffers = "256MB"
+	copyRows      = 400_000 // of about 500 bytes: 200 MB
+	database      = "bench"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench storage:", err)
+		os.Exit(1)
+	}
+}
+
+// side is one of the two databases under measurement.
+type side interface {
+	// socket gives the directory and port of the unix socket.
+	socket() (dir string, port int)
+	// restart stops Postgres cleanly and starts it again, with nothing of its
+	// files in any cache where the machine allows that.
+	restart(ctx context.Context) error
+	close(ctx context.Context) error
+}
+
+func run(ctx context.Context) (err error) {
+	o, err := report.ParseFlags()
+	if err != nil {
+		return err
+	}
+	pgbench, err := findPgbench()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(benchDir(), "tarn-bench-storage-")
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	store, err := openStoreSide(ctx, filepath.Join(dir, "store"))
+	if err != nil {
+		return fmt.Errorf("open Postgres on the page store: %w", err)
+	}
+	// The cleanup must run although the benchmark was interrupted.
+	defer store.close(context.WithoutCancel(ctx))
+	native, err := openNativeSide(ctx, filepath.Join(dir, "native"))
+	if err != nil {
+		return fmt.Errorf("open Postgres on the file system: %w", err)
+	}
+	defer native.close(context.WithoutCancel(ctx))
+
+	b := &bench{pgbench: pgbench, seconds: o.Seconds}
+	for _, s := range []side{store, native} {
+		fmt.Fprintln(os.Stderr, "filling", b.name(s, store))
+		if err := b.fill(ctx, s); err != nil {
+			return fmt.Errorf("fill %s: %w", b.name(s, store), err)
+		}
+	}
+	const peer = "ext4 fpw=on"
+	pair := func(name, unit string, d report.Direction, f func(context.Context, side) (float64, error)) report.Case {
+		return report.Case{Name: name, Unit: unit, PeerName: peer, Direction: d,
+			Ours: func(ctx context.Context) (float64, error) { return f(ctx, store) },
+			Peer: func(ctx context.Context) (float64, error) { return f(ctx, native) }}
+	}
+	return report.Run(ctx, "storage", o, []report.Case{
+		pair("tpcb-prepared", "tps", report.MoreIsBetter, func(ctx context.Context, s side) (float64, error) {
+			return b.tps(ctx, s, "-M", "prepared")
+		}),
+		pair("tpcb-simple", "tps", report.MoreIsBetter, func(ctx context.Context, s side) (float64, error) {
+			return b.tps(ctx, s, "-M", "simple")
+		}),
+		pair("select-only", "tps", report.MoreIsBetter, func(ctx context.Context, s side) (float64, error) {
+			return b.tps(ctx, s, "-S", "-M", "prepared")
+		}),
+		pair("copy", "MB/s", report.MoreIsBetter, b.copy),
+		pair("cold-scan", "MB/s", report.MoreIsBetter, b.coldScan),
+		pair("wal-per-tx", "bytes", report.LessIsBetter, b.walPerTx),
+	})
+}
+
+// benchDir is where both sides keep their files: a real disk that an
+// unprivileged user can reach, not a temporary file system in memory.
+func benchDir() string {
+	if d := os.Getenv("TARN_BENCH_DIR"); d != "" {
+		return d
+	}
+	return "/var/tmp"
+}
+
+func findPgbench() (string, error) {
+	if p, err := exec.LookPath("pgbench"); err == nil {
+		return p, nil
+	}
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pgbench")
+	if len(found) == 0 {
+		return "", fmt.Errorf("pgbench is not installed: make setup (Debian package postgresql-contrib)")
+	}
+	return found[len(found)-1], nil
+}
+
+type bench struct {
+	pgbench string
+	seconds int
+}
+
+func (b *bench) name(s, store side) string {
+	if s == store {
+		return "the page store"
+	}
+	return "the file system"
+}
+
+func connect(ctx context.Context, s side, db string) (*pgx.Conn, error) {
+	dir, port := s.socket()
+	return pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s dbname=%s", dir, port, superuser, db))
+}
+
+func (b *bench) fill(ctx context.Context, s side) error {
+	c, err := connect(ctx, s, "postgres")
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, "CREATE DATABASE "+database); err != nil {
+		return err
+	}
+	if _, err := b.runPgbench(ctx, s, "-i", "-q", "-s", strconv.Itoa(scale)); err != nil {
+		return err
+	}
+	d, err := connect(ctx, s, database)
+	if err != nil {
+		return err
+	}
+	defer d.Close(ctx)
+	for _, q := range []string{
+		"CREATE TABLE scanned AS SELECT i AS id, repeat(md5(i::text), 15) AS body FROM generate_series(1, 400000) i",
+		"VACUUM (FREEZE, ANALYZE) scanned",
+		"CHECKPOINT",
+	} {
+		if _, err := d.Exec(ctx, q); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) runPgbench(ctx context.Context, s side, args ...string) (string, error) {
+	dir, port := s.socket()
+	args = append([]string{"-h", dir, "-p", strconv.Itoa(port), "-U", superuser}, append(args, database)...)
+	out, err := exec.CommandContext(ctx, b.pgbench, args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("pgbench %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}
+
+var tpsLine = regexp.MustCompile(`tps = ([0-9.]+) \(without initial connection time\)`)
+
+func (b *bench) tps(ctx context.Context, s side, args ...string) (float64, error) {
+	if err := checkpoint(ctx, s); err != nil {
+		return 0, err
+	}
+	out, err := b.runPgbench(ctx, s, append(args, "-n", "-c", strconv.Itoa(clients), "-j", "2", "-T", strconv.Itoa(b.seconds))...)
+	if err != nil {
+		return 0, err
+	}
+	m := tpsLine.FindStringSubmatch(out)
+	if m == nil {
+		return 0, fmt.Errorf("pgbench printed no tps:\n%s", out)
+	}
+	return strconv.ParseFloat(m[1], 64)
+}
+
+func checkpoint(ctx context.Context, s side) error {
+	c, err := connect(ctx, s, database)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	_, err = c.Exec(ctx, "CHECKPOINT")
+	return err
+}
+
+// copy loads rows of about 500 bytes by COPY into a new table.
+func (b *bench) copy(ctx context.Context, s side) (float64, error) {
+	c, err := connect(ctx, s, database)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, "DROP TABLE IF EXISTS copied; CREATE TABLE copied (id bigint, body text)"); err != nil {
+		return 0, err
+	}
+	if _, err := c.Exec(ctx, "CHECKPOINT"); err != nil {
+		return 0, err
+	}
+	rows := &copySource{body: []byte("\t" + strings.Repeat("0123456789abcdef", 30) + "\n")}
+	began := time.Now()
+	tag, err := c.PgConn().CopyFrom(ctx, rows, "COPY copied FROM STDIN")
+	if err != nil {
+		return 0, err
+	}
+	took := time.Since(began)
+	if tag.RowsAffected() != copyRows {
+		return 0, fmt.Errorf("COPY stored %d rows, sent were %d", tag.RowsAffected(), copyRows)
+	}
+	return float64(rows.sent) / 1e6 / took.Seconds(), nil
+}
+
+// copySource writes the rows in COPY's text format.
+type copySource struct {
+	body []byte // what follows the number in every row
+	row  int
+	sent int64
+	rest []byte
+}
+
+func (r *copySource) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		if len(r.rest) == 0 {
+			if r.row == copyRows {
+				if n == 0 {
+					return 0, io.EOF
+				}
+				break
+			}
+			r.row++
+			r.rest = append(strconv.AppendInt(r.rest[:0], int64(r.row), 10), r.body...)
+		}
+		k := copy(p[n:], r.rest)
+		r.rest = r.rest[k:]
+		n += k
+	}
+	r.sent += int64(n)
+	return n, nil
+}
+
+// coldScan reads a table of 200 MB once after a restart with cold caches.
+func (b *bench) coldScan(ctx context.Context, s side) (float64, error) {
+	if err := s.restart(ctx); err != nil {
+		return 0, err
+	}
+	c, err := connect(ctx, s, database)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close(ctx)
+	var bytes, sum int64
+	if err := c.QueryRow(ctx, "SELECT pg_relation_size('scanned')").Scan(&bytes); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := c.QueryRow(ctx, "SELECT sum(length(body)) FROM scanned").Scan(&sum); err != nil {
+		return 0, err
+	}
+	took := time.Since(began)
+	if sum != 400_000*480 {
+		return 0, fmt.Errorf("scan summed %d, want %d", sum, 400_000*480)
+	}
+	return float64(bytes) / 1e6 / took.Seconds(), nil
+}
+
+// walPerTx counts the WAL of TPC-B transactions from a checkpoint on.
+func (b *bench) walPerTx(ctx context.Context, s side) (float64, error) {
+	c, err := connect(ctx, s, database)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, "CHECKPOINT"); err != nil {
+		return 0, err
+	}
+	const position = "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn, (SELECT count(*) FROM pgbench_history)"
+	var wal0, wal1 float64
+	var tx0, tx1 int64
+	if err := c.QueryRow(ctx, position).Scan(&wal0, &tx0); err != nil {
+		return 0, err
+	}
+	if _, err := b.runPgbench(ctx, s, "-M", "prepared", "-n", "-c", strconv.Itoa(clients), "-j", "2", "-T", strconv.Itoa(b.seconds)); err != nil {
+		return 0, err
+	}
+	if err := c.QueryRow(ctx, position).Scan(&wal1, &tx1); err != nil {
+		return 0, err
+	}
+	if tx1 == tx0 {
+		return 0, fmt.Errorf("no transaction was run")
+	}
+	return (wal1 - wal0) / float64(tx1-tx0), nil
+}

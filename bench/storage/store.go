@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/compute"
+	"github.com/tarndb/tarn/internal/postgres"
+)
+
+// storeSide is us: a compute of a fleet of its own, as `tarn up` runs one, with
+// the peer's shared_buffers.
+type storeSide struct {
+	fleet  *compute.Fleet
+	spec   tarn.ComputeSpec
+	status tarn.ComputeStatus
+	stop   context.CancelFunc
+	ended  chan error
+}
+
+func openStoreSide(ctx context.Context, dir string) (*storeSide, error) {
+	installs, err := findPostgres(ctx)
+	if err != nil {
+		return nil, err
+	}
+	runAs, err := postgres.DefaultRunAs()
+	if err != nil {
+		return nil, err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	fleet, err := compute.Open(ctx, compute.Options{Dir: dir, Installs: installs[:1], RunAs: runAs, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s := &storeSide{fleet: fleet, stop: stop, ended: make(chan error, 1)}
+	go func() { s.ended <- fleet.Run(keep) }()
+	timeline := tarn.TimelineID(strings.ReplaceAll(uuid.NewString(), "-", ""))
+	if _, err := fleet.CreateTimeline(ctx, tarn.TimelineSpec{ID: timeline, PGVersion: installs[0].Major}); err != nil {
+		return nil, fmt.Errorf("create timeline: %w", err)
+	}
+	s.spec = tarn.ComputeSpec{
+		Endpoint: "ep-bench", Branch: tarn.BranchName{Project: "bench", Branch: tarn.DefaultBranch}, Timeline: timeline,
+		PGVersion: installs[0].Major, MinCU: 2, MaxCU: 2, Settings: map[string]string{"shared_buffers": sharedBuffers},
+	}
+	s.status, err = fleet.Wake(ctx, s.spec)
+	return s, err
+}
+
+func (s *storeSide) socket() (string, int) { return s.status.SocketDir, s.status.Port }
+
+func (s *storeSide) restart(ctx context.Context) error {
+	if err := s.fleet.Suspend(ctx, s.spec.Endpoint); err != nil {
+		return err
+	}
+	if err := dropCaches(); err != nil {
+		return err
+	}
+	var err error
+	s.status, err = s.fleet.Wake(ctx, s.spec)
+	return err
+}
+
+// close suspends the compute and ends the fleet.
+func (s *storeSide) close(context.Context) error {
+	s.stop()
+	return <-s.ended
+}
