@@ -268,8 +268,14 @@ func (f *fileScan) column(ctx context.Context, w field, src source, raw arrow.Re
 			return nil, err
 		}
 		defer a.Release()
+		if f.file.julian.int96 && ancient(a) {
+			return nil, errJulian
+		}
 		return converter{by: f.snapshot.find()}.convert(ctx, a, w.typ)
 	case src.column >= 0:
+		if f.file.julian.others && ancient(raw.Column(src.column)) {
+			return nil, errJulian
+		}
 		return converter{by: f.snapshot.find()}.convert(ctx, raw.Column(src.column), w.typ)
 	}
 	at, err := w.typ.arrow()

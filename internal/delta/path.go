@@ -49,7 +49,7 @@ func isScheme(s string) bool {
 
 // absoluteKey finds an absolute path in the store.
 func (t *Table) absoluteKey(path, rest string) (string, error) {
-	outside := fmt.Errorf("file %s lies outside the store %s", path, t.store.URL())
+	outside := &UnsupportedError{Feature: fmt.Sprintf("file %s outside the store %s", path, t.store.URL())}
 	root, err := url.Parse(t.store.URL())
 	if err != nil {
 		return "", outside

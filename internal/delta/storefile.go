@@ -65,6 +65,7 @@ func (f *storeFile) Seek(off int64, whence int) (int64, error) {
 type parquetFile struct {
 	key    string
 	reader *file.Reader
+	julian julianDates
 }
 
 // openParquet reads the footer of key. size < 0 asks the store for the size.
@@ -85,9 +86,10 @@ func openParquet(ctx context.Context, s blob.Store, key string, size int64) (f *
 		}
 		return nil, &DamagedError{Path: key, Reason: "not a whole Parquet file", Err: err}
 	}
+	julian := julianDatesOf(r.MetaData().KeyValueMetadata())
 	// The Arrow types some writers note here are theirs; ours come from the log.
 	r.MetaData().FileMetaData.KeyValueMetadata = nil
-	return &parquetFile{key: key, reader: r}, nil
+	return &parquetFile{key: key, reader: r, julian: julian}, nil
 }
 
 // close lets go of the reader, which must not hide an error that came before.

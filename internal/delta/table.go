@@ -171,7 +171,7 @@ func (t *Table) replayCommits(ctx context.Context, g *segment, done int64, st *s
 func (t *Table) advance(ctx context.Context, have *Snapshot) (*Snapshot, error) {
 	folder := t.key(logFolder)
 	g := &segment{version: have.version, commits: map[int64]blob.Object{}}
-	same := false
+	same, checkpoint := false, have.checkpoint
 	for o, err := range t.store.List(ctx, folder, fmt.Sprintf("%s%020d", folder, have.version)) {
 		if err != nil {
 			return nil, fmt.Errorf("list log: %w", err)
@@ -186,13 +186,20 @@ func (t *Table) advance(ctx context.Context, have *Snapshot) (*Snapshot, error) 
 		case n.kind == logCommit:
 			g.commits[n.version] = o
 			g.version = max(g.version, n.version)
+		case n.kind == logCheckpoint:
+			checkpoint = max(checkpoint, n.version)
 		}
 	}
 	if !same {
 		return nil, nil
 	}
 	if g.version == have.version {
-		return have, nil
+		if checkpoint == have.checkpoint {
+			return have, nil
+		}
+		s := *have
+		s.checkpoint = checkpoint
+		return &s, nil
 	}
 	if _, gap := g.firstGap(have.version + 1); gap {
 		return nil, nil
@@ -201,6 +208,6 @@ func (t *Table) advance(ctx context.Context, have *Snapshot) (*Snapshot, error) 
 	if err != nil {
 		return nil, err
 	}
-	s.checkpoint = have.checkpoint
+	s.checkpoint = checkpoint
 	return s, nil
 }

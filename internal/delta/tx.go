@@ -30,9 +30,9 @@ const (
 //	 ├──Commit fails─▶ open     (a conflict, a full disk)
 //	 └──Abort──▶ aborted
 //
-// In every state but unknown and committed, Abort deletes the files. A Tx that
-// is only dropped leaves a goroutine for each open file: end it by Commit or
-// Abort.
+// In every state but unknown and committed, Abort deletes the files. End a Tx by
+// a Commit that succeeds or by Abort: one that is only dropped leaves a
+// goroutine for each open file.
 type Tx struct {
 	table   *Table
 	base    *Snapshot

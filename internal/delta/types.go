@@ -30,6 +30,7 @@ type dataType struct {
 	elemNullable     bool // containsNull, valueContainsNull
 	key              *dataType
 	fields           []field
+	udt              json.RawMessage // how the schema calls a Spark class stored as this type; else nil
 }
 
 // field is a parsed struct field or column.
@@ -60,15 +61,17 @@ var primitives = map[string]arrow.DataType{
 	"void":          arrow.Null,
 }
 
-// unreadable maps the types whose values we cannot give to the feature that
-// brought them. A table that has them opens and counts; its other columns scan.
-var unreadable = map[string]string{
-	"variant":                "variantType",
-	"interval":               "interval types",
-	"interval day to second": "interval types",
-	"interval year to month": "interval types",
-	"geometry":               "geospatial",
-	"geography":              "geospatial",
+// unreadable names the feature that brought a type whose values we cannot give.
+// A table that has such a column opens and counts, and its other columns scan.
+func unreadable(name string) *UnsupportedError {
+	base, _, _ := strings.Cut(name, "(")
+	switch base {
+	case "variant":
+		return &UnsupportedError{Feature: "variantType"}
+	case "geometry", "geography":
+		return &UnsupportedError{Feature: "geospatial"}
+	}
+	return &UnsupportedError{Feature: "type " + name}
 }
 
 // parseType parses a type as it stands in a schema: a JSON string (quoted) or
@@ -100,14 +103,13 @@ func primitiveType(name string) (*dataType, error) {
 		}
 		return &dataType{kind: kindDecimal, precision: int32(precision), scale: int32(scale)}, nil
 	}
-	base, _, _ := strings.Cut(name, "(")
-	if _, ok := unreadable[base]; ok || strings.HasPrefix(base, "interval ") {
-		return &dataType{kind: kindPrimitive, name: name}, nil
+	switch {
+	case name == "null": // as Spark 2 called it
+		name = "void"
+	case strings.HasPrefix(name, "string collate "):
+		name = "string"
 	}
-	if rest, ok := strings.CutPrefix(name, "string collate "); ok && rest != "" {
-		return &dataType{kind: kindPrimitive, name: "string"}, nil
-	}
-	return nil, &UnsupportedError{Feature: "type " + name}
+	return &dataType{kind: kindPrimitive, name: name}, nil
 }
 
 // maxNesting bounds recursion on hostile schemas.
@@ -121,6 +123,7 @@ type jsonType struct {
 	ValueType         json.RawMessage `json:"valueType"`
 	ValueContainsNull *bool           `json:"valueContainsNull"`
 	Fields            []jsonField     `json:"fields"`
+	SQLType           json.RawMessage `json:"sqlType"`
 }
 
 type jsonField struct {
@@ -178,6 +181,13 @@ func typeOfJSON(b []byte, depth int) (*dataType, error) {
 			t.fields = append(t.fields, newField(jf.Name, ft, orTrue(jf.Nullable), meta))
 		}
 		return t, nil
+	case "udt":
+		t, err := typeOfJSON(j.SQLType, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		t.udt = bytes.Clone(b)
+		return t, nil
 	}
 	return nil, &UnsupportedError{Feature: "type " + j.Type}
 }
@@ -203,6 +213,9 @@ func newField(name string, t *dataType, nullable bool, meta map[string]any) fiel
 
 // json writes the type as it stands in a schema.
 func (t *dataType) json() json.RawMessage {
+	if t.udt != nil {
+		return t.udt
+	}
 	var v any
 	switch t.kind {
 	case kindPrimitive:
@@ -299,9 +312,5 @@ func (t *dataType) arrow() (arrow.DataType, error) {
 	if a, ok := primitives[t.name]; ok {
 		return a, nil
 	}
-	base, _, _ := strings.Cut(t.name, "(")
-	if feature, ok := unreadable[base]; ok {
-		return nil, &UnsupportedError{Feature: feature}
-	}
-	return nil, &UnsupportedError{Feature: "type " + t.name}
+	return nil, unreadable(t.name)
 }
