@@ -21,6 +21,16 @@ func TestDemo(t *testing.T) {
 		}
 		in.tarn("demo")
 
+		// A key that the Delta table does not have is refused before anything is
+		// made, and the message names what there is.
+		said := in.refused(1, "sync", "create", "--source", "lake.aviation.flights", "--name", "aviation.aviation.again", "--key", "tail_number")
+		if !strings.Contains(said, "tail_number") || !strings.Contains(said, "flight_id") {
+			t.Errorf("a key column that is not there: %s", said)
+		}
+		if list := in.tarn("sync", "list", "--project", "aviation"); strings.Contains(list, "again") {
+			t.Errorf("the refused synced table is listed:\n%s", list)
+		}
+
 		var status map[string]json.RawMessage
 		in.tarnJSON(&status, "status")
 		for _, key := range []string{"projects", "branches", "endpoints", "processes"} {

@@ -412,9 +412,9 @@ func (d *demo) onConnection(ctx context.Context, b tarn.BranchName, f func(*pgx.
 func (d *demo) printConnection(out io.Writer) error {
 	exe := programAsTyped()
 	_, err := fmt.Fprintf(out, `
-API and console  %s
-psql             psql "$(%s connection-string %s/%s --credential)"
-stop             %s down
+API   %s
+psql  psql "$(%s connection-string %s/%s --credential)"
+stop  %s down
 `, d.c.Host(), exe, d.branch.Project, d.branch.Branch, exe)
 	return err
 }
