@@ -16,7 +16,8 @@ import (
 	"github.com/tarndb/tarn/client"
 )
 
-// This file alone reads files, flags and environment for the command line.
+// This file reads files, flags and environment for the command line, and
+// serverconfig.go for `tarn up`; nothing else does.
 
 // defaultHost is where `tarn up` serves.
 const defaultHost = "http://127.0.0.1:8181"

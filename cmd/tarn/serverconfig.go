@@ -42,13 +42,7 @@ func (c *serverConfig) flags(f *pflag.FlagSet) {
 
 // complete fills defaults and refuses what can never work.
 func (c *serverConfig) complete() error {
-	if c.Data == "" {
-		c.Data = os.Getenv("TARN_DATA")
-	}
-	if c.Data == "" {
-		c.Data = "tarn-data"
-	}
-	abs, err := filepath.Abs(c.Data)
+	abs, err := filepath.Abs(first(c.Data, os.Getenv("TARN_DATA"), "tarn-data"))
 	if err != nil {
 		return err
 	}
