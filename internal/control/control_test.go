@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -527,7 +528,16 @@ func retries(t *testing.T, db *controldb.DB) {
 func failure(t *testing.T, db *controldb.DB) {
 	settle(t, db)
 	ctx := t.Context()
-	node := &scripted{create: func(context.Context) error { return tarn.Invalid("before the first mark") }}
+	var asked atomic.Int32
+	node := &scripted{create: func(context.Context) error {
+		switch asked.Add(1) {
+		case 1:
+			return tarn.Invalid("before the first mark")
+		case 2:
+			return nil
+		}
+		return errors.New("disk on fire")
+	}}
 	c := New(Config{DB: db, Node: node})
 	n := ready(t, c, "fail")
 	run(t, c)
@@ -538,17 +548,33 @@ func failure(t *testing.T, db *controldb.DB) {
 	if op.ErrorKind != tarn.KindInvalid || !strings.Contains(op.Error, "before the first mark") {
 		t.Errorf("operation %+v", op)
 	}
-	b, err := c.GetBranch(ctx, dev)
+	// What cannot be made is not kept: its name is free for a better question.
+	_, err = c.GetBranch(ctx, dev)
+	kind(t, err, tarn.KindNotFound)
+	op, err = c.CreateBranch(ctx, ann, tarn.BranchSpec{Name: dev})
 	ok(t, err)
-	if b.State != tarn.BranchInit || !strings.Contains(b.StatusMessage, "before the first mark") {
+	if op = wait(t, c, op.Name); op.Error != "" {
+		t.Errorf("second branch of the name: %+v", op)
+	}
+
+	// What broke on our side stays to be looked at, and can be deleted.
+	broken := n.Branch("broken")
+	op, err = c.CreateBranch(ctx, ann, tarn.BranchSpec{Name: broken})
+	ok(t, err)
+	if op = wait(t, c, op.Name); op.ErrorKind != tarn.KindInternal {
+		t.Errorf("operation %+v", op)
+	}
+	b, err := c.GetBranch(ctx, broken)
+	ok(t, err)
+	if b.State != tarn.BranchInit || !strings.Contains(b.StatusMessage, "disk on fire") {
 		t.Errorf("branch %+v", b)
 	}
-	op, err = c.DeleteBranch(ctx, dev)
+	op, err = c.DeleteBranch(ctx, broken)
 	ok(t, err)
 	if op = wait(t, c, op.Name); op.Error != "" {
 		t.Errorf("deletion of a branch that was not made: %+v", op)
 	}
-	_, err = c.GetBranch(ctx, dev)
+	_, err = c.GetBranch(ctx, broken)
 	kind(t, err, tarn.KindNotFound)
 }
 

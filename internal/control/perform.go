@@ -128,11 +128,37 @@ func (w worker) createBranch(ctx context.Context, n tarn.BranchName) (ending, er
 		ID: b.Timeline, PGVersion: p.PGVersion, Source: source.Timeline, Time: b.SourceTime, LSN: b.SourceLSN,
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("create branch %s from %s: %w", n.Branch, b.Source, err)
 	}
 	return func(tx *controldb.Tx) error {
 		return controldb.SetBranchState(ctx, tx, n, tarn.BranchInit, tarn.BranchReady, "")
 	}, nil
+}
+
+// forget takes back a branch that cannot be made as it was asked, so that its
+// name is free for a better question. One that is held, or whose node did not
+// answer, stays as it is; forgotten says whether it is gone.
+//
+//  1. What there may be of its timeline goes.
+//  2. Its row goes, and its endpoints' (with the operation's end).
+func (w worker) forget(ctx context.Context, tx *controldb.Tx, op tarn.Operation, why error) (forgotten bool, err error) {
+	n, err := tarn.ParseBranchName(op.Target)
+	if op.Verb != "create" || err != nil || tarn.KindOf(why) != tarn.KindInvalid {
+		return false, nil
+	}
+	b, err := controldb.LockBranch(ctx, tx, n)
+	if err != nil || b.State != tarn.BranchInit {
+		return false, gone(err)
+	}
+	holds, err := controldb.ListHolds(ctx, tx, n)
+	if err != nil || len(holds) > 0 {
+		return false, err
+	}
+	if err := gone(w.cfg.Node.DeleteTimeline(ctx, b.Timeline)); err != nil {
+		w.cfg.Log.Warn("branch not taken back", "path", op.Name, "err", err)
+		return false, nil
+	}
+	return true, controldb.DeleteBranch(ctx, tx, n)
 }
 
 // deleteProject clears the branches, leaves first, then their rows and the

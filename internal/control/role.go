@@ -10,8 +10,8 @@ import (
 )
 
 // ownDatabase gives a new project's database its owner: a role of the owner's
-// name that logs in with a token, makes databases and roles, and owns the
-// default database and its schema public. Doing it again changes nothing.
+// name that logs in with a token, makes databases, roles and (logical)
+// replication slots, and owns the default database and its schema public. Doing it again changes nothing.
 func ownDatabase(ctx context.Context, st tarn.ComputeStatus, owner string) error {
 	conn, err := dial(ctx, st, tarn.DefaultDatabase, nil)
 	if err != nil {
@@ -30,7 +30,7 @@ func ownDatabase(ctx context.Context, st tarn.ComputeStatus, owner string) error
 			verb = "ALTER"
 		}
 		for _, sql := range []string{
-			verb + ` ROLE ` + role + ` LOGIN CREATEDB CREATEROLE PASSWORD NULL`,
+			verb + ` ROLE ` + role + ` LOGIN CREATEDB CREATEROLE REPLICATION PASSWORD NULL`,
 			// With the option the owner can let others in on both.
 			`GRANT ` + tarn.SuperuserRole + `, ` + tarn.OAuthMarkerRole + ` TO ` + role + ` WITH ADMIN OPTION`,
 			`ALTER DATABASE ` + database + ` OWNER TO ` + role,

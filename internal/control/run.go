@@ -110,8 +110,12 @@ func (w worker) perform(ctx context.Context, tx *controldb.Tx, op tarn.Operation
 		return controldb.DeferOperation(ctx, tx, op.Name, backoff(attempt))
 	}
 	log.Warn(op.Verb+" failed", "err", err)
-	if err := explain(ctx, tx, op, err); err != nil {
-		return err
+	forgotten, ferr := w.forget(ctx, tx, op, err)
+	if ferr == nil && !forgotten {
+		ferr = explain(ctx, tx, op, err)
+	}
+	if ferr != nil {
+		return ferr
 	}
 	return controldb.FinishOperation(ctx, tx, op.Name, tarn.KindOf(err), err.Error())
 }
