@@ -65,6 +65,9 @@ var templateSQL = [...]string{
 	`GRANT pg_read_all_data, pg_write_all_data, pg_monitor TO databricks_superuser`,
 	`CREATE ROLE tarn_oauth NOLOGIN`,
 	`CREATE DATABASE databricks_postgres`,
+	// Without the marker nobody logs in with a token, the owner included, who may
+	// drop roles it administers: a right that it cannot revoke keeps them.
+	`GRANT CONNECT ON DATABASE postgres TO databricks_superuser, tarn_oauth`,
 }
 
 // buildTemplate makes an unpublished timeline with initdb and the roles and
