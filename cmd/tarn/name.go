@@ -97,10 +97,11 @@ type moment struct {
 	lsn  tarn.LSN
 }
 
-// parseMoment reads what --at takes: RFC 3339, "2026-01-02 15:04:05" in local
+// parseMoment reads what --at takes: RFC 3339, also as Postgres prints it with a
+// blank and a short offset ("2026-01-02 15:04:05+00"), "2026-01-02 15:04:05" in local
 // time, "-10m" before now, or an LSN like 0/16B3748.
 func parseMoment(s string, now time.Time) (moment, error) {
-	if lsn, err := tarn.ParseLSN(s); err == nil {
+	if lsn, err := tarn.ParseLSN(s); err == nil && lsn != 0 { // no record begins at 0/0
 		return moment{lsn: lsn}, nil
 	}
 	if span, ok := strings.CutPrefix(s, "-"); ok {
@@ -108,8 +109,10 @@ func parseMoment(s string, now time.Time) (moment, error) {
 			return moment{time: now.Add(-d)}, nil
 		}
 	}
-	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-		return moment{time: t}, nil
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05Z07", "2006-01-02T15:04:05Z07"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return moment{time: t}, nil
+		}
 	}
 	for _, layout := range []string{"2006-01-02 15:04:05.999999999", "2006-01-02T15:04:05.999999999", "2006-01-02 15:04", "2006-01-02"} {
 		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {

@@ -17,6 +17,9 @@ func TestParseMoment(t *testing.T) {
 	for s, want := range map[string]time.Time{
 		"2026-01-02T09:00:00Z":      time.Date(2026, 1, 2, 9, 0, 0, 0, time.UTC),
 		"2026-01-02T09:00:00+02:00": time.Date(2026, 1, 2, 7, 0, 0, 0, time.UTC),
+		"2026-01-02 09:00:00.5+00":  time.Date(2026, 1, 2, 9, 0, 0, 5e8, time.UTC), // as psql prints it
+		"2026-01-02 09:00:00+05:30": time.Date(2026, 1, 2, 3, 30, 0, 0, time.UTC),
+		"2026-01-02 09:00:00Z":      time.Date(2026, 1, 2, 9, 0, 0, 0, time.UTC),
 		"2026-01-02 09:00:00":       time.Date(2026, 1, 2, 7, 0, 0, 0, time.UTC),
 		"2026-01-02 09:00:00.25":    time.Date(2026, 1, 2, 7, 0, 0, 250e6, time.UTC),
 		"2026-01-02":                time.Date(2026, 1, 1, 22, 0, 0, 0, time.UTC),
@@ -31,7 +34,7 @@ func TestParseMoment(t *testing.T) {
 	if m, err := parseMoment("0/16B3748", now); err != nil || m.lsn != 0x16B3748 || !m.time.IsZero() {
 		t.Errorf("LSN: %v %v", m, err)
 	}
-	for _, bad := range []string{"", "yesterday", "10m", "-", "-0m", "--1m", "0/xyz", "2026-13-01"} {
+	for _, bad := range []string{"", "yesterday", "10m", "-", "-0m", "--1m", "0/xyz", "0/0", "2026-13-01"} {
 		if m, err := parseMoment(bad, now); tarn.KindOf(err) != tarn.KindInvalid {
 			t.Errorf("%q: got %v %v", bad, m, err)
 		}

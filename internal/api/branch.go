@@ -76,6 +76,9 @@ func readBranchSpec(n tarn.BranchName, in wire.BranchSpec, now time.Time) (tarn.
 		if err != nil {
 			return s, badField("spec.source_branch_lsn", "%s", err)
 		}
+		if lsn == 0 { // the zero LSN means now, behind the door
+			return s, badField("spec.source_branch_lsn", "no branch has been at %s", lsn)
+		}
 		s.SourceLSN = lsn
 	}
 	if in.SourceBranchTime != "" {
