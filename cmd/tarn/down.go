@@ -5,41 +5,75 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
 // downCommand is `tarn down`: computes are suspended cleanly, mounts
-// removed, every process ended.
+// removed, every process ended. What does not end by itself is killed.
 func downCommand() *cobra.Command {
 	var c serverConfig
 	cmd := &cobra.Command{
 		Use:   "down",
 		Short: "Stop Tarn: suspend every compute and end every process",
-		Args:  cobra.NoArgs,
+		Long: `Stop the Tarn of a data directory: suspend every compute and end every process. Without --data and TARN_DATA it is the one
+of ./tarn-data, or else the one your profile was written by.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := c.complete(); err != nil {
+			if err := c.locateRunning(); err != nil {
 				return err
 			}
-			rec, err := readProcesses(c.Data)
-			if errors.Is(err, fs.ErrNotExist) {
-				fmt.Fprintf(cmd.ErrOrStderr(), "no Tarn runs on %s\n", c.Data)
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeoutCause(cmd.Context(), 2*time.Minute, errors.New("still running after 2 minutes"))
-			defer cancel()
-			began := time.Now()
-			if err := stopProcesses(ctx, rec); err != nil {
-				return fmt.Errorf("stop Tarn on %s: %w", c.Data, err)
-			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "Tarn on %s stopped after %s\n", c.Data, time.Since(began).Round(time.Millisecond))
-			return nil
+			return down(cmd.Context(), c, func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) })
 		},
 	}
-	cmd.Flags().StringVar(&c.Data, "data", "", dataFlagHelp)
+	cmd.Flags().StringVar(&c.Data, "data", "", "data directory (default $TARN_DATA, ./tarn-data or the profile's)")
 	return cmd
+}
+
+func down(ctx context.Context, c serverConfig, tell func(string)) error {
+	rec, err := readProcesses(c.Data)
+	if errors.Is(err, fs.ErrNotExist) {
+		tell("no Tarn runs on " + c.Data)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := stopProcesses(ctx, rec, tell); err != nil {
+		return fmt.Errorf("stop Tarn on %s: %w", c.Data, err)
+	}
+	// A supervisor that was killed could not sweep; a new one may have begun.
+	lock, err := lockData(c.Data)
+	if err != nil {
+		return fmt.Errorf("stop Tarn on %s: %w", c.Data, err)
+	}
+	defer lock.Close()
+	if err := c.sweep(slog.New(slog.DiscardHandler)); err != nil {
+		return fmt.Errorf("stop Tarn on %s: %w", c.Data, err)
+	}
+	tell(fmt.Sprintf("Tarn on %s stopped after %s", c.Data, time.Since(began).Round(time.Millisecond)))
+	return nil
+}
+
+// locateRunning finds the data directory of the Tarn that is meant.
+func (c *serverConfig) locateRunning() error {
+	named := c.Data != "" || os.Getenv("TARN_DATA") != ""
+	if err := c.locate(); err != nil || named {
+		return err
+	}
+	if _, err := os.Stat(processesFile(c.Data)); err == nil {
+		return nil
+	}
+	p, err := loadProfile()
+	if err != nil || p.Data == "" {
+		return err
+	}
+	if _, err := os.Stat(processesFile(p.Data)); err == nil {
+		c.Data = p.Data
+	}
+	return nil
 }

@@ -288,13 +288,19 @@ func (c *serverConfig) welcome(ctx context.Context, apiURL string, ctl *control.
 	if secret == "" {
 		if sameHost(p.Host, apiURL) && p.Token != "" {
 			if _, err := ctl.Authenticate(ctx, p.Token); err == nil {
-				return nil
+				secret = tarn.Secret(p.Token)
 			}
 		}
-		if _, secret, err = ctl.CreateToken(ctx, b.Owner, "tarn up", 0); err != nil {
-			return fmt.Errorf("make a token for the profile: %w", err)
+		if secret == "" {
+			if _, secret, err = ctl.CreateToken(ctx, b.Owner, "tarn up", 0); err != nil {
+				return fmt.Errorf("make a token for the profile: %w", err)
+			}
 		}
 	}
-	_, err = saveProfile(profile{Host: apiURL, Token: secret.Reveal(), Project: p.Project})
+	now := profile{Host: apiURL, Token: secret.Reveal(), Project: p.Project, Data: c.Data}
+	if now == p {
+		return nil
+	}
+	_, err = saveProfile(now)
 	return err
 }

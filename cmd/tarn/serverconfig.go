@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"github.com/spf13/pflag"
 
@@ -40,13 +41,23 @@ func (c *serverConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Owner, "owner", "", "user name of the workspace owner, at the first start (default <user>@localhost)")
 }
 
-// complete fills defaults and refuses what can never work.
-func (c *serverConfig) complete() error {
+// locate makes Data absolute.
+func (c *serverConfig) locate() error {
 	abs, err := filepath.Abs(first(c.Data, os.Getenv("TARN_DATA"), "tarn-data"))
 	if err != nil {
 		return err
 	}
 	c.Data = abs
+	return nil
+}
+
+// complete fills defaults and refuses what can never work.
+func (c *serverConfig) complete() error {
+	if err := c.locate(); err != nil {
+		return err
+	}
+	// Postgres's user must be able to enter directories that we make.
+	syscall.Umask(0o022)
 	if err := os.MkdirAll(c.Data, 0o755); err != nil {
 		return tarn.Invalid("make data directory %s: %w", c.Data, err)
 	}
@@ -55,9 +66,6 @@ func (c *serverConfig) complete() error {
 		if u, err := user.Current(); err == nil && u.Username != "" {
 			c.Owner = u.Username + "@localhost"
 		}
-	}
-	if c.API == "" {
-		return nil // `tarn down` needs the data directory alone
 	}
 	host, _, err := net.SplitHostPort(c.API)
 	if err != nil {
@@ -100,3 +108,5 @@ func (c *serverConfig) socketDir(name string) string {
 
 // nodeSocket is where control and node speak.
 func (c *serverConfig) nodeSocket() string { return filepath.Join(c.socketDir("node"), "node.sock") }
+
+func (c *serverConfig) logPath() string { return filepath.Join(c.Data, "log", "tarn.log") }

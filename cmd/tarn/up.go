@@ -11,7 +11,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,10 +21,6 @@ import (
 
 	"github.com/tarndb/tarn"
 )
-
-// exitConfig is the exit status of a process that can never run as configured
-// (EX_CONFIG of sysexits.h): the supervisor does not start it again.
-const exitConfig = 78
 
 // upCommand is `tarn up`: control and node, supervised.
 func upCommand() *cobra.Command {
@@ -42,7 +40,7 @@ The first start makes a workspace owner, a token (written to your profile) and a
 			if detach {
 				return upDetached(cmd.Context(), c, cmd.ErrOrStderr())
 			}
-			return up(cmd.Context(), c)
+			return up(cmd.Context(), c, cmd.ErrOrStderr())
 		},
 	}
 	c.flags(cmd.Flags())
@@ -50,75 +48,128 @@ The first start makes a workspace owner, a token (written to your profile) and a
 	return cmd
 }
 
-func up(ctx context.Context, c serverConfig) error {
+func up(ctx context.Context, c serverConfig, progress io.Writer) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	s := &supervisor{data: c.Data, args: c.args(), api: c.API, log: log}
+	tell := func(line string) { fmt.Fprintln(progress, line) }
+	s := &supervisor{c: c, tell: tell, log: log}
+	waiting, giveUp := context.WithCancel(ctx)
+	var greeting sync.WaitGroup
+	greeting.Go(func() {
+		if awaitReady(waiting, c.API, identify(os.Getpid()), func(string) {}) == nil {
+			tell(fmt.Sprintf("Tarn runs at %s; Ctrl-C suspends every compute and stops", apiURL(c.API, c)))
+		}
+	})
 	err := s.run(ctx)
+	giveUp()
+	greeting.Wait()
 	if errors.Is(err, errHeld) {
-		return tarn.Conflict("start Tarn on %s: %w", c.Data, err).WithHint("tarn status, or tarn down to stop it")
+		return alreadyRuns(c)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("start Tarn on %s: %w", c.Data, err)
+	}
+	return nil
+}
+
+func alreadyRuns(c serverConfig) error {
+	where := ""
+	if rec, err := readProcesses(c.Data); err == nil {
+		where = ": " + apiURL(rec.API, c)
+	}
+	return tarn.Conflict("Tarn runs on %s already%s", c.Data, where).WithHint("tarn status shows it, tarn down --data " + c.Data + " stops it")
 }
 
 // upDetached starts `tarn up` in a session of its own and waits until it
 // answers. An already running Tarn is a success: the command is idempotent.
 func upDetached(ctx context.Context, c serverConfig, progress io.Writer) error {
-	if rec, err := readProcesses(c.Data); err == nil && rec.Up.alive() {
-		if err := awaitReady(ctx, rec.API, rec.Up); err != nil {
-			return err
+	tell := func(line string) { fmt.Fprintln(progress, line) }
+	rec, err := readProcesses(c.Data)
+	if err == nil && rec.Up.alive() {
+		if err := awaitReady(ctx, rec.API, rec.Up, tell); err != nil {
+			return tarn.Unavailable("Tarn runs on %s, but does not answer at %s: %w", c.Data, rec.API, err).
+				WithHint("see " + c.logPath() + "; tarn down --data " + c.Data + " stops it")
 		}
-		fmt.Fprintf(progress, "Tarn is already running: %s\n", apiURL(rec.API, c))
+		tell("Tarn is already running: " + apiURL(rec.API, c))
 		return nil
+	}
+	if err != nil { // nothing of ours can have it
+		if note := c.sharedAddressTaken(ctx); note != "" {
+			tell(note)
+		}
+	}
+	log, err := openLog(c.logPath())
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	begin, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
 	}
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	logPath := filepath.Join(c.Data, "log", "tarn.log")
-	if err := os.MkdirAll(filepath.Dir(logPath), 0o755); err != nil {
-		return err
-	}
-	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
-	if err != nil {
-		return err
-	}
-	defer logFile.Close()
-	begin, err := logFile.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
 	cmd := exec.Command(exe, append([]string{"up"}, c.args()...)...)
-	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start tarn up: %w", err)
 	}
 	started := time.Now()
 	child := identify(cmd.Process.Pid)
-	// Reaped here, so that an early end is seen as an end and not as a zombie.
-	ended := make(chan struct{})
+	wait, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	go func() {
-		// The exit status says less than the log, which is shown below.
+		// Reaped here, so that an early end is seen as an end and not as a
+		// zombie. The exit status says less than the log, which is shown below.
 		_ = cmd.Wait()
-		close(ended)
+		cancel(errEnded)
 	}()
-	wait, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-ended:
-			cancel()
-		case <-wait.Done():
-		}
-	}()
-	fmt.Fprintf(progress, "starting Tarn (log: %s)\n", logPath)
-	if err := awaitReady(wait, c.API, child); err != nil {
-		return tarn.Unavailable("start Tarn: it ended or does not answer: %w\n%s", err, tailFrom(logPath, begin)).WithHint("see " + logPath)
+	tell("starting Tarn (log: " + c.logPath() + ")")
+	err = awaitReady(wait, c.API, child, tell)
+	switch {
+	case err == nil:
+		tell(fmt.Sprintf("Tarn runs at %s after %s", apiURL(c.API, c), time.Since(started).Round(time.Millisecond)))
+		return nil
+	case errors.Is(err, errEnded):
+		return lastWords(c, begin)
+	case ctx.Err() != nil:
+		return err
 	}
-	fmt.Fprintf(progress, "Tarn runs at %s after %s\n", apiURL(c.API, c), time.Since(started).Round(time.Millisecond))
-	return nil
+	return tarn.Unavailable("start Tarn on %s: %w; it goes on starting", c.Data, err).
+		WithHint("see " + c.logPath() + "; tarn down --data " + c.Data + " stops it")
+}
+
+func openLog(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+}
+
+// errEnded means that a `tarn up` ended before it answered.
+var errEnded = errors.New("the process has ended")
+
+// lastWords is the error of a `tarn up` that ended: what it and its children
+// said last on standard error, which is the log from begin on.
+func lastWords(c serverConfig, begin int64) error {
+	var said []string
+	hint := "see " + c.logPath()
+	for _, line := range strings.Split(tailFrom(c.logPath(), begin), "\n") {
+		if text, ok := strings.CutPrefix(line, "tarn: "); ok && !slices.Contains(said, text) {
+			said = append(said, text)
+		}
+		if text, ok := strings.CutPrefix(line, "hint: "); ok {
+			hint = text + "; log: " + c.logPath()
+		}
+	}
+	if len(said) == 0 {
+		said = []string{"start Tarn on " + c.Data + ": it ended without a word"}
+	}
+	return tarn.Unavailable("%s", strings.Join(said, "\n      ")).WithHint(hint)
 }
 
 func apiURL(addr string, c serverConfig) string {
@@ -129,24 +180,26 @@ func apiURL(addr string, c serverConfig) string {
 }
 
 // awaitReady asks the API until control and its node both answer.
-func awaitReady(ctx context.Context, addr string, up process) error {
+func awaitReady(ctx context.Context, addr string, up process, tell func(string)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("no answer within 3 minutes"))
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if !up.alive() {
-			return errors.New("the process has ended")
+	return telling(tell, "waiting for Tarn to answer at "+addr, func() error {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if !up.alive() {
+				return errEnded
+			}
+			if ready(ctx, addr) {
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-tick.C:
+			}
 		}
-		if ready(ctx, addr) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
+	})
 }
 
 func ready(ctx context.Context, addr string) bool {
@@ -165,15 +218,11 @@ func ready(ctx context.Context, addr string) bool {
 	return false
 }
 
-// tailFrom returns what was logged after offset, its last lines at most.
+// tailFrom returns what was logged after offset.
 func tailFrom(path string, offset int64) string {
 	b, err := os.ReadFile(path)
 	if err != nil || int64(len(b)) < offset {
 		return ""
 	}
-	lines := strings.Split(strings.TrimSpace(string(b[offset:])), "\n")
-	if len(lines) > 15 {
-		lines = lines[len(lines)-15:]
-	}
-	return strings.Join(lines, "\n")
+	return string(b[offset:])
 }

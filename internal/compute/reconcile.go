@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
 
 	"github.com/tarndb/tarn"
@@ -21,6 +23,20 @@ func (k *maker) reconcile(ctx context.Context) error {
 		return err
 	}
 	return k.clearUnpublished(ctx)
+}
+
+// Clear ends what a killed node left running in a data directory: Postgres and
+// mounts. Open does so by itself; Clear is for when no node is to run there
+// again. The caller sees to it that none runs now.
+func Clear(dir string, log *slog.Logger) error {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	m := &machine{o: Options{Dir: dir}, log: log}
+	if err := m.clearEngines(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("clear away what a node left in %s: %w", dir, err)
+	}
+	return nil
 }
 
 // clearEngines kills every Postgres that still runs on a mount of ours and

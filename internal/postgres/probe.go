@@ -40,7 +40,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 			last = status
 			if status == "ready" || status == "standby" {
 				switch answer, err := s.probe(ctx); {
-				case err != nil && ctx.Err() == nil:
+				case err != nil: // also when ctx ended meanwhile: no answer is not a good one
 					last = err.Error()
 				case answer == "":
 					return nil

@@ -1,9 +1,11 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -68,6 +70,27 @@ func (r *RunAs) checkIdentity() error {
 	return nil
 }
 
+// CheckAccess refuses what would let every start fail later: that the user
+// Postgres runs as cannot execute in's programs or enter one of dirs, which
+// exist. It tries it, because mode bits are not the whole truth.
+func CheckAccess(ctx context.Context, in Install, r *RunAs, dirs ...string) error {
+	program := in.program("postgres")
+	for _, dir := range append([]string{"/"}, dirs...) {
+		cmd := exec.CommandContext(ctx, program, "--version")
+		cmd.Dir, cmd.Env = dir, environment(in.BinDir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: r.credential()}
+		err := cmd.Run() // it becomes the user first and enters dir then
+		switch why := r.explain(program, filepath.Join(dir, "x")); {
+		case err == nil:
+		case why != nil:
+			return why
+		default:
+			return tarn.Invalid("run %s --version in %s: %w", program, dir, err)
+		}
+	}
+	return nil
+}
+
 // ownDir makes dir (mode 0700) if it is missing and gives it to the user.
 // Parents are made with mode 0755 and stay ours.
 func (r *RunAs) ownDir(dir string) error {
@@ -92,11 +115,12 @@ func (r *RunAs) explain(paths ...string) error {
 		return nil
 	}
 	for _, path := range paths {
-		if why := r.explainPath(path, path); why != nil {
+		wanted := strings.TrimSuffix(path, "/x")
+		if why := r.explainPath(wanted, path); why != nil {
 			return why
 		}
 		if real, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-			if why := r.explainPath(path, filepath.Join(real, "x")); why != nil {
+			if why := r.explainPath(wanted, filepath.Join(real, "x")); why != nil {
 				return why
 			}
 		}

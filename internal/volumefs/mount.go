@@ -119,6 +119,25 @@ func mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, er
 	return m, nil
 }
 
+// Probe tells whether Mount can work below dir, by mounting and unmounting once.
+// Its errors are Mount's.
+func Probe(ctx context.Context, dir string) error {
+	place, err := os.MkdirTemp(dir, "fuse-probe-")
+	if err != nil {
+		return fmt.Errorf("try FUSE in %s: %w", dir, err)
+	}
+	fd, err := attach(ctx, place, subtype)
+	if err == nil {
+		// Without its descriptor it is dead: whoever looks at it is not kept
+		// waiting.
+		err = errors.Join(unix.Close(fd), detach(context.WithoutCancel(ctx), place, detachLazy))
+	}
+	if err = errors.Join(err, os.Remove(place)); err != nil {
+		return fmt.Errorf("try FUSE in %s: %w", dir, err)
+	}
+	return nil
+}
+
 // checkFree makes dir if it is missing and refuses a place where something is
 // mounted: a second mount would hide the first.
 func checkFree(dir string) error {

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/tarndb/tarn/internal/api/wire"
+	"github.com/tarndb/tarn/internal/postgres"
+)
+
+// process is one line of the process record: a pid is only ever signalled when
+// its start time still matches, so that a reused pid is never hit.
+type process struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // clock ticks since boot, field 22 of /proc/<pid>/stat
+}
+
+// processes is `<data>/processes.json`: who runs on this data directory.
+type processes struct {
+	Up      process `json:"up"`
+	Control process `json:"control"`
+	Node    process `json:"node"`
+	API     string  `json:"api"` // address of the API and console
+}
+
+func processesFile(data string) string { return filepath.Join(data, "processes.json") }
+
+func readProcesses(data string) (processes, error) {
+	var p processes
+	b, err := os.ReadFile(processesFile(data))
+	if err != nil {
+		return p, err
+	}
+	if err := json.Unmarshal(b, &p); err != nil {
+		return p, fmt.Errorf("read %s: %w", processesFile(data), err)
+	}
+	return p, nil
+}
+
+func (p processes) write(data string) error {
+	b, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := processesFile(data) + ".tmp"
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, processesFile(data))
+}
+
+// processes lists what runs here beside the computes, for `tarn status`.
+func (c *serverConfig) processes() []wire.Process {
+	rec, err := readProcesses(c.Data)
+	if err != nil {
+		return nil // started by hand, without a supervisor
+	}
+	var list []wire.Process
+	for role, p := range map[string]process{"up": rec.Up, "control": rec.Control, "node": rec.Node} {
+		if p.alive() {
+			list = append(list, wire.Process{Role: role, PID: p.PID})
+		}
+	}
+	if r, err := postgres.ReadRecord(c.controlPIDFile()); err == nil && r.Alive() {
+		list = append(list, wire.Process{Role: "control-postgres", PID: r.PID})
+	}
+	slices.SortFunc(list, func(a, b wire.Process) int { return strings.Compare(a.Role, b.Role) })
+	return list
+}
+
+// identify reads the start time of a live process; a zero Start means it is gone.
+func identify(pid int) process {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return process{PID: pid}
+	}
+	// The command's name stands in parentheses and may hold anything.
+	_, rest, ok := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 || fields[0] == "Z" {
+		return process{PID: pid}
+	}
+	start, err := strconv.ParseUint(fields[19], 10, 64)
+	if err != nil {
+		return process{PID: pid}
+	}
+	return process{PID: pid, Start: start}
+}
+
+func (p process) alive() bool { return p.Start != 0 && identify(p.PID).Start == p.Start }
+
+func (p process) signal(s syscall.Signal) {
+	if p.alive() {
+		// The process may end in between: nothing is left to signal then.
+		_ = syscall.Kill(p.PID, s)
+	}
+}
+
+// awaitEnd returns nil once p is gone.
+func (p process) awaitEnd(ctx context.Context) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for p.alive() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// How long a process may take to end by itself. A node's computes write
+// their last checkpoints; a supervisor waits for control, then for the node.
+const (
+	controlGrace = 30 * time.Second
+	nodeGrace    = 2 * time.Minute
+	upGrace      = controlGrace + nodeGrace + 10*time.Second
+)
+
+// end asks p to end, and kills it when it has not after grace. killed tells
+// that it left work to sweep.
+func (p process) end(ctx context.Context, grace time.Duration) (killed bool, err error) {
+	p.signal(syscall.SIGTERM)
+	patient, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	if p.awaitEnd(patient) == nil {
+		return false, nil
+	}
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	p.signal(syscall.SIGKILL)
+	last, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := p.awaitEnd(last); err != nil {
+		return true, fmt.Errorf("process %d outlives SIGKILL: %w", p.PID, err)
+	}
+	return true, nil
+}
+
+// stopProcesses ends what the record names, doors first, so that no request
+// arrives at a node that is closing. tell hears what takes long.
+func stopProcesses(ctx context.Context, rec processes, tell func(string)) error {
+	var errs []error
+	for _, one := range [...]struct {
+		p     process
+		name  string
+		grace time.Duration
+	}{{rec.Up, "tarn up", upGrace}, {rec.Control, "control", controlGrace}, {rec.Node, "node", nodeGrace}} {
+		what := fmt.Sprintf("waiting for %s (process %d) to end", one.name, one.p.PID)
+		err := telling(tell, what, func() error {
+			killed, err := one.p.end(ctx, one.grace)
+			if killed {
+				tell(fmt.Sprintf("%s (process %d) did not end within %s and was killed", one.name, one.p.PID, one.grace))
+			}
+			return err
+		})
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// telling runs work and says what it is when it takes more than two seconds,
+// and again every ten.
+func telling(tell func(string), what string, work func() error) error {
+	done, told := make(chan struct{}), make(chan struct{})
+	began := time.Now()
+	go func() {
+		defer close(told)
+		next := time.NewTimer(patience)
+		defer next.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-next.C:
+				tell(fmt.Sprintf("%s (%s) …", what, time.Since(began).Round(time.Second)))
+				next.Reset(10 * time.Second)
+			}
+		}
+	}()
+	err := work()
+	close(done)
+	<-told
+	return err
+}
