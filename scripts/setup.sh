@@ -50,34 +50,49 @@ mkdir -p build/bin
 
 # ---- Debian packages -------------------------------------------------------
 sudo=
-[ "$(id -u)" = 0 ] || sudo="sudo -n"
-packages=()
-pg_tool() { command -v "$1" >/dev/null || ls /usr/lib/postgresql/*/bin/"$1" >/dev/null 2>&1; }
-pg_tool psql || packages+=(postgresql-client)
-pg_tool pgbench || packages+=(postgresql-contrib)
-# Root mounts by himself; a user needs the program that may.
-[ "$(id -u)" = 0 ] || command -v fusermount3 >/dev/null || packages+=(fuse3)
-if [ "$what" = test ]; then
-  ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || packages+=(postgresql)
-  python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
+if [ "$(id -u)" != 0 ]; then
+  sudo=sudo
+  [ -t 0 ] || sudo="sudo -n" # nobody is there to type a password
 fi
+pg_tool() { command -v "$1" >/dev/null || ls /usr/lib/postgresql/*/bin/"$1" >/dev/null 2>&1; }
+needed=() # nothing works without
+useful=() # for `make run`; the tests need them
+pg_tool psql || useful+=(postgresql-client)
+# Root mounts by himself; a user needs the program that may.
+[ "$(id -u)" = 0 ] || command -v fusermount3 >/dev/null || needed+=(fuse3)
+if [ "$what" = test ]; then
+  pg_tool pgbench || useful+=(postgresql-contrib)
+  ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || useful+=(postgresql)
+  python3 -c 'import venv, ensurepip' 2>/dev/null || useful+=(python3-venv)
+  needed+=("${useful[@]}")
+  useful=()
+fi
+packages=("${needed[@]}" "${useful[@]}")
+not_installed() { # why, and what to do
+  [ ${#needed[@]} = 0 ] || lacks "${needed[*]}" "$1"
+  [ ${#useful[@]} = 0 ] || say "going on without ${useful[*]} (tarn psql needs psql): $1"
+}
 if [ ${#packages[@]} -gt 0 ]; then
+  by_hand="apt-get install --no-install-recommends ${packages[*]}"
+  [ -z "$sudo" ] || ! command -v sudo >/dev/null || say "Debian packages to install, with sudo: ${packages[*]}"
   if ! command -v apt-get >/dev/null; then
-    lacks "${packages[*]}" "there is no apt-get here: install the equivalents of these Debian packages"
-  elif [ -n "$sudo" ] && ! $sudo true 2>/dev/null; then
-    lacks "${packages[*]}" "sudo is not there or wants a password: have root run  apt-get install --no-install-recommends ${packages[*]}  and run this again"
+    not_installed "there is no apt-get here; install what these Debian packages hold"
+  elif [ -n "$sudo" ] && ! command -v sudo >/dev/null; then
+    not_installed "you are not root and there is no sudo; have root run  $by_hand  and run this again"
+  elif [ -n "$sudo" ] && ! $sudo true; then
+    not_installed "sudo refused; have root run  $by_hand  and run this again"
   else
     say "installing Debian packages: ${packages[*]} (log: build/apt.log)"
     # No cluster of Debian's own: only the programs are wanted.
     $sudo mkdir -p /etc/postgresql-common/createcluster.d
     printf 'create_main_cluster = false\nstart_conf = disabled\n' | $sudo tee /etc/postgresql-common/createcluster.d/tarn.conf >/dev/null
-    { $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >build/apt.log 2>&1 ||
-      { tail -n 5 build/apt.log >&2; lacks "${packages[*]}" "apt-get ended with an error; the end of build/apt.log stands above"; }
+    { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >build/apt.log 2>&1 ||
+      { tail -n 5 build/apt.log >&2; not_installed "apt-get ended with an error, whose end stands above (all of it: build/apt.log)"; }
   fi
 fi
 if [ ! -e /dev/fuse ]; then
   lacks "FUSE" "this kernel or container has no /dev/fuse: load the module (modprobe fuse) or pass the device (docker run --device /dev/fuse --cap-add SYS_ADMIN)"
-elif ! [ -r /dev/fuse -a -w /dev/fuse ]; then
+elif [ ! -r /dev/fuse ] || [ ! -w /dev/fuse ]; then
   lacks "FUSE" "$(id -un) may not open /dev/fuse: have root run  chmod 666 /dev/fuse  (its mode on most systems), or run this as root"
 fi
 
