@@ -39,6 +39,11 @@ func (s *session) apply(ctx context.Context) error {
 		delete(s.todo.waiting, oid)
 	}
 	var d pgoutput.Decoder
+	if large {
+		if err := a.foresee(ctx); err != nil {
+			return err
+		}
+	}
 	for m, err := range s.tx.all() {
 		if err != nil {
 			return err
@@ -80,6 +85,35 @@ func (s *session) apply(ctx context.Context) error {
 	}
 	if total > flushBytes || large {
 		return s.flush(ctx)
+	}
+	return nil
+}
+
+// foresee adds the columns that a large transaction itself adds before its first
+// row: written-ahead files cannot change their schema in the middle.
+func (a *applying) foresee(ctx context.Context) error {
+	var d pgoutput.Decoder
+	for m, err := range a.tx.all() {
+		if err != nil {
+			return err
+		}
+		if m.payload[0] != 'R' {
+			continue
+		}
+		msg, err := d.Decode(m.payload)
+		if err != nil {
+			return err
+		}
+		rel := msg.(*pgoutput.Relation)
+		t := a.tables[rel.ID]
+		if t == nil || t.stopped() || a.pos.commitEnd <= t.base {
+			continue
+		}
+		if err := t.adopt(ctx, a.types, rel); err != nil {
+			if err := a.giveUp(ctx, t, err); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

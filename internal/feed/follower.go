@@ -219,7 +219,9 @@ func (f *follower) say(ctx context.Context, message string) {
 		return
 	}
 	if err := controldb.SetFeedMessage(ctx, f.k.db, f.row.UID, message); err != nil {
-		f.log.Error("record message", "err", err)
+		if ctx.Err() == nil {
+			f.log.Error("record message", "err", err)
+		}
 		return
 	}
 	f.message = message

@@ -94,9 +94,8 @@ func (s *session) openDelta(ctx context.Context, t *table, rel *pgoutput.Relatio
 	if err == nil {
 		err = t.load(ctx)
 	}
-	var refused *delta.UnsupportedError
-	if errors.As(err, &refused) {
-		return &stopError{fmt.Sprintf("table %s: %v", t.target, refused)}
+	if delta.IsRefusal(err) {
+		return &stopError{err.Error()}
 	}
 	return err
 }

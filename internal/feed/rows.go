@@ -7,7 +7,6 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/delta"
@@ -150,23 +149,9 @@ func (t *table) begin(ctx context.Context) error {
 	return nil
 }
 
-// appendPart writes the oldest part, with NULL in the columns that came later.
+// appendPart writes the oldest part; columns that came later are NULL in it.
 func (t *table) appendPart(ctx context.Context) error {
-	rec := t.parts[0]
-	if n := int(rec.NumCols()); n < t.arrow.NumFields() {
-		cols := make([]arrow.Array, t.arrow.NumFields())
-		copy(cols, rec.Columns())
-		for i := n; i < len(cols); i++ {
-			cols[i] = array.MakeArrayOfNull(memory.DefaultAllocator, t.arrow.Field(i).Type, int(rec.NumRows()))
-		}
-		wide := array.NewRecordBatch(t.arrow, cols, rec.NumRows())
-		for _, c := range cols[n:] {
-			c.Release()
-		}
-		defer wide.Release()
-		rec = wide
-	}
-	if err := t.tx.Append(ctx, rec); err != nil {
+	if err := t.tx.Append(ctx, t.parts[0]); err != nil {
 		return fmt.Errorf("write rows of %s: %w", t.target, err)
 	}
 	t.parts[0].Release()

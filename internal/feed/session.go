@@ -69,7 +69,7 @@ func (f *follower) follow(ctx context.Context, status tarn.ComputeStatus) (err e
 	if err != nil {
 		return err
 	}
-	if err := s.src.identify(ctx); err != nil {
+	if err := s.src.identify(ctx, leaveLocked); err != nil {
 		return err
 	}
 	if s.repl, err = s.replicate(ctx); err != nil {
@@ -190,6 +190,12 @@ func (s *session) reopen(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		// Now: when Postgres stops, this connection ends before the stream.
+		for _, c := range rel.Columns {
+			if _, err := s.types.resolve(ctx, c.TypeOID, c.TypeMod); err != nil {
+				return err
+			}
+		}
 		t, err := s.openTable(ctx, rel, onlyExisting)
 		if err != nil {
 			return err
@@ -307,7 +313,7 @@ func (s *session) look(ctx context.Context) error {
 		return nil // Postgres is stopping: the stream ends when all is sent
 	}
 	err := func() error {
-		if err := s.src.identify(ctx); err != nil {
+		if err := s.src.identify(ctx, leaveLocked); err != nil {
 			return err
 		}
 		tables, err := s.src.tables(ctx)

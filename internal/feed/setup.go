@@ -101,6 +101,11 @@ func (s *source) prepare(ctx context.Context) (fresh bool, err error) {
 		return false, fmt.Errorf("look for publication %s: %w", s.publication, err)
 	}
 	if !found {
+		// Before anything is published: an update of a published table without
+		// identity fails, and it is the user's.
+		if err := s.identify(ctx, everyTable); err != nil {
+			return false, err
+		}
 		sql := "CREATE PUBLICATION " + pgx.Identifier{s.publication}.Sanitize() + " FOR TABLES IN SCHEMA " +
 			pgx.Identifier{s.schema}.Sanitize() + " WITH (publish_via_partition_root = true)"
 		if _, err := s.conn.Exec(ctx, sql); err != nil {
@@ -110,9 +115,16 @@ func (s *source) prepare(ctx context.Context) (fresh bool, err error) {
 	return !found, nil
 }
 
-// identify sets REPLICA IDENTITY FULL on the tables of the schema that lack
-// it. A table that is locked for long is left for the next time.
-func (s *source) identify(ctx context.Context) error {
+// patience says what to do about a table that is locked for long.
+type patience int
+
+const (
+	leaveLocked patience = iota // the next look comes soon
+	everyTable                  // fail
+)
+
+// identify sets REPLICA IDENTITY FULL on the tables of the schema that lack it.
+func (s *source) identify(ctx context.Context, p patience) error {
 	rows, err := s.conn.Query(ctx, identitySQL, s.schema)
 	if err != nil {
 		return fmt.Errorf("list replica identities: %w", err)
@@ -132,7 +144,10 @@ func (s *source) identify(ctx context.Context) error {
 			_, err := tx.Exec(ctx, "ALTER TABLE "+n.Sanitize()+" REPLICA IDENTITY FULL")
 			return err
 		})
-		if err != nil && !isCode(err, codeLockTimeout, codeUndefinedTable) {
+		if isCode(err, codeUndefinedTable) || p == leaveLocked && isCode(err, codeLockTimeout) {
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("set the replica identity of %s: %w", n.Sanitize(), err)
 		}
 	}

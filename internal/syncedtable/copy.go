@@ -96,7 +96,8 @@ func (c *copier) asJSON(rec arrow.RecordBatch, row int) string {
 		d = append(append(d, name...), ':')
 		v, err := appendJSON(nil, rec.Column(i), row)
 		if err != nil {
-			v, _ = json.Marshal(rec.Column(i).ValueStr(row))
+			// Postgres reads no key of a JSON text that holds \u0000 anywhere.
+			v, _ = json.Marshal(strings.ReplaceAll(rec.Column(i).ValueStr(row), "\x00", "\uFFFD"))
 		}
 		d = append(d, v...)
 	}

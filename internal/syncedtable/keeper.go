@@ -169,8 +169,7 @@ func (k *Keeper) source(ctx context.Context, n tarn.TableName) (*delta.Snapshot,
 
 // refused makes an error of the table itself the asker's, not a passing one.
 func refused(n tarn.TableName, err error) error {
-	var u *delta.UnsupportedError
-	if errors.As(err, &u) {
+	if delta.IsRefusal(err) {
 		return tarn.Invalid("source %s: %w", n, err)
 	}
 	return fmt.Errorf("open source %s: %w", n, err)

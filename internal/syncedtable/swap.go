@@ -271,27 +271,15 @@ func (w *worker) replaceTable(ctx context.Context, tx pgx.Tx, b built, old uint3
 const columnsSQL = `SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped`
 
-// columnTypes are the columns of a relation and their types.
-func columnTypes(ctx context.Context, tx pgx.Tx, relation uint32) (map[string]string, error) {
-	rows, err := tx.Query(ctx, columnsSQL, relation)
-	if err != nil {
-		return nil, err
-	}
-	m := map[string]string{}
-	var name, typ string
-	_, err = pgx.ForEachRow(rows, []any{&name, &typ}, func() error { m[name] = typ; return nil })
-	return m, err
-}
-
 // replaceRows keeps the old table, on which views hang, and replaces its rows.
 // Readers see the old ones until the commit. Columns can only be added.
 func (w *worker) replaceRows(ctx context.Context, tx pgx.Tx, b built, old uint32, place string) error {
-	var made uint32
-	if err := tx.QueryRow(ctx, oidSQL, b.path()).Scan(&made); err != nil {
-		return err
-	}
 	have, err := columnTypes(ctx, tx, old)
 	if err != nil {
+		return err
+	}
+	var made uint32
+	if err := tx.QueryRow(ctx, oidSQL, b.path()).Scan(&made); err != nil {
 		return err
 	}
 	want, err := columnTypes(ctx, tx, made)
@@ -319,6 +307,18 @@ func (w *worker) replaceRows(ctx context.Context, tx pgx.Tx, b built, old uint32
 		}
 	}
 	return nil
+}
+
+// columnTypes gives the type of each column by its name.
+func columnTypes(ctx context.Context, tx pgx.Tx, oid uint32) (map[string]string, error) {
+	rows, err := tx.Query(ctx, columnsSQL, oid)
+	if err != nil {
+		return nil, fmt.Errorf("list columns: %w", err)
+	}
+	types := map[string]string{}
+	var name, typ string
+	_, err = pgx.ForEachRow(rows, []any{&name, &typ}, func() error { types[name] = typ; return nil })
+	return types, err
 }
 
 // leave takes the synced table out of its database. Each step may be repeated.
