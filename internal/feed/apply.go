@@ -70,7 +70,7 @@ func (s *session) apply(ctx context.Context) error {
 		total += t.bytes
 	}
 	s.processed = max(s.processed, s.tx.end)
-	if err := s.births(ctx, s.tx.born); err != nil {
+	if err := s.births(ctx, s.tx.born, &a.pos); err != nil {
 		return err
 	}
 	for _, n := range s.tx.marks {
@@ -191,9 +191,15 @@ func (a *applying) rows(ctx context.Context, oid uint32, rows ...row) error {
 		if rel == nil {
 			return fmt.Errorf("change of table %d, which the stream has not described", oid)
 		}
+		if rel.Name != t.name {
+			return a.giveUp(ctx, t, &renamedError{rel.Name})
+		}
 		if err := t.adopt(ctx, a.types, rel); err != nil {
 			return a.giveUp(ctx, t, err)
 		}
+	}
+	if err := t.succeed(&a.pos); err != nil {
+		return err
 	}
 	for _, r := range rows {
 		if a.pos.ordinal == math.MaxUint32 {
@@ -231,7 +237,11 @@ func (a *applying) table(ctx context.Context, oid uint32) (*table, error) {
 // Its rows of earlier transactions are kept.
 func (a *applying) giveUp(ctx context.Context, t *table, err error) error {
 	var stop *stopError
+	var renamed *renamedError
 	switch {
+	case errors.As(err, &renamed):
+		a.todo.copy[t.oid] = true
+		t.setState(tarn.FeedTerminated, renamed.Error())
 	case errors.Is(err, errUnknownOld):
 		// On record before the change is acknowledged, so that a crash does
 		// not forget the copy.
@@ -267,8 +277,8 @@ func (s *session) message(m *pgoutput.Logical) {
 }
 
 // births opens the tables that the transaction created and makes them known:
-// their next commit says that no copy is needed.
-func (s *session) births(ctx context.Context, oids []uint32) error {
+// their next commit says that no copy is needed. pos is behind its last row.
+func (s *session) births(ctx context.Context, oids []uint32, pos *position) error {
 	if len(oids) == 0 {
 		return nil
 	}
@@ -284,7 +294,11 @@ func (s *session) births(ctx context.Context, oids []uint32) error {
 		if err != nil {
 			return err
 		}
-		if _, err := s.openTable(ctx, rel, createMissing); err != nil {
+		t, err := s.openTable(ctx, rel, createMissing)
+		if err != nil {
+			return err
+		}
+		if err := s.born(ctx, t, rel, pos); err != nil {
 			return err
 		}
 	}
@@ -293,6 +307,30 @@ func (s *session) births(ctx context.Context, oids []uint32) error {
 			t.pending = s.processed
 		}
 	}
+	return nil
+}
+
+// born ends what the Delta table has of another table, for one that was made
+// without rows.
+func (s *session) born(ctx context.Context, t *table, rel *pgoutput.Relation, pos *position) error {
+	if t == nil || t.stopped() || !t.succeeds {
+		return nil
+	}
+	err := t.adopt(ctx, s.types, rel)
+	var stop *stopError
+	if errors.As(err, &stop) {
+		s.log.Warn("stop table", "path", t.name, "err", err)
+		t.setState(tarn.FeedTerminated, stop.detail)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	pos.lsn = max(pos.lsn, pos.commitEnd) // there may have been no row at all
+	if err := t.succeed(pos); err != nil {
+		return err
+	}
+	t.wholeTransaction(pos.commitEnd)
 	return nil
 }
 
@@ -308,7 +346,12 @@ func (s *session) arrived(mark uint64) {
 		}
 	}
 	for _, t := range s.tables {
-		if t.gone != 0 && t.gone <= mark && !t.stopped() {
+		switch {
+		case t.gone == 0 || t.gone > mark || t.stopped():
+		case t.called != "":
+			s.todo.copy[t.oid] = true
+			t.setState(tarn.FeedTerminated, (&renamedError{t.called}).Error())
+		default:
 			t.setState(tarn.FeedTerminated, "the table was dropped or left the Postgres schema")
 		}
 	}

@@ -24,6 +24,12 @@ const copyAttempts = 3
 // temporary slot. Changes up to the snapshot's point are dropped, later ones
 // come from the feed's own slot.
 func (s *session) copyDue(ctx context.Context) error {
+	if len(s.todo.copy) > 0 {
+		// A copy may end the Delta table that a renamed one wrote to.
+		if err := s.flush(ctx); err != nil {
+			return err
+		}
+	}
 	for attempt := 1; len(s.todo.copy) > 0; attempt++ {
 		tables, err := s.src.tables(ctx)
 		if err != nil {
@@ -168,11 +174,9 @@ func (s *session) copyRows(ctx context.Context, conn *pgx.Conn, l listed, ex exp
 		return err
 	}
 	pos := position{epoch: s.epoch, lsn: ex.Point, commitEnd: ex.Point, time: started.UTC()}
-	if t.used {
-		if err := t.write(row{kind: changeTruncate}, pos); err != nil {
-			return err
-		}
-		pos.ordinal++
+	t.succeeds = t.used || t.succeeds
+	if err := t.succeed(&pos); err != nil {
+		return err
 	}
 	if err := s.scan(ctx, conn, t, table, pos); err != nil {
 		return err

@@ -36,7 +36,12 @@ func targetName(s tarn.FeedSpec, table string) tarn.TableName {
 // back stopped.
 func (s *session) openTable(ctx context.Context, rel *pgoutput.Relation, m missing) (*table, error) {
 	if t := s.tables[rel.ID]; t != nil {
-		return t, nil
+		if t.name == rel.Name {
+			return t, nil
+		}
+		// Renamed, and about to be copied: what it had is committed by now.
+		t.close(ctx)
+		delete(s.tables, rel.ID)
 	}
 	t := &table{oid: rel.ID, name: rel.Name, target: targetName(s.row.FeedSpec, rel.Name), app: fmt.Sprintf("%s/%d", s.app, rel.ID)}
 	t.setState(tarn.FeedStreaming, "")
@@ -58,8 +63,19 @@ func (s *session) openTable(ctx context.Context, rel *pgoutput.Relation, m missi
 	case err != nil:
 		return nil, fmt.Errorf("open table %s: %w", t.target, err)
 	}
+	t.succeeds = !t.known && (t.used || s.writesTo(t.target))
 	s.tables[rel.ID] = t
 	return t, nil
+}
+
+// writesTo reports that a table writes, or wrote in this session, to target.
+func (s *session) writesTo(target tarn.TableName) bool {
+	for _, t := range s.tables {
+		if t.target == target {
+			return true
+		}
+	}
+	return false
 }
 
 // openDelta opens or makes the Delta table.
@@ -108,8 +124,8 @@ func (s *session) record(ctx context.Context) error {
 	var all []tarn.FeedTable
 	seen := map[string]bool{}
 	for _, t := range s.tables {
-		if seen[t.name] && t.gone != 0 {
-			continue // dropped and made again under the same name
+		if seen[t.name] && (t.gone != 0 || t.stopped()) {
+			continue // another table has its name now
 		}
 		seen[t.name] = true
 		all = append(all, t.feedTable(s.flushed))

@@ -71,6 +71,19 @@ func (t *table) write(r row, pos position) error {
 	return nil
 }
 
+// succeed parts the rows of another table of the same name from those to come.
+func (t *table) succeed(pos *position) error {
+	if !t.succeeds {
+		return nil
+	}
+	t.succeeds = false
+	if err := t.write(row{kind: changeTruncate}, *pos); err != nil {
+		return err
+	}
+	pos.ordinal++
+	return nil
+}
+
 // lose counts a value that became NULL (or lost an element).
 func (t *table) lose(column string, v []byte) {
 	t.status.lost++

@@ -324,13 +324,17 @@ func (s *session) look(ctx context.Context) error {
 		var lost bool
 		there := map[uint32]bool{}
 		for _, l := range tables {
-			there[l.oid] = true
 			t := s.tables[l.oid]
+			there[l.oid] = t == nil || t.name == l.name
+			if !there[l.oid] {
+				t.called = l.name
+				continue
+			}
 			if _, waits := s.todo.waiting[l.oid]; t == nil && !waits {
 				unknown = append(unknown, l)
 			}
 			if t != nil && t.gone != 0 {
-				t.gone = 0
+				t.gone, t.called = 0, ""
 				s.todo.copy[l.oid] = true // it left the schema and came back
 			}
 		}

@@ -20,6 +20,13 @@ type stopError struct{ detail string }
 
 func (e *stopError) Error() string { return e.detail }
 
+// renamedError asks for a copy of the table into the history of its new name.
+type renamedError struct{ name string }
+
+func (e *renamedError) Error() string {
+	return fmt.Sprintf("the table was renamed to %s, which has a history of its own", e.name)
+}
+
 // errUnknownOld asks for a new copy of the table: an update left a TOASTed value
 // out and its old row was not sent whole.
 var errUnknownOld = errors.New("value of an update is not in the stream")
@@ -37,6 +44,10 @@ type table struct {
 	known  bool     // the Delta table carries our app transaction
 	used   bool     // the Delta table has rows
 
+	// succeeds says that the Delta table has rows of another table, which had
+	// this one's name: a truncate row must part them from ours.
+	succeeds bool
+
 	rel    *pgoutput.Relation // what cols was made from
 	schema delta.Schema       // as the next commit leaves it
 	widens bool               // schema has columns that the Delta table lacks yet
@@ -51,7 +62,8 @@ type table struct {
 	tx      *delta.Tx // open while rows of one large transaction are written ahead
 	pending tarn.LSN  // end of the last whole transaction in the rows; 0 = nothing to commit
 
-	gone   uint64 // mark after which it is no longer in the schema; 0 = it is there
+	gone   uint64 // mark after which no table of this oid and name is in the schema; 0 = it is there
+	called string // its name of now, when that is why it is gone
 	status tableStatus
 }
 
