@@ -120,6 +120,9 @@ const (
 	runsAfter = 10 * time.Second
 )
 
+// doesNotStart ends the message about a role that was given up.
+const doesNotStart = " does not start; its message stands above"
+
 // keep runs `tarn serve <role>` until ctx ends, and then ends it by SIGTERM,
 // and by SIGKILL after grace.
 func (s *supervisor) keep(ctx context.Context, role string, grace time.Duration, started func(process)) error {
@@ -155,7 +158,7 @@ func (s *supervisor) keep(ctx context.Context, role string, grace time.Duration,
 		if errors.As(err, &exit) && exit.Exited() && !proven {
 			failures++
 			if exit.ExitCode() == exitUsage || failures == attempts {
-				return fmt.Errorf("%s does not start; its message stands above", role)
+				return errors.New(role + doesNotStart)
 			}
 		}
 		s.log.Warn("process ended, starting it again", "took", time.Since(began), "err", err, "path", role)

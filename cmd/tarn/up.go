@@ -166,8 +166,13 @@ func lastWords(c serverConfig, begin int64) error {
 			hint = text + "; log: " + c.logPath()
 		}
 	}
-	if len(said) == 0 {
+	switch n := len(said); {
+	case n == 0:
 		said = []string{"start Tarn on " + c.Data + ": it ended without a word"}
+	case n > 1 && strings.HasSuffix(said[n-1], doesNotStart):
+		// That one only says that the others stand above.
+		said = said[:n-1]
+		said[0] = "start Tarn on " + c.Data + ": " + said[0]
 	}
 	return tarn.Unavailable("%s", strings.Join(said, "\n      ")).WithHint(hint)
 }
@@ -203,6 +208,9 @@ func awaitReady(ctx context.Context, addr string, up process, tell func(string))
 }
 
 func ready(ctx context.Context, addr string) bool {
+	// Whoever has the port may be another program, and mute.
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
 	for _, scheme := range []string{"http", "https"} {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+addr+readyPath, nil)
 		if err != nil {
