@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -51,15 +49,4 @@ func TestDemo(t *testing.T) {
 			t.Errorf("after a restart there are %s flights, want 300000", count)
 		}
 	})
-}
-
-func TestUpAndDownAreIdempotent(t *testing.T) {
-	in := start(t)
-	in.up()
-	in.stop()
-	in.stop()
-	if _, err := os.Stat(filepath.Join(in.data, "processes.json")); !os.IsNotExist(err) {
-		t.Errorf("the process record is left: %v", err)
-	}
-	in.up()
 }

@@ -88,8 +88,7 @@ func startIn(t *testing.T, dir string, flags ...string) *instance {
 
 func (in *instance) up() {
 	in.t.Helper()
-	args := append([]string{"up", "--detach", "--data", in.data, "--listen", in.api, "--gateway-port", strconv.Itoa(in.gateway)}, in.flags...)
-	in.tarn(args...)
+	in.tarn(append(in.upArgs("--detach"), in.flags...)...)
 }
 
 func (in *instance) stop() {

@@ -33,27 +33,50 @@ of ./tarn-data, or else the one your profile was written by.`,
 	return cmd
 }
 
+// down ends what the record names and what killed processes left.
+//
+//  1. End the recorded processes.
+//  2. Take the lock; who has it is a supervisor that has only begun and has no
+//     record yet: go back to 1.
+//  3. Sweep.
 func down(ctx context.Context, c serverConfig, tell func(string)) error {
-	rec, err := readProcesses(c.Data)
-	if errors.Is(err, fs.ErrNotExist) {
-		tell("no Tarn runs on " + c.Data)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
 	began := time.Now()
-	if err := stopProcesses(ctx, rec, tell); err != nil {
-		return fmt.Errorf("stop Tarn on %s: %w", c.Data, err)
+	found := false
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		rec, err := readProcesses(c.Data)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		found = found || err == nil
+		if err := stopProcesses(ctx, rec, tell); err != nil {
+			return fmt.Errorf("stop Tarn on %s: %w", c.Data, err)
+		}
+		lock, err := lockData(c.Data)
+		if err == nil {
+			defer lock.Close()
+			break
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			tell("no Tarn runs on " + c.Data)
+			return nil
+		}
+		if !errors.Is(err, errHeld) {
+			return fmt.Errorf("stop Tarn on %s: %w", c.Data, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	// A supervisor that was killed could not sweep; a new one may have begun.
-	lock, err := lockData(c.Data)
-	if err != nil {
-		return fmt.Errorf("stop Tarn on %s: %w", c.Data, err)
-	}
-	defer lock.Close()
 	if err := c.sweep(slog.New(slog.DiscardHandler)); err != nil {
 		return fmt.Errorf("stop Tarn on %s: %w", c.Data, err)
+	}
+	if !found {
+		tell("no Tarn runs on " + c.Data)
+		return nil
 	}
 	tell(fmt.Sprintf("Tarn on %s stopped after %s", c.Data, time.Since(began).Round(time.Millisecond)))
 	return nil

@@ -69,9 +69,11 @@ func checkPort(ctx context.Context, door, addr, flag string) error {
 // sharedAddressTaken says that 127.0.0.1 is no way to the gateway; "" when it
 // is one. Tarn runs without.
 func (c *serverConfig) sharedAddressTaken(ctx context.Context) string {
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(c.GatewayPort))
-	err := checkPort(ctx, "gateway", addr, "--gateway-port")
-	if err == nil {
+	port := strconv.Itoa(c.GatewayPort)
+	addr := net.JoinHostPort("127.0.0.1", port)
+	shared := checkPort(ctx, "gateway", addr, "--gateway-port")
+	every := checkPort(ctx, "gateway", net.JoinHostPort(spareLoopback, port), "--gateway-port")
+	if shared == nil || every != nil { // preflight refuses the latter
 		return ""
 	}
 	return fmt.Sprintf("note: another program (a Postgres?) has %s; endpoints are reached on their own addresses, see tarn status", addr)

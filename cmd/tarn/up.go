@@ -57,7 +57,7 @@ func up(ctx context.Context, c serverConfig, progress io.Writer) error {
 	waiting, giveUp := context.WithCancel(ctx)
 	var greeting sync.WaitGroup
 	greeting.Go(func() {
-		if awaitReady(waiting, c.API, identify(os.Getpid()), func(string) {}) == nil {
+		if awaitReady(waiting, c.Data, identify(os.Getpid()), func(string) {}) == nil {
 			tell(fmt.Sprintf("Tarn runs at %s; Ctrl-C suspends every compute and stops", apiURL(c.API, c)))
 		}
 	})
@@ -87,7 +87,7 @@ func upDetached(ctx context.Context, c serverConfig, progress io.Writer) error {
 	tell := func(line string) { fmt.Fprintln(progress, line) }
 	rec, err := readProcesses(c.Data)
 	if err == nil && rec.Up.alive() {
-		if err := awaitReady(ctx, rec.API, rec.Up, tell); err != nil {
+		if err := awaitReady(ctx, c.Data, rec.Up, tell); err != nil {
 			return tarn.Unavailable("Tarn runs on %s, but does not answer at %s: %w", c.Data, rec.API, err).
 				WithHint("see " + c.logPath() + "; tarn down --data " + c.Data + " stops it")
 		}
@@ -122,20 +122,21 @@ func upDetached(ctx context.Context, c serverConfig, progress io.Writer) error {
 	child := identify(cmd.Process.Pid)
 	wait, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	reaped := make(chan error, 1)
 	go func() {
 		// Reaped here, so that an early end is seen as an end and not as a
-		// zombie. The exit status says less than the log, which is shown below.
-		_ = cmd.Wait()
+		// zombie.
+		reaped <- cmd.Wait()
 		cancel(errEnded)
 	}()
 	tell("starting Tarn (log: " + c.logPath() + ")")
-	err = awaitReady(wait, c.API, child, tell)
+	err = awaitReady(wait, c.Data, child, tell)
 	switch {
 	case err == nil:
 		tell(fmt.Sprintf("Tarn runs at %s after %s", apiURL(c.API, c), time.Since(started).Round(time.Millisecond)))
 		return nil
 	case errors.Is(err, errEnded):
-		return lastWords(c, begin)
+		return lastWords(c, begin, <-reaped)
 	case ctx.Err() != nil:
 		return err
 	}
@@ -155,7 +156,7 @@ var errEnded = errors.New("the process has ended")
 
 // lastWords is the error of a `tarn up` that ended: what it and its children
 // said last on standard error, which is the log from begin on.
-func lastWords(c serverConfig, begin int64) error {
+func lastWords(c serverConfig, begin int64, end error) error {
 	var said []string
 	hint := "see " + c.logPath()
 	for _, line := range strings.Split(tailFrom(c.logPath(), begin), "\n") {
@@ -174,7 +175,12 @@ func lastWords(c serverConfig, begin int64) error {
 		said = said[:n-1]
 		said[0] = "start Tarn on " + c.Data + ": " + said[0]
 	}
-	return tarn.Unavailable("%s", strings.Join(said, "\n      ")).WithHint(hint)
+	failure := tarn.Unavailable
+	var exit *exec.ExitError
+	if errors.As(end, &exit) && exit.ExitCode() == exitUsage {
+		failure = tarn.Invalid
+	}
+	return failure("%s", strings.Join(said, "\n      ")).WithHint(hint)
 }
 
 func apiURL(addr string, c serverConfig) string {
@@ -184,18 +190,20 @@ func apiURL(addr string, c serverConfig) string {
 	return "http://" + addr
 }
 
-// awaitReady asks the API until control and its node both answer.
-func awaitReady(ctx context.Context, addr string, up process, tell func(string)) error {
+// awaitReady waits until the supervisor up has taken the data directory and
+// its API answers. An earlier one's control may still answer before.
+func awaitReady(ctx context.Context, data string, up process, tell func(string)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("no answer within 3 minutes"))
 	defer cancel()
-	return telling(tell, "waiting for Tarn to answer at "+addr, func() error {
+	return telling(tell, "waiting for Tarn to answer", func() error {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			if !up.alive() {
 				return errEnded
 			}
-			if ready(ctx, addr) {
+			// Without a record, or with an earlier one, it has not begun.
+			if rec, err := readProcesses(data); err == nil && rec.Up == up && ready(ctx, rec.API) {
 				return nil
 			}
 			select {

@@ -147,7 +147,7 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, id string, err err
 	}
 	f := failureOf(err)
 	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
-		f = &failure{status: statusClientClosed, code: "CANCELLED", msg: "the client went away"}
+		f = &failure{status: statusClientClosed, code: "CANCELLED", msg: "the request was cut off: its client went away, or Tarn stops"}
 	}
 	if f.status == http.StatusInternalServerError {
 		d.log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", errors.Join(errors.New("request "+id), err))
