@@ -60,7 +60,7 @@ func settingsFor(s tarn.ComputeSpec, memory int64) (map[string]string, error) {
 	m["max_connections"] = strconv.Itoa(maxConnections(s.MaxCU))
 	m["shared_buffers"] = fmt.Sprintf("%dMB", sharedBuffers(s.MaxCU, memory)>>20)
 	for name, value := range s.Settings {
-		if _, mine := ours[name]; mine || slices.Contains(forbidden[:], name) {
+		if Reserved(name) {
 			return nil, tarn.Invalid("setting %s: Tarn sets it itself", name).WithHint("remove it from the endpoint's settings")
 		}
 		m[name] = value
@@ -68,6 +68,13 @@ func settingsFor(s tarn.ComputeSpec, memory int64) (map[string]string, error) {
 	maps.Copy(m, ours)
 	m["cluster_name"] = s.Endpoint
 	return m, nil
+}
+
+// Reserved says whether a Postgres setting is the fleet's alone: a compute whose
+// endpoint asks for it does not start.
+func Reserved(name string) bool {
+	_, mine := ours[name]
+	return mine || slices.Contains(forbidden[:], name)
 }
 
 // maxConnections is the published limit by size.

@@ -293,18 +293,19 @@ func refusals(t *testing.T, db *controldb.DB) {
 	c, ctx := New(Config{DB: db, Node: &scripted{}}), t.Context()
 	n := ready(t, c, "strict")
 	for name, s := range map[string]tarn.ProjectSpec{
-		"no id":         {},
-		"bad id":        {Name: tarn.ProjectName{Project: "Shop"}},
-		"long display":  {Name: tarn.ProjectName{Project: "x"}, DisplayName: strings.Repeat("d", 257)},
-		"old Postgres":  {Name: tarn.ProjectName{Project: "x"}, PGVersion: 17},
-		"long history":  {Name: tarn.ProjectName{Project: "x"}, History: 36 * 24 * time.Hour},
-		"small":         {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{MinCU: 0.1, MaxCU: 1}},
-		"not a number":  {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{MinCU: math.NaN()}},
-		"wide":          {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{MinCU: 1, MaxCU: 18}},
-		"min above max": {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{MinCU: 3, MaxCU: 2}},
-		"hasty":         {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{SuspendAfter: time.Millisecond}},
-		"own setting":   {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{Settings: map[string]string{"port": "1"}}},
-		"no setting":    {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{Settings: map[string]string{"a b": "1"}}},
+		"no id":          {},
+		"bad id":         {Name: tarn.ProjectName{Project: "Shop"}},
+		"long display":   {Name: tarn.ProjectName{Project: "x"}, DisplayName: strings.Repeat("d", 257)},
+		"old Postgres":   {Name: tarn.ProjectName{Project: "x"}, PGVersion: 17},
+		"long history":   {Name: tarn.ProjectName{Project: "x"}, History: 36 * 24 * time.Hour},
+		"small":          {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{MinCU: 0.1, MaxCU: 1}},
+		"not a number":   {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{MinCU: math.NaN()}},
+		"wide":           {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{MinCU: 1, MaxCU: 18}},
+		"min above max":  {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{MinCU: 3, MaxCU: 2}},
+		"hasty":          {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{SuspendAfter: time.Millisecond}},
+		"own setting":    {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{Settings: map[string]string{"port": "1"}}},
+		"node's setting": {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{Settings: map[string]string{"archive_command": "true"}}},
+		"no setting":     {Name: tarn.ProjectName{Project: "x"}, Endpoint: tarn.EndpointSpec{Settings: map[string]string{"a b": "1"}}},
 	} {
 		if _, err := c.CreateProject(ctx, ann, s, tarn.InstanceSpec{}); tarn.KindOf(err) != tarn.KindInvalid {
 			t.Errorf("%s: %v", name, err)
@@ -431,7 +432,7 @@ func pages(t *testing.T, db *controldb.DB) {
 	if want := []string{"b0", "b1", "b2", "b3", "production"}; !slices.Equal(got, want) {
 		t.Errorf("branches %q, want %q", got, want)
 	}
-	for _, pg := range []Page{{Size: -1}, {Token: "%"}} {
+	for _, pg := range []Page{{Size: -1}, {Token: "%"}, {Token: "garbage"}, {Token: "AAAA"}} {
 		_, _, err := c.ListProjects(ctx, pg)
 		kind(t, err, tarn.KindInvalid)
 	}

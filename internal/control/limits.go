@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/compute"
 )
 
 // Limits of what can be asked, as published where they are.
@@ -67,12 +68,12 @@ func checkEndpoint(e tarn.EndpointSpec) error {
 	return nil
 }
 
-// ownSettings are Postgres settings that say where a compute lives and who may
-// come in; they are Tarn's alone. The node refuses further ones that it
-// depends on.
+// ownSettings are Postgres settings that say where a compute lives, who may
+// come in and what the server runs beside the database; they are Tarn's alone.
+// The node has further ones that it depends on.
 var ownSettings = []string{
 	"bonjour", "config_file", "data_directory", "external_pid_file", "full_page_writes", "fsync", "hba_file", "ident_file",
-	"listen_addresses", "local_preload_libraries", "log_directory", "log_filename", "logging_collector", "port",
+	"listen_addresses", "local_preload_libraries", "log_directory", "log_filename", "logging_collector", "port", "ssl_passphrase_command",
 	"unix_socket_directories", "unix_socket_group", "unix_socket_permissions", "zero_damaged_pages",
 }
 
@@ -83,7 +84,7 @@ func checkSetting(name, value string) error {
 		return tarn.Invalid("setting %q is not the name of a Postgres setting", name)
 	case len(value) > 1024 || strings.ContainsAny(value, "\x00\n\r"):
 		return tarn.Invalid("setting %s: its value is too long or holds a character that is not allowed", name)
-	case slices.Contains(ownSettings, name):
+	case slices.Contains(ownSettings, name) || compute.Reserved(name):
 		return tarn.Invalid("setting %s is Tarn's own", name).WithHint("Remove it from the endpoint's settings.")
 	}
 	return nil

@@ -1,7 +1,9 @@
 package control
 
 import (
+	"bytes"
 	"encoding/base64"
+	"unicode/utf8"
 
 	"github.com/tarndb/tarn"
 )
@@ -29,7 +31,7 @@ func (pg Page) start() (after string, size int, err error) {
 		size = pageSize
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(pg.Token)
-	if err != nil {
+	if err != nil || !utf8.Valid(raw) || bytes.IndexByte(raw, 0) >= 0 { // what Postgres would not take as text
 		return "", 0, tarn.Invalid("page token %q was not given by a listing", pg.Token)
 	}
 	return string(raw), min(size, maxPageSize), nil
