@@ -15,10 +15,15 @@ import (
 
 // TestSceptic does what users do and builders do not think of.
 func TestSceptic(t *testing.T) {
-	in := start(t)
-	ctx := testContext(t, 5*time.Minute)
+	versions(t, sceptic)
+}
+
+func sceptic(t *testing.T, _, pgBin string) {
+	in := start(t, "--pg-bin", pgBin)
+	ctx := testContext(t, 3*time.Minute)
 	t.Run("an impossible branch leaves nothing", func(t *testing.T) { impossibleBranch(t, in) })
 	t.Run("the owner cannot lock itself out", func(t *testing.T) { ownerStays(ctx, t, in) })
+	t.Run("the owner stays inside its project", func(t *testing.T) { ownerStaysInside(ctx, t, in) })
 	t.Run("logical replication through the gateway", func(t *testing.T) { replicates(t, in) })
 	t.Run("a synced table with a view on it is refreshed", func(t *testing.T) { refreshUnderView(ctx, t, in) })
 	t.Run("a history adds up when names change hands", func(t *testing.T) { namesChangeHands(ctx, t, in) })
@@ -46,6 +51,29 @@ func ownerStays(ctx context.Context, t *testing.T, in *instance) {
 		}
 	}
 	in.connect(ctx, in.url("past"))
+}
+
+// ownerStaysInside tries every way from a role that makes roles to the machine.
+func ownerStaysInside(ctx context.Context, t *testing.T, in *instance) {
+	in.tarn("project", "create", "inside")
+	c := in.connect(ctx, in.url("inside"))
+	for _, role := range []string{"pg_execute_server_program", "pg_read_server_files", "pg_write_server_files", "tarn_admin"} {
+		for _, sql := range []string{"GRANT " + role + " TO CURRENT_USER", "CREATE ROLE deputy LOGIN IN ROLE " + role, "SET ROLE " + role} {
+			if _, err := c.Exec(ctx, sql); err == nil {
+				t.Errorf("%s: done", sql)
+			}
+		}
+	}
+	for _, sql := range []string{
+		"COPY (SELECT 1) TO PROGRAM 'cat'", "COPY (SELECT 1) TO '/tmp/x'", "CREATE TEMP TABLE f (l text); COPY f FROM '/etc/passwd'",
+		"SELECT pg_read_file('/etc/passwd')", "SELECT lo_import('/etc/passwd')", "ALTER SYSTEM SET work_mem = '1GB'",
+		"ALTER ROLE CURRENT_USER SUPERUSER", "ALTER ROLE tarn_admin PASSWORD 'x'", "CREATE ROLE deputy SUPERUSER",
+	} {
+		if _, err := c.Exec(ctx, sql); err == nil {
+			t.Errorf("%s: done", sql)
+		}
+	}
+	mustExec(ctx, t, c, "CREATE ROLE app LOGIN PASSWORD 'x'", "GRANT databricks_superuser TO app", "CREATE EXTENSION pg_trgm")
 }
 
 func replicates(t *testing.T, in *instance) {

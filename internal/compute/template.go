@@ -70,6 +70,19 @@ var templateSQL = [...]string{
 	`GRANT CONNECT ON DATABASE postgres TO databricks_superuser, tarn_oauth`,
 }
 
+// unsafeRolesSQL is for Postgres 15, where whoever may create roles may grant itself
+// every predefined one, and through these three become the user that runs
+// Postgres: superuser of all computes. Postgres knows them by their oids, so
+// without the rows nobody has them and nobody can be given them.
+var unsafeRolesSQL = [...]string{
+	`SET allow_system_table_mods = on`,
+	`DELETE FROM pg_authid WHERE rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')`,
+	`RESET allow_system_table_mods`,
+}
+
+// lastWithUnsafeRoles is the last version that lets them do so.
+const lastWithUnsafeRoles = 15
+
 // buildTemplate makes an unpublished timeline with initdb and the roles and
 // database of templateSQL, shut down cleanly.
 func (k *maker) buildTemplate(ctx context.Context, id tarn.TimelineID, in postgres.Install) error {
@@ -116,7 +129,11 @@ func (k *maker) fillTemplate(ctx context.Context, e *engine, in postgres.Install
 		return err
 	}
 	defer s.close(ctx)
-	for _, sql := range templateSQL {
+	statements := templateSQL[:]
+	if in.Major <= lastWithUnsafeRoles {
+		statements = append(unsafeRolesSQL[:], statements...)
+	}
+	for _, sql := range statements {
 		if _, err := s.conn.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("run %q: %w", sql, err)
 		}
