@@ -244,3 +244,60 @@ func TestConcurrentSyncs(t *testing.T) {
 		t.Fatalf("a sync with nothing to do made %d changes: %v", w.fs.ops-ops, err)
 	}
 }
+
+// TestConcurrentParts has many write parts of the same pages: none may undo
+// another's, in memory or in the log.
+func TestConcurrentParts(t *testing.T) {
+	const writers, pages, rounds = 4, 3, 200
+	w, err := newWorld()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := w.lines[0]
+	a, err := l.vol.Create(layer.RootIno, "f", layer.NewFile{Mode: unix.S_IFREG | 0o600})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var g errgroup.Group
+	part := layer.PageSize / writers
+	for i := range writers {
+		g.Go(func() error {
+			mine, got := make([]byte, part), make([]byte, part)
+			for round := range uint64(rounds) {
+				stamp(mine, round+1)
+				off := round%pages*layer.PageSize + uint64(i*part)
+				if _, err := l.vol.WriteAt(a.Ino, mine, off); err != nil {
+					return err
+				}
+				if _, err := l.vol.ReadAt(a.Ino, got, off); err != nil || !bytes.Equal(mine, got) {
+					return fmt.Errorf("writer %d reads something else than it wrote in round %d: %v", i, round, err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := viewOf(l.vol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.vol.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	w.fs.crash(nil, 0)
+	if err := w.openStore(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.open(l); err != nil {
+		t.Fatal(err)
+	}
+	after, err := viewOf(l.vol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := differ(after, before); d != "" {
+		t.Fatalf("the log says otherwise:\n%s", d)
+	}
+}

@@ -28,6 +28,7 @@ type crashFS struct {
 	dark     bool  // power is off
 	capacity int64 // bytes of all files; 0 = no limit
 	failSync int   // so many syncs fail, and what they should have written is lost silently
+	noSpace  int   // so many writes find the disk full in spite of a reservation, half done
 }
 
 type crashInode struct {
@@ -71,12 +72,16 @@ func (c *crashFS) change() error {
 	return nil
 }
 
-// crash loses what rnd decides; keep is how likely a sector survives.
+// crash loses what rnd decides, which may be nil; keep is how likely a sector
+// survives.
 func (c *crashFS) crash(rnd *rand.Rand, keep float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if rnd == nil {
+		rnd = rand.New(rand.NewSource(1))
+	}
 	c.boots++
-	c.dark, c.cutAt, c.failSync = false, 0, 0
+	c.dark, c.cutAt, c.failSync, c.noSpace = false, 0, 0, 0
 	clear(c.locks)
 	c.root.crash(rnd, keep)
 }
@@ -367,6 +372,10 @@ func (f *crashFile) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	n := f.room(off, off+int64(len(p)))
+	if f.c.noSpace > 0 {
+		f.c.noSpace--
+		n = min(n, int64(len(p)/2))
+	}
 	f.n.data = put(f.n.data, p[:n], off)
 	f.n.pending = append(f.n.pending, crashWrite{off: off, data: slices.Clone(p[:n])})
 	if n < int64(len(p)) {

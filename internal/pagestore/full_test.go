@@ -229,3 +229,51 @@ func (w *world) stepWriteOrMake(l *line, rnd *rand.Rand) error {
 	}
 	return w.stepWrite(l, rnd.Intn)
 }
+
+// TestFullInSpiteOfReservation has a file system that takes its word back:
+// who syncs hears of it, nothing is lost, and it works when space returns.
+func TestFullInSpiteOfReservation(t *testing.T) {
+	w, err := newWorld()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.opts.SegmentBytes = 16 << 20
+	if err := w.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.openStore(); err != nil {
+		t.Fatal(err)
+	}
+	l := w.lines[0]
+	if err := w.open(l); err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewSource(3))
+	fullStep(t, w, l, rnd) // a file
+	w.fs.noSpace = 1 << 30
+	full := false
+	for i := 0; i < 5000 && !full; i++ {
+		if i%100 == 50 {
+			if err := l.vol.Sync(); !errors.Is(err, syscall.ENOSPC) {
+				t.Fatalf("sync without space: %v", err)
+			}
+		}
+		full = fullStep(t, w, l, rnd) == 1 && l.vol.log.waiting.Load() == maxSealed
+	}
+	if !full {
+		t.Fatal("what waits in memory was never too much")
+	}
+	if err := w.check(l); err != nil {
+		t.Fatal(err)
+	}
+	w.fs.noSpace = 0
+	if err := w.stepSync(l); err != nil {
+		t.Fatalf("sync with space again: %v", err)
+	}
+	if err := w.crash(rnd, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.checkAll(); err != nil {
+		t.Fatal(err)
+	}
+}
