@@ -158,7 +158,7 @@ func stopProcesses(ctx context.Context, rec processes, tell func(string)) error 
 		grace time.Duration
 	}{{rec.Up, "tarn up", upGrace}, {rec.Control, "control", controlGrace}, {rec.Node, "node", nodeGrace}} {
 		what := fmt.Sprintf("waiting for %s (process %d) to end", one.name, one.p.PID)
-		err := telling(tell, what, func() error {
+		err := telling(tell, what, nil, func() error {
 			killed, err := one.p.end(ctx, one.grace)
 			if killed {
 				tell(fmt.Sprintf("%s (process %d) did not end within %s and was killed", one.name, one.p.PID, one.grace))
@@ -174,8 +174,8 @@ func stopProcesses(ctx context.Context, rec processes, tell func(string)) error 
 }
 
 // telling runs work and says what it is when it takes more than two seconds,
-// and again every ten.
-func telling(tell func(string), what string, work func() error) error {
+// and again every ten. why may add what it waits for; nil or "" = nothing.
+func telling(tell func(string), what string, why func() string, work func() error) error {
 	done, told := make(chan struct{}), make(chan struct{})
 	began := time.Now()
 	go func() {
@@ -187,7 +187,13 @@ func telling(tell func(string), what string, work func() error) error {
 			case <-done:
 				return
 			case <-next.C:
-				tell(fmt.Sprintf("%s (%s) …", what, time.Since(began).Round(time.Second)))
+				line := fmt.Sprintf("%s (%s) …", what, time.Since(began).Round(time.Second))
+				if why != nil {
+					if reason := why(); reason != "" {
+						line += " " + reason
+					}
+				}
+				tell(line)
 				next.Reset(10 * time.Second)
 			}
 		}

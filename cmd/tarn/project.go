@@ -58,7 +58,7 @@ func (sh *shell) createProject(ctx context.Context, n tarn.ProjectName, spec cli
 		return err
 	}
 	var p client.Project
-	err = sh.during("creating project "+n.Project, func() error {
+	err = sh.making(ctx, "creating project "+n.Project, c, n.Project, func() error {
 		op, err := c.CreateProject(ctx, n, spec)
 		if err != nil {
 			return err

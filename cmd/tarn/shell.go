@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarndb/tarn/client"
 )
 
 // shell is what a command reads from and writes to.
@@ -53,23 +56,29 @@ func (sh *shell) table(heading string, rows [][]string) {
 // patience is how long a command works before it says what it is doing.
 const patience = 2 * time.Second
 
-// during runs work and, when it takes long, says once what is going on.
+// during runs work and, when it takes long, says what is going on.
 func (sh *shell) during(what string, work func() error) error {
-	done, told := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(told)
-		t := time.NewTimer(patience)
-		defer t.Stop()
-		select {
-		case <-done:
-		case <-t.C:
-			sh.note("%s …", what)
+	return telling(func(line string) { sh.note("%s", line) }, what, nil, work)
+}
+
+// making is during for work that waits for computes of a project, and says
+// which of them fail and why: such work is tried again without end.
+func (sh *shell) making(ctx context.Context, what string, c *client.Client, project string, work func() error) error {
+	why := func() string {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		s, err := c.Status(ctx)
+		if err != nil {
+			return err.Error()
 		}
-	}()
-	err := work()
-	close(done)
-	<-told
-	return err
+		for _, p := range s.Computes {
+			if strings.HasPrefix(p.Branch, "projects/"+project+"/") && p.Message != "" {
+				return p.Message
+			}
+		}
+		return ""
+	}
+	return telling(func(line string) { sh.note("%s", line) }, what, why, work)
 }
 
 // interactive says whether a person sits at in.

@@ -195,7 +195,7 @@ func apiURL(addr string, c serverConfig) string {
 func awaitReady(ctx context.Context, data string, up process, tell func(string)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("no answer within 3 minutes"))
 	defer cancel()
-	return telling(tell, "waiting for Tarn to answer", func() error {
+	return telling(tell, "waiting for Tarn to answer", nil, func() error {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
 		for {
