@@ -56,6 +56,7 @@ func (s *session) copyDue(ctx context.Context) error {
 }
 
 func (s *session) copyNow(ctx context.Context, due []listed) error {
+	defer s.keepAwake(ctx)()
 	r, err := s.replicate(ctx)
 	if err != nil {
 		return err
@@ -78,8 +79,7 @@ func (s *session) copyNow(ctx context.Context, due []listed) error {
 // changes we could not follow) a truncate row comes first, so that the history
 // still adds up.
 func (s *session) copyTable(ctx context.Context, l listed, ex exported) error {
-	spec := s.row.FeedSpec
-	conn, err := s.k.computes.Connect(ctx, spec.Branch, spec.Database, func(c *pgx.ConnConfig) { configure(c, "tarn feed "+spec.ID+" copy") })
+	conn, err := s.dial(ctx, func(c *pgx.ConnConfig) { configure(c, "tarn feed "+s.row.ID+" copy") })
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}

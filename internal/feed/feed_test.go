@@ -23,37 +23,83 @@ import (
 	"github.com/tarndb/tarn/internal/postgres/pgtest"
 )
 
-func TestFirstRows(t *testing.T) {
+// TestFeed runs every case in databases of its own on one server a version.
+func TestFeed(t *testing.T) {
 	eachVersion(t, func(t *testing.T, in postgres.Install) {
-		w := newWorld(t, in)
-		w.exec(`CREATE SCHEMA s; CREATE TABLE s.users (id int PRIMARY KEY, name text); INSERT INTO s.users VALUES (1, 'ada'), (2, NULL)`)
-		w.start()
-		w.follow("s")
-		w.caughtUp("s", "users")
-		w.exec(`UPDATE s.users SET name = 'grace' WHERE id = 2`)
-		w.exec(`BEGIN; INSERT INTO s.users VALUES (3, 'lin'); DELETE FROM s.users WHERE id = 1; COMMIT`)
-		w.exec(`TRUNCATE s.users`)
-		w.caughtUp("s", "users")
-		var got []string
-		for _, c := range w.history("s", "users") {
-			got = append(got, c.kind()+" "+c.source())
-		}
-		want := []string{
-			"insert id=1|name=ada", "insert id=2", "update_preimage id=2", "update_postimage id=2|name=grace",
-			"insert id=3|name=lin", "delete id=1|name=ada", "truncate ",
-		}
-		if strings.Join(got, "\n") != strings.Join(want, "\n") {
-			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-		}
-		for _, c := range w.history("s", "users")[2:] {
-			if c["_pg_lsn"] == "" || c["_pg_xid"] == "" || c["_timestamp"] == "" || c["_pg_commit_lsn"] <= c["_pg_lsn"] {
-				t.Errorf("system columns of %v", c)
+		l := newLab(t, in)
+		for _, c := range cases() {
+			if c.on == bothVersions || in.Major == pgtest.Newest(t).Major {
+				t.Run(c.name, func(t *testing.T) { c.run(t, l.world(t)) })
 			}
 		}
-		if f := w.feed("s"); f.Message != "" || len(f.Tables) != 1 || f.Tables[0].LastSync.IsZero() {
-			t.Errorf("feed %+v", f)
-		}
 	})
+}
+
+type versions int
+
+const (
+	bothVersions versions = iota
+	newestOnly
+)
+
+type testCase struct {
+	name string
+	run  func(*testing.T, *world)
+	on   versions
+}
+
+func cases() []testCase {
+	return []testCase{
+		{"FirstRows", firstRows, newestOnly},
+		{"HistoryUnderLoad", historyUnderLoad, bothVersions},
+		{"Kills", kills, bothVersions},
+		{"TablesComeAndGo", tablesComeAndGo, bothVersions},
+		{"ColumnsChange", columnsChange, newestOnly},
+		{"LostIdentity", lostIdentity, newestOnly},
+		{"LargeTransaction", largeTransaction, newestOnly},
+		{"Partitions", partitions, newestOnly},
+		{"SlotIsLost", slotIsLost, newestOnly},
+		{"BranchGoes", branchGoes, newestOnly},
+		{"Types", types, bothVersions},
+		{"ComputeSleeps", computeSleeps, newestOnly},
+		{"Delete", deletion, newestOnly},
+		{"CreateRefusals", createRefusals, newestOnly},
+	}
+}
+
+// TestServerStops has a server of its own to stop.
+func TestServerStops(t *testing.T) {
+	serverStops(t, newLab(t, pgtest.Newest(t)).world(t))
+}
+
+func firstRows(t *testing.T, w *world) {
+	w.exec(`CREATE SCHEMA s; CREATE TABLE s.users (id int PRIMARY KEY, name text); INSERT INTO s.users VALUES (1, 'ada'), (2, NULL)`)
+	w.start()
+	w.follow("s")
+	w.caughtUp("s", "users")
+	w.exec(`UPDATE s.users SET name = 'grace' WHERE id = 2`)
+	w.exec(`BEGIN; INSERT INTO s.users VALUES (3, 'lin'); DELETE FROM s.users WHERE id = 1; COMMIT`)
+	w.exec(`TRUNCATE s.users`)
+	w.caughtUp("s", "users")
+	var got []string
+	for _, c := range w.history("s", "users") {
+		got = append(got, c.kind()+" "+c.source())
+	}
+	want := []string{
+		"insert id=1|name=ada", "insert id=2", "update_preimage id=2", "update_postimage id=2|name=grace",
+		"insert id=3|name=lin", "delete id=1|name=ada", "truncate ",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	for _, c := range w.history("s", "users")[2:] {
+		if c["_pg_lsn"] == "" || c["_pg_xid"] == "" || c["_timestamp"] == "" || c["_pg_commit_lsn"] <= c["_pg_lsn"] {
+			t.Errorf("system columns of %v", c)
+		}
+	}
+	if f := w.feed("s"); f.Message != "" || len(f.Tables) != 1 || f.Tables[0].LastSync.IsZero() {
+		t.Errorf("feed %+v", f)
+	}
 }
 
 // workload runs writers against tables of schema s: with and without key,
@@ -202,62 +248,56 @@ func threeDigits(s string) string {
 	return whole + "." + frac + strings.Repeat("0", 3-len(frac))
 }
 
-func TestHistoryUnderLoad(t *testing.T) {
-	eachVersion(t, func(t *testing.T, in postgres.Install) {
-		w := newWorld(t, in)
-		w.exec(workloadSchema)
-		l := w.work(4)
-		w.start()
-		w.follow("s")
-		eventually(t, "500 transactions", func() any { return l.done.Load() }, func() bool {
-			return l.done.Load() > 500 && w.table("s", "wide").State == tarn.FeedStreaming
-		})
-		l.end()
-		l.sameAsTables()
+func historyUnderLoad(t *testing.T, w *world) {
+	w.exec(workloadSchema)
+	l := w.work(4)
+	w.start()
+	w.follow("s")
+	eventually(t, "500 transactions", func() any { return l.done.Load() }, func() bool {
+		return l.done.Load() > 500 && w.table("s", "wide").State == tarn.FeedStreaming
 	})
+	l.end()
+	l.sameAsTables()
 }
 
 // TestKills kills the keeper again and again: at a random time, or at a random
 // call to the store, before or after it took effect, or with its answer lost.
-func TestKills(t *testing.T) {
-	eachVersion(t, func(t *testing.T, in postgres.Install) {
-		w := newWorld(t, in)
-		w.exec(workloadSchema)
-		seed := rand.Uint64()
-		t.Logf("seed %d", seed)
-		r := rand.New(rand.NewPCG(seed, 1))
-		l := w.work(2)
-		var died atomic.Int64
+func kills(t *testing.T, w *world) {
+	w.exec(workloadSchema)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	l := w.work(2)
+	var died atomic.Int64
+	w.start()
+	w.follow("s")
+	w.kill()
+	for round := range 16 {
+		faults := []faulty.Fault{faulty.DieBefore, faulty.DieAfter, faulty.Lost, faulty.Unsent, faulty.Fail}
+		plan := faulty.At(5+r.IntN(120), faults[r.IntN(len(faults))])
+		struck := make(chan struct{})
+		w.open = once(plan, struck, &died)
 		w.start()
-		w.follow("s")
-		w.kill()
-		for round := range 16 {
-			faults := []faulty.Fault{faulty.DieBefore, faulty.DieAfter, faulty.Lost, faulty.Unsent, faulty.Fail}
-			plan := faulty.At(5+r.IntN(120), faults[r.IntN(len(faults))])
-			struck := make(chan struct{})
-			w.open = once(plan, struck, &died)
-			w.start()
-			limit := time.NewTimer(time.Duration(100+r.IntN(1200)) * time.Millisecond)
-			select {
-			case <-struck:
-				// Let it notice, sometimes.
-				if r.IntN(2) == 0 {
-					<-limit.C
-				}
-			case <-limit.C:
+		limit := time.NewTimer(time.Duration(100+r.IntN(1200)) * time.Millisecond)
+		select {
+		case <-struck:
+			// Let it notice, sometimes.
+			if r.IntN(2) == 0 {
+				<-limit.C
 			}
-			limit.Stop()
-			w.kill()
-			t.Logf("round %d: %d transactions", round, l.done.Load())
+		case <-limit.C:
 		}
-		w.open = openDir
-		w.start()
-		l.end()
-		l.sameAsTables()
-		if died.Load() == 0 {
-			t.Error("no fault struck")
-		}
-	})
+		limit.Stop()
+		w.kill()
+		t.Logf("round %d: %d transactions", round, l.done.Load())
+	}
+	w.open = openDir
+	w.start()
+	l.end()
+	l.sameAsTables()
+	if died.Load() == 0 {
+		t.Error("no fault struck")
+	}
 }
 
 // once opens stores that share one plan, so that a fault strikes at the n-th
@@ -292,110 +332,115 @@ func once(plan faulty.Plan, struck chan struct{}, died *atomic.Int64) func(conte
 	}
 }
 
-func TestTablesComeAndGo(t *testing.T) {
-	eachVersion(t, func(t *testing.T, in postgres.Install) {
-		w := newWorld(t, in)
-		w.exec(`CREATE SCHEMA s; CREATE SCHEMA other; CREATE TABLE other.moved (id int); INSERT INTO other.moved VALUES (1), (2)`)
-		w.start()
-		w.follow("s")
-		eventually(t, "a running feed", func() any { return w.feed("s") }, func() bool {
-			var n int
-			check(t, w.conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_replication_slots WHERE active`).Scan(&n))
-			return n == 1
-		})
-		// All in one transaction, without a key: every change of it counts.
-		w.exec(`BEGIN; CREATE TABLE s.fresh (id int, v text); INSERT INTO s.fresh VALUES (1, 'a'), (2, 'b');
-			UPDATE s.fresh SET v = 'c' WHERE id = 1; DELETE FROM s.fresh WHERE id = 2; COMMIT`)
-		w.exec(`CREATE TABLE s.made AS SELECT 1 AS id`)
-		w.exec(`CREATE TABLE s.empty (id int)`)
-		w.exec(`ALTER TABLE other.moved SET SCHEMA s`)
-		w.caughtUp("s", "fresh", "made", "empty", "moved")
-		if h := w.history("s", "fresh"); len(h) != 5 {
-			t.Errorf("fresh has %d changes, want 5: %v", len(h), h)
-		}
-		w.sameRows("s", "s", "fresh", "id", "v")
-		w.sameRows("s", "s", "made", "id")
-		w.sameRows("s", "s", "empty", "id")
-		w.exec(`UPDATE s.moved SET id = id + 10`)
-		w.caughtUp("s", "moved")
-		w.sameRows("s", "s", "moved", "id")
-
-		w.exec(`DROP TABLE s.fresh`)
-		eventually(t, "fresh terminated", func() any { return w.feed("s") }, func() bool { return w.table("s", "fresh").State == tarn.FeedTerminated })
-		w.exec(`CREATE TABLE s.fresh (id int, v text); INSERT INTO s.fresh VALUES (7, 'again')`)
-		w.caughtUp("s", "fresh")
-
-		// A keeper that comes late learns what was born while it was away.
-		w.kill()
-		w.exec(`CREATE TABLE s.later (id int); INSERT INTO s.later VALUES (1); UPDATE s.later SET id = 2`)
-		w.start()
-		w.caughtUp("s", "later", "fresh", "moved", "empty")
-		if h := w.history("s", "later"); len(h) != 3 {
-			t.Errorf("later has %d changes, want 3: %v", len(h), h)
-		}
-		w.sameRows("s", "s", "later", "id")
-		w.sameRows("s", "s", "moved", "id")
+func tablesComeAndGo(t *testing.T, w *world) {
+	w.exec(`CREATE SCHEMA s; CREATE SCHEMA other; CREATE TABLE other.moved (id int); INSERT INTO other.moved VALUES (1), (2)`)
+	w.start()
+	w.follow("s")
+	eventually(t, "a running feed", func() any { return w.feed("s") }, func() bool {
+		var n int
+		check(t, w.conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()`).Scan(&n))
+		return n == 1
 	})
+	// All in one transaction, without a key: every change of it counts.
+	w.exec(`BEGIN; CREATE TABLE s.fresh (id int, v text); INSERT INTO s.fresh VALUES (1, 'a'), (2, 'b');
+		UPDATE s.fresh SET v = 'c' WHERE id = 1; DELETE FROM s.fresh WHERE id = 2; COMMIT`)
+	// By somebody who is no superuser, too.
+	w.exec(`GRANT ALL ON SCHEMA s TO dev; SET ROLE dev; CREATE TABLE s.made AS SELECT 1 AS id; UPDATE s.made SET id = 2; RESET ROLE`)
+	// A synced table takes its place ready made, and does not go back.
+	w.exec(`CREATE TABLE other.synced (id int); INSERT INTO other.synced VALUES (1);
+		CREATE FUNCTION other.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+		CREATE TRIGGER tarn_read_only BEFORE INSERT ON other.synced FOR EACH STATEMENT EXECUTE FUNCTION other.f();
+		ALTER TABLE other.synced SET SCHEMA s; INSERT INTO s.synced VALUES (2)`)
+	w.exec(`CREATE TABLE s.empty (id int)`)
+	w.exec(`ALTER TABLE other.moved SET SCHEMA s`)
+	w.caughtUp("s", "fresh", "made", "empty", "moved")
+	if h := w.history("s", "fresh"); len(h) != 5 {
+		t.Errorf("fresh has %d changes, want 5: %v", len(h), h)
+	}
+	w.sameRows("s", "s", "fresh", "id", "v")
+	w.sameRows("s", "s", "made", "id")
+	w.sameRows("s", "s", "empty", "id")
+	w.exec(`UPDATE s.moved SET id = id + 10`)
+	w.caughtUp("s", "moved")
+	if x := w.table("s", "synced"); x != (tarn.FeedTable{}) {
+		t.Errorf("a synced table is followed: %+v", x)
+	}
+	if h := w.history("s", "made"); len(h) != 3 {
+		t.Errorf("made has %d changes, want 3: %v", len(h), h)
+	}
+	w.sameRows("s", "s", "moved", "id")
+
+	w.exec(`DROP TABLE s.fresh`)
+	eventually(t, "fresh terminated", func() any { return w.feed("s") }, func() bool { return w.table("s", "fresh").State == tarn.FeedTerminated })
+	w.exec(`CREATE TABLE s.fresh (id int, v text); INSERT INTO s.fresh VALUES (7, 'again')`)
+	w.caughtUp("s", "fresh")
+
+	// A keeper that comes late learns what was born while it was away.
+	w.kill()
+	w.exec(`CREATE TABLE s.later (id int); INSERT INTO s.later VALUES (1); UPDATE s.later SET id = 2`)
+	w.start()
+	w.caughtUp("s", "later", "fresh", "moved", "empty")
+	if h := w.history("s", "later"); len(h) != 3 {
+		t.Errorf("later has %d changes, want 3: %v", len(h), h)
+	}
+	w.sameRows("s", "s", "later", "id")
+	w.sameRows("s", "s", "moved", "id")
 }
 
-func TestColumnsChange(t *testing.T) {
-	eachVersion(t, func(t *testing.T, in postgres.Install) {
-		w := newWorld(t, in)
-		w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, v text); CREATE TABLE s.calm (id int); INSERT INTO s.t VALUES (1, 'a')`)
-		w.start()
-		w.follow("s")
-		w.caughtUp("s", "t", "calm")
-		w.exec(`INSERT INTO s.t VALUES (2, 'b')`)
-		w.exec(`ALTER TABLE s.t ADD COLUMN n numeric(5,1) DEFAULT 7.5; INSERT INTO s.t VALUES (3, 'c', 1.5)`)
-		w.exec(`BEGIN; INSERT INTO s.t VALUES (4, 'd', 2.5); ALTER TABLE s.t ADD COLUMN "odd name" bool; INSERT INTO s.t VALUES (5, 'e', 3.5, true); COMMIT`)
-		w.exec(`ALTER TABLE s.t DROP COLUMN v; INSERT INTO s.t VALUES (6, 4.5, false)`)
-		w.caughtUp("s", "t")
-		var got []string
-		for _, c := range w.history("s", "t") {
-			got = append(got, c.kind()+" "+c.source())
-		}
-		want := []string{"insert id=1|v=a", "insert id=2|v=b", "insert id=3|n=1.5|v=c", "insert id=4|n=2.5|v=d",
-			"insert id=5|n=3.5|odd_name=true|v=e", "insert id=6|n=4.5|odd_name=false"}
-		if strings.Join(got, "\n") != strings.Join(want, "\n") {
-			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-		}
+func columnsChange(t *testing.T, w *world) {
+	w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, v text); CREATE TABLE s.calm (id int); INSERT INTO s.t VALUES (1, 'a')`)
+	w.start()
+	w.follow("s")
+	w.caughtUp("s", "t", "calm")
+	w.exec(`INSERT INTO s.t VALUES (2, 'b')`)
+	w.exec(`ALTER TABLE s.t ADD COLUMN n numeric(5,1) DEFAULT 7.5; INSERT INTO s.t VALUES (3, 'c', 1.5)`)
+	w.exec(`BEGIN; INSERT INTO s.t VALUES (4, 'd', 2.5); ALTER TABLE s.t ADD COLUMN "odd name" bool; INSERT INTO s.t VALUES (5, 'e', 3.5, true); COMMIT`)
+	w.exec(`ALTER TABLE s.t DROP COLUMN v; INSERT INTO s.t VALUES (6, 4.5, false)`)
+	w.caughtUp("s", "t")
+	var got []string
+	for _, c := range w.history("s", "t") {
+		got = append(got, c.kind()+" "+c.source())
+	}
+	want := []string{"insert id=1|v=a", "insert id=2|v=b", "insert id=3|n=1.5|v=c", "insert id=4|n=2.5|v=d",
+		"insert id=5|n=3.5|odd_name=true|v=e", "insert id=6|n=4.5|odd_name=false"}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
 
-		// A type that does not fit stops this table only, and says why.
-		w.exec(`INSERT INTO s.t VALUES (7, 5.5, NULL)`)
-		w.exec(`ALTER TABLE s.t ALTER id TYPE bigint; INSERT INTO s.t VALUES (8, 6.5, NULL); INSERT INTO s.calm VALUES (1)`)
-		eventually(t, "t stopped", func() any { return w.feed("s") }, func() bool { return w.table("s", "t").State == tarn.FeedTerminated })
-		w.caughtUp("s", "calm")
-		w.sameRows("s", "s", "calm", "id")
-		if d := w.table("s", "t").Detail; !strings.Contains(d, "id") || !strings.Contains(d, "bigint") {
-			t.Errorf("detail %q does not say what happened", d)
-		}
-		h := w.history("s", "t")
-		if last := h[len(h)-1]; last["id"] != "7" {
-			t.Errorf("the history ends with %v, want row 7", last)
-		}
+	// A type that does not fit stops this table only, and says why.
+	w.exec(`INSERT INTO s.t VALUES (7, 5.5, NULL)`)
+	w.exec(`ALTER TABLE s.t ALTER id TYPE bigint; INSERT INTO s.t VALUES (8, 6.5, NULL); INSERT INTO s.calm VALUES (1)`)
+	eventually(t, "t stopped", func() any { return w.feed("s") }, func() bool { return w.table("s", "t").State == tarn.FeedTerminated })
+	w.caughtUp("s", "calm")
+	w.sameRows("s", "s", "calm", "id")
+	if d := w.table("s", "t").Detail; !strings.Contains(d, "id") || !strings.Contains(d, "bigint") {
+		t.Errorf("detail %q does not say what happened", d)
+	}
+	h := w.history("s", "t")
+	if last := h[len(h)-1]; last["id"] != "7" {
+		t.Errorf("the history ends with %v, want row 7", last)
+	}
 
-		// It is copied again when the type fits again.
-		w.kill()
-		w.exec(`ALTER TABLE s.t ALTER id TYPE int`)
-		w.start()
-		w.caughtUp("s", "t", "calm")
-		h = w.history("s", "t")
-		for i := range h {
-			delete(h[i], "v")
-			delete(h[i], "n")
-			delete(h[i], "odd_name")
-		}
-		got = replay(t, "t", h)
-		if want := w.rowsOf("s.t", "id"); strings.Join(got, "\n") != strings.Join(want, "\n") {
-			t.Errorf("after the new copy: got %v, want %v", got, want)
-		}
-	})
+	// It is copied again when the type fits again.
+	w.kill()
+	w.exec(`ALTER TABLE s.t ALTER id TYPE int`)
+	w.start()
+	w.caughtUp("s", "t", "calm")
+	h = w.history("s", "t")
+	for i := range h {
+		delete(h[i], "v")
+		delete(h[i], "n")
+		delete(h[i], "odd_name")
+	}
+	got = replay(t, "t", h)
+	if want := w.rowsOf("s.t", "id"); strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("after the new copy: got %v, want %v", got, want)
+	}
 }
 
 // Without full replica identity a TOASTed value may be missing from the
 // stream: the table is copied again rather than a NULL written.
-func TestLostIdentity(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func lostIdentity(t *testing.T, w *world) {
 	w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, v text, n int); ALTER TABLE s.t ALTER v SET STORAGE EXTERNAL;
 		INSERT INTO s.t VALUES (1, repeat('x', 5000), 1), (2, 'short', 1)`)
 	w.start()
@@ -413,8 +458,7 @@ func TestLostIdentity(t *testing.T) {
 }
 
 // One transaction far larger than the memory for it.
-func TestLargeTransaction(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func largeTransaction(t *testing.T, w *world) {
 	w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, v text)`)
 	w.start()
 	w.follow("s")
@@ -426,8 +470,7 @@ func TestLargeTransaction(t *testing.T) {
 	w.sameRows("s", "s", "t", "id", "v", "n")
 }
 
-func TestPartitions(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func partitions(t *testing.T, w *world) {
 	w.exec(`CREATE SCHEMA s; CREATE SCHEMA elsewhere;
 		CREATE TABLE s.p (id int, v text) PARTITION BY RANGE (id);
 		CREATE TABLE s.p1 PARTITION OF s.p FOR VALUES FROM (0) TO (10);
@@ -445,52 +488,48 @@ func TestPartitions(t *testing.T) {
 }
 
 // A server that stops is not held up by the feed, and has sent it everything.
-func TestServerStops(t *testing.T) {
-	eachVersion(t, func(t *testing.T, in postgres.Install) {
-		w := newWorld(t, in)
-		w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int)`)
-		w.start()
-		w.follow("s")
-		w.caughtUp("s", "t")
-		for i := range 3 {
-			w.exec(`INSERT INTO s.t VALUES ($1)`, i)
-			w.computes.set(tarn.ComputeStopping)
-			check(t, w.conn.Close(t.Context()))
-			before := time.Now()
-			check(t, w.server.Stop(t.Context(), postgres.Fast))
-			if took := time.Since(before); took > 15*time.Second {
-				t.Errorf("the server took %s to stop", took)
-			}
-			if h := w.history("s", "t"); len(h) != i+1 {
-				t.Errorf("after stop %d the history has %d rows", i, len(h))
-			}
-			s, err := postgres.Start(t.Context(), w.computes.config)
-			check(t, err)
-			t.Cleanup(s.Kill)
-			w.server = s
-			w.computes.set(tarn.ComputeActive)
-			w.conn = w.connect()
-			eventually(t, "the feed is back", func() any { return w.feed("s") }, func() bool {
-				var n int
-				check(t, w.conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_replication_slots WHERE active`).Scan(&n))
-				return n == 1
-			})
+func serverStops(t *testing.T, w *world) {
+	w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int)`)
+	w.start()
+	w.follow("s")
+	w.caughtUp("s", "t")
+	for i := range 3 {
+		w.exec(`INSERT INTO s.t VALUES ($1)`, i)
+		w.computes.set(tarn.ComputeStopping)
+		check(t, w.conn.Close(t.Context()))
+		before := time.Now()
+		check(t, w.lab.server.Stop(t.Context(), postgres.Fast))
+		if took := time.Since(before); took > 15*time.Second {
+			t.Errorf("the server took %s to stop", took)
 		}
-		w.caughtUp("s", "t")
-		w.sameRows("s", "s", "t", "id")
-	})
+		if h := w.history("s", "t"); len(h) != i+1 {
+			t.Errorf("after stop %d the history has %d rows", i, len(h))
+		}
+		s, err := postgres.Start(t.Context(), w.computes.config)
+		check(t, err)
+		t.Cleanup(s.Kill)
+		w.lab.server = s
+		w.computes.set(tarn.ComputeActive)
+		w.conn = w.connect()
+		eventually(t, "the feed is back", func() any { return w.feed("s") }, func() bool {
+			var n int
+			check(t, w.conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()`).Scan(&n))
+			return n == 1
+		})
+	}
+	w.caughtUp("s", "t")
+	w.sameRows("s", "s", "t", "id")
 }
 
 // A slot that is gone is made again; the history says that it begins anew.
-func TestSlotIsLost(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func slotIsLost(t *testing.T, w *world) {
 	w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int); INSERT INTO s.t VALUES (1), (2)`)
 	w.start()
 	w.follow("s")
 	w.caughtUp("s", "t")
 	w.kill()
-	w.exec(`SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active`)
-	w.exec(`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots`)
+	w.exec(`SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active AND database = current_database()`)
+	w.exec(`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()`)
 	w.exec(`DELETE FROM s.t WHERE id = 1; INSERT INTO s.t VALUES (3)`)
 	w.start()
 	w.caughtUp("s", "t")
@@ -501,8 +540,7 @@ func TestSlotIsLost(t *testing.T) {
 }
 
 // A feed lets a branch go that is being deleted.
-func TestBranchGoes(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func branchGoes(t *testing.T, w *world) {
 	w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int)`)
 	w.start()
 	w.follow("s")
@@ -515,64 +553,59 @@ func TestBranchGoes(t *testing.T) {
 	})
 }
 
-func TestTypes(t *testing.T) {
-	eachVersion(t, func(t *testing.T, in postgres.Install) {
-		w := newWorld(t, in)
-		w.exec(`CREATE SCHEMA s; SET search_path = s; CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN pos AS int CHECK (VALUE > 0);
-			CREATE TYPE pt AS (x int, y text);
-			CREATE TABLE t (b bool, i2 int2, i4 int4, i8 int8, f4 float4, f8 float8, o oid, n numeric(10,2), big numeric, neg numeric(3,-2),
-				tx text, vc varchar(5), c char(4), nm name, by bytea, d date, ts timestamp, tz timestamptz, tm time, ttz timetz, iv interval,
-				u uuid, j json, jb jsonb, ia int[], ta text[], na numeric(5,1)[], m mood, dm pos, co pt, rg int4range, ip inet, bt bit(3), mo money, x xml,
-				gen int GENERATED ALWAYS AS (i4 * 2) STORED)`)
-		w.exec(`SET search_path = s; SET datestyle = 'German'; SET intervalstyle = 'sql_standard'; SET timezone = 'Asia/Tokyo'; SET extra_float_digits = 0`)
-		const values = `(true, -1, 2, 9007199254740993, 0.1, 1e300, 4294967295, -12.30, 123456789012345678901234567890.5, 1200,
-				'tést', 'ab', 'ab', 'nm', '\x00ff', '2024-02-29', '2024-02-29 01:02:03.000004', '2024-02-29 01:02:03+09', '04:05:06.7', '04:05:06+02', '1 year 2 days 3.5 seconds',
-				'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '{"a": 1}', '{"b":2}', '{1,NULL}', '{"x,y",""}', '{1.5}', 'ok', 5, '(1,"a b")', '[1,5)', '10.0.0.1/8', '101', '12.34', '<a/>')`
-		w.exec(`INSERT INTO s.t VALUES ` + values)
-		w.start()
-		w.follow("s")
-		w.caughtUp("s", "t")
-		w.exec(`INSERT INTO s.t VALUES ` + values)
-		w.exec(`INSERT INTO s.t DEFAULT VALUES`)
-		w.exec(`INSERT INTO s.t (n, d, ts, tz, f8, ia) VALUES ('NaN', 'infinity', '0044-03-15 BC', '-infinity', 'NaN', '{{1,2},{3,4}}')`)
-		w.caughtUp("s", "t")
-		h := w.history("s", "t")
-		if len(h) != 4 {
-			t.Fatalf("%d changes, want 4", len(h))
-		}
-		want := change{
-			"b": "true", "i2": "-1", "i4": "2", "i8": "9007199254740993", "f4": "0.1", "f8": "1e+300", "o": "4294967295",
-			"big": "123456789012345678901234567890.5", "neg": "1200", "tx": "tést", "vc": "ab", "c": "ab  ", "nm": "nm", "by": "AP8=",
-			"d": "2024-02-29", "ts": "2024-02-29T01:02:03.000004", "tz": "2024-02-28T16:02:03Z", "tm": "04:05:06.7", "ttz": "04:05:06+02",
-			"iv": "P1Y2DT3.5S", "u": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "j": `{"a": 1}`, "jb": `{"b": 2}`, "ia": "[1,null]", "ta": `["x,y",""]`,
-			"m": "ok", "dm": "5", "co": `(1,"a b")`, "rg": "[1,5)", "ip": "10.0.0.1/8", "bt": "101", "mo": "$12.34", "x": "<a/>",
-		}
-		for i := range 2 {
-			for k, v := range want {
-				if h[i][k] != v {
-					t.Errorf("row %d: %s is %q, want %q", i, k, h[i][k], v)
-				}
-			}
-			if threeDigits(h[i]["n"]) != "-12.300" {
-				t.Errorf("row %d: n is %q", i, h[i]["n"])
+func types(t *testing.T, w *world) {
+	w.exec(`CREATE SCHEMA s; SET search_path = s; CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN pos AS int CHECK (VALUE > 0);
+		CREATE TYPE pt AS (x int, y text);
+		CREATE TABLE t (b bool, i2 int2, i4 int4, i8 int8, f4 float4, f8 float8, o oid, n numeric(10,2), big numeric, neg numeric(3,-2),
+			tx text, vc varchar(5), c char(4), nm name, by bytea, d date, ts timestamp, tz timestamptz, tm time, ttz timetz, iv interval,
+			u uuid, j json, jb jsonb, ia int[], ta text[], na numeric(5,1)[], m mood, dm pos, co pt, rg int4range, ip inet, bt bit(3), mo money, x xml,
+			gen int GENERATED ALWAYS AS (i4 * 2) STORED)`)
+	w.exec(`SET search_path = s; SET datestyle = 'German'; SET intervalstyle = 'sql_standard'; SET timezone = 'Asia/Tokyo'; SET extra_float_digits = 0`)
+	const values = `(true, -1, 2, 9007199254740993, 0.1, 1e300, 4294967295, -12.30, 123456789012345678901234567890.5, 1200,
+			'tést', 'ab', 'ab', 'nm', '\x00ff', '2024-02-29', '2024-02-29 01:02:03.000004', '2024-02-29 01:02:03+09', '04:05:06.7', '04:05:06+02', '1 year 2 days 3.5 seconds',
+			'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '{"a": 1}', '{"b":2}', '{1,NULL}', '{"x,y",""}', '{1.5}', 'ok', 5, '(1,"a b")', '[1,5)', '10.0.0.1/8', '101', '12.34', '<a/>')`
+	w.exec(`INSERT INTO s.t VALUES ` + values)
+	w.start()
+	w.follow("s")
+	w.caughtUp("s", "t")
+	w.exec(`INSERT INTO s.t VALUES ` + values)
+	w.exec(`INSERT INTO s.t DEFAULT VALUES`)
+	w.exec(`INSERT INTO s.t (n, d, ts, tz, f8, ia) VALUES ('NaN', 'infinity', '0044-03-15 BC', '-infinity', 'NaN', '{{1,2},{3,4}}')`)
+	w.caughtUp("s", "t")
+	h := w.history("s", "t")
+	if len(h) != 4 {
+		t.Fatalf("%d changes, want 4", len(h))
+	}
+	want := change{
+		"b": "true", "i2": "-1", "i4": "2", "i8": "9007199254740993", "f4": "0.1", "f8": "1e+300", "o": "4294967295",
+		"big": "123456789012345678901234567890.5", "neg": "1200", "tx": "tést", "vc": "ab", "c": "ab  ", "nm": "nm", "by": "AP8=",
+		"d": "2024-02-29", "ts": "2024-02-29T01:02:03.000004", "tz": "2024-02-28T16:02:03Z", "tm": "04:05:06.7", "ttz": "04:05:06+02",
+		"iv": "P1Y2DT3.5S", "u": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "j": `{"a": 1}`, "jb": `{"b": 2}`, "ia": "[1,null]", "ta": `["x,y",""]`,
+		"m": "ok", "dm": "5", "co": `(1,"a b")`, "rg": "[1,5)", "ip": "10.0.0.1/8", "bt": "101", "mo": "$12.34", "x": "<a/>",
+	}
+	for i := range 2 {
+		for k, v := range want {
+			if h[i][k] != v {
+				t.Errorf("row %d: %s is %q, want %q", i, k, h[i][k], v)
 			}
 		}
-		if got := h[2].source(); got != "" {
-			t.Errorf("a row of NULLs came as %s", got)
+		if threeDigits(h[i]["n"]) != "-12.300" {
+			t.Errorf("row %d: n is %q", i, h[i]["n"])
 		}
-		if got := h[3].source(); got != "f8=NaN" {
-			t.Errorf("values without a Delta form came as %s", got)
-		}
-		if d := w.table("s", "t").Detail; !strings.Contains(d, "5 values") {
-			t.Errorf("detail %q does not count 5 lost values", d)
-		}
-	})
+	}
+	if got := h[2].source(); got != "" {
+		t.Errorf("a row of NULLs came as %s", got)
+	}
+	if got := h[3].source(); got != "f8=NaN" {
+		t.Errorf("values without a Delta form came as %s", got)
+	}
+	if d := w.table("s", "t").Detail; !strings.Contains(d, "5 values") {
+		t.Errorf("detail %q does not count 5 lost values", d)
+	}
 }
 
 // A sleeping compute is left asleep, and nothing is said of a feed that is well.
-func TestComputeSleeps(t *testing.T) {
-	in := pgtest.Newest(t)
-	w := newWorld(t, in)
+func computeSleeps(t *testing.T, w *world) {
 	w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int)`)
 	w.computes.set(tarn.ComputeStopped)
 	w.start()
@@ -586,11 +619,10 @@ func TestComputeSleeps(t *testing.T) {
 	}
 	w.computes.set(tarn.ComputeActive)
 	w.caughtUp("s", "t")
-	eventually(t, "no message of a feed that is well", func() any { return w.feed("s") }, func() bool { return w.feed("s").Message == "" })
+	eventually(t, "no message", func() any { return w.feed("s") }, func() bool { return w.feed("s").Message == "" })
 }
 
-func TestDelete(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func deletion(t *testing.T, w *world) {
 	w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int); INSERT INTO s.t VALUES (1)`)
 	w.start()
 	w.follow("s")
@@ -601,7 +633,7 @@ func TestDelete(t *testing.T) {
 		check(t, w.conn.QueryRow(t.Context(), sql).Scan(&n))
 		return n
 	}
-	const things = `SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_event_trigger)`
+	const things = `SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()) + (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_event_trigger)`
 	if n := count(things); n != 3 {
 		t.Fatalf("%d slots, publications and triggers, want 3", n)
 	}
@@ -627,8 +659,7 @@ func TestDelete(t *testing.T) {
 	}
 }
 
-func TestCreateRefusals(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func createRefusals(t *testing.T, w *world) {
 	w.exec(`CREATE SCHEMA s`)
 	w.start()
 	w.follow("s")
@@ -636,7 +667,7 @@ func TestCreateRefusals(t *testing.T) {
 		spec tarn.FeedSpec
 		kind tarn.Kind
 	}{
-		{tarn.FeedSpec{Branch: w.branch, PostgresSchema: "s", Catalog: "lake", Schema: "x"}, tarn.KindConflict},
+		{tarn.FeedSpec{Branch: w.branch, Database: w.database, PostgresSchema: "s", Catalog: "lake", Schema: "x", ID: "other"}, tarn.KindConflict},
 		{tarn.FeedSpec{Branch: w.branch, PostgresSchema: "u", Catalog: "lake", Schema: "s_history"}, tarn.KindConflict},
 		{tarn.FeedSpec{Branch: w.branch, PostgresSchema: "u", Catalog: "nowhere", Schema: "x"}, tarn.KindNotFound},
 		{tarn.FeedSpec{Branch: w.branch.Parent().Branch("nope"), PostgresSchema: "u", Catalog: "lake", Schema: "x"}, tarn.KindNotFound},
@@ -649,7 +680,7 @@ func TestCreateRefusals(t *testing.T) {
 		}
 	}
 	// A schema that is not there yet is waited for.
-	_, err := w.keeper.Create(t.Context(), tarn.Principal{}, tarn.FeedSpec{Branch: w.branch, PostgresSchema: "soon", Catalog: "lake", Schema: "soon"})
+	_, err := w.keeper.Create(t.Context(), tarn.Principal{}, tarn.FeedSpec{Branch: w.branch, Database: w.database, PostgresSchema: "soon", Catalog: "lake", Schema: "soon"})
 	check(t, err)
 	eventually(t, "a message", func() any { return w.feed("soon") }, func() bool { return strings.Contains(w.feed("soon").Message, "soon") })
 	w.exec(`CREATE SCHEMA soon; CREATE TABLE soon.t (id int)`)

@@ -28,8 +28,9 @@ type follower struct {
 	stop context.CancelCauseFunc // ends run
 	done chan struct{}           // run has ended
 
-	owner   tarn.Principal // of the Delta tables it makes
-	message string         // last recorded
+	status  tarn.ComputeStatus // of the compute, when the session began
+	owner   tarn.Principal     // of the Delta tables it makes
+	message string             // last recorded
 	tables  map[string]tarn.FeedTable
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -58,7 +59,8 @@ func (f *follower) follow(ctx context.Context, status tarn.ComputeStatus) (err e
 		tx:   transaction{dir: f.k.spoolDir},
 	}
 	spec := f.row.FeedSpec
-	conn, err := f.k.computes.Connect(ctx, spec.Branch, spec.Database, func(c *pgx.ConnConfig) { configure(c, "tarn feed "+spec.ID) })
+	f.status = status
+	conn, err := f.dial(ctx, func(c *pgx.ConnConfig) { configure(c, "tarn feed "+spec.ID) })
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
@@ -80,7 +82,7 @@ func (f *follower) follow(ctx context.Context, status tarn.ComputeStatus) (err e
 	if err := conn.QueryRow(ctx, fullXIDSQL).Scan(&s.near); err != nil {
 		return fmt.Errorf("read the next transaction id: %w", err)
 	}
-	if err := s.openSlot(ctx, fresh, status); err != nil {
+	if err := s.openSlot(ctx, fresh); err != nil {
 		return err
 	}
 	return s.stream(ctx)
@@ -89,8 +91,7 @@ func (f *follower) follow(ctx context.Context, status tarn.ComputeStatus) (err e
 const fullXIDSQL = `SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint`
 
 func (s *session) replicate(ctx context.Context) (*replication, error) {
-	spec := s.row.FeedSpec
-	conn, err := s.k.computes.Connect(ctx, spec.Branch, spec.Database, func(c *pgx.ConnConfig) { configureReplication(c, "tarn feed "+spec.ID) })
+	conn, err := s.dial(ctx, func(c *pgx.ConnConfig) { configureReplication(c, "tarn feed "+s.row.ID) })
 	if err != nil {
 		return nil, fmt.Errorf("connect for replication: %w", err)
 	}
@@ -101,6 +102,46 @@ func (s *session) replicate(ctx context.Context) (*replication, error) {
 	}
 	return r, nil
 }
+
+// dial connects to the compute as it was last seen. Unlike Connect it neither
+// wakes it nor counts as a use of it: a feed keeps nobody awake.
+func (f *follower) dial(ctx context.Context, adjust func(*pgx.ConnConfig)) (*pgx.Conn, error) {
+	st := f.status
+	if st.SocketDir == "" { // not on this computer
+		return f.k.computes.Connect(ctx, f.row.Branch, f.row.Database, adjust)
+	}
+	c, err := pgx.ParseConfig("host=/ port=1 user=" + tarn.Superuser + " password=none dbname=none sslmode=disable target_session_attrs=any")
+	if err != nil {
+		return nil, err
+	}
+	c.Host, c.Port, c.Database, c.Password, c.Fallbacks = st.SocketDir, uint16(st.Port), f.row.Database, "", nil
+	adjust(c)
+	return pgx.ConnectConfig(ctx, c)
+}
+
+// keepAwake uses the compute until the returned func is called: a copy that
+// was asked for must not be cut off again and again by its suspension.
+func (f *follower) keepAwake(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			conn, err := f.k.computes.Connect(ctx, f.row.Branch, f.row.Database, func(c *pgx.ConnConfig) { configure(c, "tarn feed "+f.row.ID) })
+			if err == nil {
+				closeConn(conn)
+			}
+			pause(ctx, useEvery)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// useEvery is below any sensible time after which an idle compute is suspended.
+const useEvery = 2 * time.Second
 
 // closeConn says goodbye, briefly, also when the caller's context is over.
 func closeConn(c *pgx.Conn) {
@@ -126,7 +167,7 @@ func (s *session) close() {
 //  3. every table is copied             one Delta commit per table carries the
 //     snapshot's position: a table is copied wholly or not at all
 //  4. the stream begins                 transactions up to a table's position are skipped
-func (s *session) openSlot(ctx context.Context, fresh bool, status tarn.ComputeStatus) error {
+func (s *session) openSlot(ctx context.Context, fresh bool) error {
 	slots, err := s.src.slots(ctx)
 	if err != nil {
 		return err
@@ -142,14 +183,16 @@ func (s *session) openSlot(ctx context.Context, fresh bool, status tarn.ComputeS
 			return err
 		}
 	}
-	s.slot = fmt.Sprintf("%s_%08x", s.src.publication, uint32(time.Now().Unix()))
+	// The random part keeps two slots of one second apart: what a table knows
+	// of one must not be taken for the other.
+	s.slot = fmt.Sprintf("%s_%08x_%04x", s.src.publication, uint32(time.Now().Unix()), rand.N(1<<16))
 	if have != nil {
 		s.slot = have.name
 	}
 	if _, err := fmt.Sscanf(strings.TrimPrefix(s.slot, s.src.publication+"_"), "%08x", &s.epoch); err != nil {
 		return fmt.Errorf("read the epoch of slot %s: %w", s.slot, err)
 	}
-	s.app = strings.Join([]string{"tarn", s.repl.systemID, string(status.Timeline), s.slot}, "/")
+	s.app = strings.Join([]string{"tarn", s.repl.systemID, string(s.status.Timeline), s.slot}, "/")
 	if have != nil {
 		s.flushed, s.processed = have.confirmed, have.confirmed
 		if err := s.src.free(ctx, *have); err != nil {
@@ -157,6 +200,8 @@ func (s *session) openSlot(ctx context.Context, fresh bool, status tarn.ComputeS
 		}
 		return s.reopen(ctx)
 	}
+	defer s.keepAwake(ctx)()
+	s.say(ctx, "making the replication slot: waits for the transactions that run now")
 	ex, err := s.repl.createSlot(ctx, s.slot, durableSlot)
 	if err != nil {
 		return err

@@ -61,10 +61,12 @@ WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.relreplident <> '
 AND (n.nspname = $1 OR EXISTS (SELECT FROM pg_partition_ancestors(c.oid) a
 	JOIN pg_class ac ON ac.oid = a.relid JOIN pg_namespace an ON an.oid = ac.relnamespace WHERE an.nspname = $1))`
 
+	// Synced tables, known by their trigger, came from Delta and do not go back.
 	tablesSQL = `SELECT c.oid, c.relname FROM pg_publication_tables p
 JOIN pg_namespace n ON n.nspname = p.schemaname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
-WHERE p.pubname = $1 ORDER BY c.relname`
+WHERE p.pubname = $1 AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'tarn_read_only')
+ORDER BY c.relname`
 )
 
 // prepare makes the publication and the trigger where they are missing. fresh

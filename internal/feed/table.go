@@ -37,34 +37,39 @@ type table struct {
 	oid    uint32
 	name   string
 	target tarn.TableName
-	delta  *delta.Table
-	app    string   // app transaction id without the generation
-	gen    int      // counts copies of the table under one slot
-	base   tarn.LSN // transactions that ended at or before it are in the Delta table
-	known  bool     // the Delta table carries our app transaction
-	used   bool     // the Delta table has rows
-
+	delta  *delta.Table // nil = it cannot be followed
+	app    string       // app transaction id without the generation
+	gen    int          // counts copies of the table under one slot
+	base   tarn.LSN     // transactions that ended at or before it are in the Delta table
+	known  bool         // the Delta table carries our app transaction
+	used   bool         // the Delta table has rows
+	gone   uint64       // mark after which no table of this oid and name is in the schema; 0 = it is there
+	called string       // its name of now, when that is why it is gone
 	// succeeds says that the Delta table has rows of another table, which had
 	// this one's name: a truncate row must part them from ours.
 	succeeds bool
+	status   tableStatus
+	shape
+	pile
+}
 
+// shape fits a relation to the Delta table's columns.
+type shape struct {
 	rel    *pgoutput.Relation // what cols was made from
 	schema delta.Schema       // as the next commit leaves it
 	widens bool               // schema has columns that the Delta table lacks yet
-	arrow  *arrow.Schema
 	cols   []column
-	build  *array.RecordBuilder
+}
 
+// pile is the rows that are not committed.
+type pile struct {
+	build   *array.RecordBuilder
 	parts   []arrow.RecordBatch // sealed rows, older than the builder's
 	rows    int                 // in parts and builder
-	bytes   int
-	whole   int       // rows of whole transactions: what a stop keeps
-	tx      *delta.Tx // open while rows of one large transaction are written ahead
-	pending tarn.LSN  // end of the last whole transaction in the rows; 0 = nothing to commit
-
-	gone   uint64 // mark after which no table of this oid and name is in the schema; 0 = it is there
-	called string // its name of now, when that is why it is gone
-	status tableStatus
+	bytes   int                 // about, of those in memory
+	whole   int                 // rows of whole transactions: what a stop keeps
+	tx      *delta.Tx           // open while rows of one large transaction are written ahead
+	pending tarn.LSN            // end of the last whole transaction in the rows; 0 = nothing to commit
 }
 
 // tableStatus is what becomes the table's row in the control database.
@@ -143,7 +148,7 @@ func (t *table) layout() error {
 	if t.build != nil {
 		t.build.Release()
 	}
-	t.arrow, t.build = a, array.NewRecordBuilder(memory.DefaultAllocator, a)
+	t.build = array.NewRecordBuilder(memory.DefaultAllocator, a)
 	t.rel = nil
 	return nil
 }

@@ -27,15 +27,16 @@ import (
 	"github.com/tarndb/tarn/internal/postgres/pgtest"
 )
 
-// world is a server with a control database and a branch's database, a lake
-// in a directory and a keeper that can be killed and started again.
+// world is a control database and a branch's database, a lake in a directory
+// and a keeper that can be killed and started again.
 type world struct {
 	t        *testing.T
-	server   *postgres.Server
+	lab      *lab
 	computes *computes
 	db       *controldb.DB
 	catalog  *catalog.Catalog
 	branch   tarn.BranchName
+	database string
 	conn     *pgx.Conn // to the branch's database
 	open     func(ctx context.Context, url string) (blob.Store, error)
 
@@ -93,37 +94,89 @@ func eachVersion(t *testing.T, f func(*testing.T, postgres.Install)) {
 	}
 }
 
-func newWorld(t *testing.T, in postgres.Install) *world {
+// lab is a server on which many worlds have their databases.
+type lab struct {
+	in     postgres.Install
+	server *postgres.Server
+	config postgres.Config
+	admin  *pgx.Conn
+	worlds int
+}
+
+func newLab(t *testing.T, in postgres.Install) *lab {
 	t.Helper()
 	o := pgtest.Options{Throwaway: true, Dir: pgtest.Dir(t), Settings: map[string]string{"wal_level": "logical", "deadlock_timeout": "20ms"}}
 	server, conn := pgtest.StartWith(t, in, o)
+	l := &lab{in: in, server: server, config: pgtest.Config(t, in, o)}
+	var err error
+	l.admin, err = pgx.Connect(t.Context(), conn)
+	check(t, err)
+	t.Cleanup(func() { l.admin.Close(context.Background()) })
+	l.exec(t, "CREATE ROLE dev LOGIN")
+	return l
+}
+
+func (l *lab) exec(t *testing.T, sql string) {
+	t.Helper()
+	_, err := l.admin.Exec(t.Context(), sql)
+	check(t, err)
+}
+
+func (l *lab) world(t *testing.T) *world {
+	t.Helper()
+	l.worlds++
 	w := &world{
-		server: server,
-		t:      t, branch: tarn.BranchName{Project: "shop", Branch: "production"},
-		computes: &computes{config: pgtest.Config(t, in, o), status: tarn.ComputeStatus{State: tarn.ComputeActive, Timeline: "0123456789abcdef0123456789abcdef"}},
-		open:     openDir,
+		t: t, lab: l, branch: tarn.BranchName{Project: "shop", Branch: "production"}, database: fmt.Sprintf("app%d", l.worlds), open: openDir,
+		computes: &computes{config: l.config, status: tarn.ComputeStatus{State: tarn.ComputeActive, Timeline: "0123456789abcdef0123456789abcdef",
+			SocketDir: l.config.SocketDir, Port: l.config.Port}},
 	}
 	ctx := t.Context()
+	l.exec(t, "CREATE DATABASE "+w.database)
 	var err error
-	// A server of its own: the branch's is stopped in some tests.
-	_, control := pgtest.Start(t, in)
-	w.db, err = controldb.Open(ctx, control)
+	w.db, err = controldb.Open(ctx, l.control(t))
 	check(t, err)
 	t.Cleanup(w.db.Close)
 	w.catalog = catalog.New(w.db)
 	check(t, w.catalog.EnsureDefault(ctx, "file://"+t.TempDir()))
-	_, err = controldb.InsertProject(ctx, w.db, tarn.Project{ProjectSpec: tarn.ProjectSpec{Name: w.branch.Parent(), PGVersion: in.Major}, UID: uuid.NewString(), Owner: "ada@example.com"})
+	_, err = controldb.InsertProject(ctx, w.db, tarn.Project{ProjectSpec: tarn.ProjectSpec{Name: w.branch.Parent(), PGVersion: l.in.Major}, UID: uuid.NewString(), Owner: "ada@example.com"})
 	check(t, err)
 	_, err = controldb.InsertBranch(ctx, w.db, tarn.Branch{BranchSpec: tarn.BranchSpec{Name: w.branch}, UID: uuid.NewString(), Default: true, Timeline: w.computes.status.Timeline})
 	check(t, err)
-	admin, err := pgx.Connect(ctx, conn)
-	check(t, err)
-	_, err = admin.Exec(ctx, "CREATE DATABASE "+tarn.DefaultDatabase)
-	check(t, err)
-	check(t, admin.Close(ctx))
 	w.conn = w.connect()
+	// Others wait for the transactions of this world to end, and its slots
+	// hold the WAL of all.
+	t.Cleanup(w.dropSlots)
 	t.Cleanup(w.kill)
 	return w
+}
+
+// control makes a control database, on a server of its own where the case is
+// to stop the lab's.
+func (l *lab) control(t *testing.T) string {
+	t.Helper()
+	if strings.HasSuffix(t.Name(), "Stops") {
+		_, conn := pgtest.Start(t, l.in)
+		return conn
+	}
+	name := fmt.Sprintf("control%d", l.worlds)
+	l.exec(t, "CREATE DATABASE "+name)
+	return pgtest.ConnString(l.config, name)
+}
+
+func (w *world) dropSlots() {
+	c, err := w.computes.Connect(context.Background(), w.branch, w.database, nil)
+	if err != nil {
+		return // the server was stopped on purpose
+	}
+	defer c.Close(context.Background())
+	for _, sql := range []string{
+		`SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active AND database = current_database()`,
+		`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()`,
+	} {
+		if _, err := c.Exec(context.Background(), sql); err != nil {
+			w.t.Errorf("%s: %v", sql, err)
+		}
+	}
 }
 
 func openDir(_ context.Context, location string) (blob.Store, error) {
@@ -143,7 +196,7 @@ func check(t testing.TB, err error) {
 
 func (w *world) connect() *pgx.Conn {
 	w.t.Helper()
-	c, err := w.computes.Connect(w.t.Context(), w.branch, tarn.DefaultDatabase, nil)
+	c, err := w.computes.Connect(w.t.Context(), w.branch, w.database, nil)
 	check(w.t, err)
 	w.t.Cleanup(func() { c.Close(context.Background()) })
 	return c
@@ -191,7 +244,7 @@ func (w *world) kill() {
 func (w *world) follow(schema string) tarn.Feed {
 	w.t.Helper()
 	f, err := w.keeper.Create(w.t.Context(), tarn.Principal{Name: "ada@example.com"}, tarn.FeedSpec{
-		Branch: w.branch, PostgresSchema: schema, Catalog: catalog.Default, Schema: schema + "_history"})
+		Branch: w.branch, Database: w.database, PostgresSchema: schema, Catalog: catalog.Default, Schema: schema + "_history"})
 	check(w.t, err)
 	return f
 }

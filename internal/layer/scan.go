@@ -24,19 +24,24 @@ type Scanner struct {
 	buf  []byte // window of the file
 	base int64  // offset of buf in the file
 
-	at      int64    // offset of the current batch
-	next    int64    // offset of the batch after it
+	current currentBatch
+	next    int64    // offset of the batch after the current
 	seq     tarn.Seq // of the next record
 	durable int64    // highest offset any batch calls durable
-	entries []byte   // of the current batch, not yet given
-	left    int      // records of the current batch not yet given
-	pages   []byte   // of the current batch, not yet given
-	block   uint32   // of the first of pages
 	rec     Record
 	page    []byte
 	recAt   uint32
 	torn    *CorruptError
 	err     error
+}
+
+// currentBatch is what of a batch was not given yet.
+type currentBatch struct {
+	at      int64 // offset of the batch
+	entries []byte
+	left    int // records
+	pages   []byte
+	block   uint32 // of the first of pages
 }
 
 // Source is a segment to be scanned.
@@ -77,24 +82,24 @@ func (s *Scanner) Next() bool {
 	if s.err != nil || s.torn != nil {
 		return false
 	}
-	for s.left == 0 {
+	for s.current.left == 0 {
 		if !s.openBatch() {
 			return false
 		}
 	}
-	n, err := s.rec.decode(s.entries)
+	n, err := s.rec.decode(s.current.entries)
 	if err != nil {
-		s.err = &CorruptError{s.file, s.at, "a record", err.Error()}
+		s.err = &CorruptError{s.file, s.current.at, "a record", err.Error()}
 		return false
 	}
-	s.entries = s.entries[n:]
-	s.left--
+	s.current.entries = s.current.entries[n:]
+	s.current.left--
 	s.seq++
 	s.page, s.recAt = nil, 0
 	if s.rec.Kind == KindPage {
-		s.page, s.recAt = s.pages[:PageSize], s.block
-		s.pages = s.pages[PageSize:]
-		s.block += PageBlocks
+		s.page, s.recAt = s.current.pages[:PageSize], s.current.block
+		s.current.pages = s.current.pages[PageSize:]
+		s.current.block += PageBlocks
 	}
 	return true
 }
@@ -145,9 +150,9 @@ func (s *Scanner) openBatch() bool {
 		s.endAt(&CorruptError{s.file, s.next, fmt.Sprintf("a batch from seq %d", s.seq), fmt.Sprintf("one from seq %d", h.place.FirstSeq)})
 		return false
 	}
-	s.at, s.next = s.next, s.next+h.size
-	s.entries, s.pages, s.left = h.entries, h.pages, h.records
-	s.block = h.place.Block + uint32(h.head/BlockSize)
+	s.current = currentBatch{at: s.next, entries: h.entries, left: h.records, pages: h.pages,
+		block: h.place.Block + uint32(h.head/BlockSize)}
+	s.next += h.size
 	s.durable = max(s.durable, int64(h.place.Durable)*BlockSize)
 	return true
 }

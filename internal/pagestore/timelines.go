@@ -405,7 +405,8 @@ func (s *Store) newVolume(t *timeline, ix *index, e end) *Volume {
 	t.index = nil
 	t.enter(stateHeld)
 	ix.keep = keepOrphans
-	t.volume = &Volume{store: s, of: t, ix: ix, log: s.newLog(t, ix, e, t.man.Epoch)}
+	l := s.newLog(t, ix, e, t.man.Epoch)
+	t.volume = &Volume{store: s, of: t, ix: ix, log: l, contents: contents{ix: ix, log: l, scratch: &s.scratch}}
 	return t.volume
 }
 

@@ -21,6 +21,8 @@ type Volume struct {
 	ix    *index
 	log   *log
 
+	contents contents // over the same index and log
+
 	freeze sync.RWMutex // shared by whoever changes something, exclusive for pin and close
 	names  sync.Mutex   // order of changes of names
 	closed atomic.Bool  // set under freeze

@@ -61,39 +61,11 @@ func (v *Volume) setAttr(ino layer.Ino, s layer.SetAttr) (*node, error) {
 	n.write.Lock()
 	defer n.write.Unlock()
 	if s.Has&layer.SetSize != 0 && s.Size < n.size.Load() && s.Size%layer.PageSize != 0 {
-		return n, v.cut(n, &r)
+		return n, v.contents.cut(n, &r)
 	}
 	if _, err := v.log.append(nil, &r); err != nil {
 		return nil, err
 	}
 	v.ix.applyData(n, &r, 0)
 	return n, nil
-}
-
-// cut truncates within a page: what is cut off must read as zeros should the
-// file grow again, so the page is written anew, in one batch with r.
-func (v *Volume) cut(n *node, r *layer.Record) error {
-	page, in := uint32(r.Set.Size/layer.PageSize), uint32(r.Set.Size%layer.PageSize)
-	ref := n.page(page)
-	if ref == 0 {
-		if _, err := v.log.append(nil, r); err != nil {
-			return err
-		}
-		v.ix.applyData(n, r, 0)
-		return nil
-	}
-	whole := v.store.scratch.Get().(*[layer.PageSize]byte)
-	defer v.store.scratch.Put(whole)
-	if err := v.readRef(ref, whole[:]); err != nil {
-		return err
-	}
-	clear(whole[in:])
-	w := pageWrite{ino: n.ino, page: page, used: in, crc: layer.Checksum(whole[:]), time: r.Time, data: whole[:]}
-	ref, err := v.log.append(&w, r)
-	if err != nil {
-		return err
-	}
-	v.ix.applyPage(n, page, in, r.Time, ref)
-	v.ix.applyData(n, r, 0)
-	return nil
 }

@@ -12,20 +12,20 @@ import (
 
 // Lookup finds a name in a directory.
 func (v *Volume) Lookup(parent layer.Ino, name string) (layer.Attr, error) {
-	n, err := v.find(parent, name)
+	n, err := v.ix.find(parent, name)
 	if err != nil {
 		return layer.Attr{}, &fileError{"look up", parent, name, err}
 	}
 	return n.attr(), nil
 }
 
-func (v *Volume) find(parent layer.Ino, name string) (*node, error) {
-	p := v.ix.inodes.get(parent)
+func (ix *index) find(parent layer.Ino, name string) (*node, error) {
+	p := ix.inodes.get(parent)
 	if p == nil {
 		return nil, syscall.ENOENT
 	}
-	v.ix.tree.RLock()
-	defer v.ix.tree.RUnlock()
+	ix.tree.RLock()
+	defer ix.tree.RUnlock()
 	if p.dir == nil {
 		return nil, syscall.ENOTDIR
 	}
@@ -33,7 +33,7 @@ func (v *Volume) find(parent layer.Ino, name string) (*node, error) {
 	if !ok {
 		return nil, syscall.ENOENT
 	}
-	n := v.ix.inodes.get(e.ino)
+	n := ix.inodes.get(e.ino)
 	if n == nil {
 		return nil, syscall.ENOENT
 	}
@@ -57,8 +57,8 @@ func (v *Volume) change(op string, dir layer.Ino, name string, do func() error) 
 }
 
 // directory finds a directory that can take names. The caller holds names.
-func (v *Volume) directory(ino layer.Ino) (*node, error) {
-	p := v.ix.inodes.get(ino)
+func (ix *index) directory(ino layer.Ino) (*node, error) {
+	p := ix.inodes.get(ino)
 	switch {
 	case p == nil || p.nlink.Load() == 0:
 		return nil, syscall.ENOENT
@@ -69,11 +69,11 @@ func (v *Volume) directory(ino layer.Ino) (*node, error) {
 }
 
 // vacant checks that a name can be added to a directory.
-func (v *Volume) vacant(parent layer.Ino, name string) error {
+func (ix *index) vacant(parent layer.Ino, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	p, err := v.directory(parent)
+	p, err := ix.directory(parent)
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (v *Volume) Create(parent layer.Ino, name string, f layer.NewFile) (layer.A
 		default:
 			return syscall.EOPNOTSUPP
 		}
-		if err := v.vacant(parent, name); err != nil {
+		if err := v.ix.vacant(parent, name); err != nil {
 			return err
 		}
 		r := layer.Record{Kind: layer.KindCreate, Ino: v.ix.next, Parent: parent, Name: name, File: f, Time: time.Now().UnixNano()}
@@ -140,7 +140,7 @@ func (v *Volume) Link(ino, parent layer.Ino, name string) (layer.Attr, error) {
 		case n.dir != nil:
 			return syscall.EPERM
 		}
-		if err := v.vacant(parent, name); err != nil {
+		if err := v.ix.vacant(parent, name); err != nil {
 			return err
 		}
 		return v.commit(&layer.Record{Kind: layer.KindLink, Ino: ino, Parent: parent, Name: name, Time: time.Now().UnixNano()})
@@ -155,7 +155,7 @@ func (v *Volume) Link(ino, parent layer.Ino, name string) (layer.Attr, error) {
 // until Forget.
 func (v *Volume) Unlink(parent layer.Ino, name string) error {
 	return v.change("unlink", parent, name, func() error {
-		n, err := v.find(parent, name)
+		n, err := v.ix.find(parent, name)
 		if err != nil {
 			return err
 		}
@@ -169,7 +169,7 @@ func (v *Volume) Unlink(parent layer.Ino, name string) error {
 // Rmdir removes an empty directory.
 func (v *Volume) Rmdir(parent layer.Ino, name string) error {
 	return v.change("remove directory", parent, name, func() error {
-		n, err := v.find(parent, name)
+		n, err := v.ix.find(parent, name)
 		switch {
 		case err != nil:
 			return err
@@ -186,18 +186,18 @@ func (v *Volume) Rmdir(parent layer.Ino, name string) error {
 // file open goes on reading it.
 func (v *Volume) Rename(oldParent layer.Ino, oldName string, newParent layer.Ino, newName string) error {
 	return v.change("rename", oldParent, oldName, func() error {
-		n, err := v.find(oldParent, oldName)
+		n, err := v.ix.find(oldParent, oldName)
 		if err != nil {
 			return err
 		}
 		if err := checkName(newName); err != nil {
 			return err
 		}
-		q, err := v.directory(newParent)
+		q, err := v.ix.directory(newParent)
 		if err != nil {
 			return err
 		}
-		if n.dir != nil && v.inside(newParent, n.ino) {
+		if n.dir != nil && v.ix.inside(newParent, n.ino) {
 			return syscall.EINVAL
 		}
 		if e, ok := q.dir.names[newName]; ok {
@@ -219,9 +219,9 @@ func (v *Volume) Rename(oldParent layer.Ino, oldName string, newParent layer.Ino
 }
 
 // inside reports whether directory d is top or stands somewhere in it.
-func (v *Volume) inside(d, top layer.Ino) bool {
+func (ix *index) inside(d, top layer.Ino) bool {
 	for d != top {
-		n := v.ix.inodes.get(d)
+		n := ix.inodes.get(d)
 		if n == nil || n.parent == 0 {
 			return false
 		}

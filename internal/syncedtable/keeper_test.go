@@ -36,6 +36,7 @@ type world struct {
 	db       *controldb.DB
 	catalog  *catalog.Catalog
 	branch   tarn.BranchName
+	database string
 	conn     *pgx.Conn
 
 	keeper *syncedtable.Keeper
@@ -85,36 +86,59 @@ func eachVersion(t *testing.T, f func(*testing.T, postgres.Install)) {
 	}
 }
 
-func newWorld(t *testing.T, in postgres.Install) *world {
+// lab is a server on which many worlds have their databases.
+type lab struct {
+	in     postgres.Install
+	config postgres.Config
+	admin  *pgx.Conn
+	worlds int
+}
+
+func newLab(t *testing.T, in postgres.Install) *lab {
 	t.Helper()
 	o := pgtest.Options{Throwaway: true, Dir: pgtest.Dir(t)}
 	_, conn := pgtest.StartWith(t, in, o)
-	w := &world{t: t, branch: tarn.BranchName{Project: "shop", Branch: "production"}, computes: &computes{config: pgtest.Config(t, in, o)}}
-	ctx := t.Context()
+	l := &lab{in: in, config: pgtest.Config(t, in, o)}
 	var err error
-	w.db, err = controldb.Open(ctx, conn)
+	l.admin, err = pgx.Connect(t.Context(), conn)
+	check(t, err)
+	t.Cleanup(func() { l.admin.Close(context.Background()) })
+	for _, sql := range []string{
+		"CREATE ROLE databricks_superuser", "GRANT pg_read_all_data, pg_write_all_data TO databricks_superuser",
+		`CREATE ROLE "ada@example.com" LOGIN CREATEROLE IN ROLE databricks_superuser`, "CREATE ROLE reader LOGIN", "CREATE ROLE writer LOGIN IN ROLE databricks_superuser",
+	} {
+		l.exec(t, sql)
+	}
+	return l
+}
+
+func (l *lab) exec(t *testing.T, sql string) {
+	t.Helper()
+	_, err := l.admin.Exec(t.Context(), sql)
+	check(t, err)
+}
+
+func (l *lab) world(t *testing.T) *world {
+	t.Helper()
+	l.worlds++
+	w := &world{t: t, branch: tarn.BranchName{Project: "shop", Branch: "production"}, database: fmt.Sprintf("app%d", l.worlds), computes: &computes{config: l.config}}
+	ctx := t.Context()
+	control := fmt.Sprintf("control%d", l.worlds)
+	l.exec(t, "CREATE DATABASE "+w.database)
+	l.exec(t, "CREATE DATABASE "+control)
+	var err error
+	w.db, err = controldb.Open(ctx, pgtest.ConnString(l.config, control))
 	check(t, err)
 	t.Cleanup(w.db.Close)
 	w.catalog = catalog.New(w.db)
 	check(t, w.catalog.EnsureDefault(ctx, "file://"+t.TempDir()))
-	_, err = controldb.InsertProject(ctx, w.db, tarn.Project{ProjectSpec: tarn.ProjectSpec{Name: w.branch.Parent(), PGVersion: in.Major}, UID: uuid.NewString(), Owner: "ada@example.com"})
+	_, err = controldb.InsertProject(ctx, w.db, tarn.Project{ProjectSpec: tarn.ProjectSpec{Name: w.branch.Parent(), PGVersion: l.in.Major}, UID: uuid.NewString(), Owner: "ada@example.com"})
 	check(t, err)
 	for _, b := range []tarn.BranchName{w.branch, w.branch.Parent().Branch("dev")} {
 		_, err = controldb.InsertBranch(ctx, w.db, tarn.Branch{BranchSpec: tarn.BranchSpec{Name: b}, UID: uuid.NewString(),
 			Default: b == w.branch, Timeline: tarn.TimelineID(strings.ReplaceAll(uuid.NewString(), "-", ""))})
 		check(t, err)
 	}
-	admin, err := pgx.Connect(ctx, conn)
-	check(t, err)
-	for _, sql := range []string{
-		"CREATE DATABASE " + tarn.DefaultDatabase, "CREATE ROLE databricks_superuser",
-		"GRANT pg_read_all_data, pg_write_all_data TO databricks_superuser",
-		`CREATE ROLE "ada@example.com" LOGIN CREATEROLE IN ROLE databricks_superuser`, "CREATE ROLE reader LOGIN", "CREATE ROLE writer LOGIN IN ROLE databricks_superuser",
-	} {
-		_, err = admin.Exec(ctx, sql)
-		check(t, err)
-	}
-	check(t, admin.Close(ctx))
 	w.conn = w.connect(tarn.Superuser)
 	w.start()
 	t.Cleanup(w.kill)
@@ -138,7 +162,7 @@ func check(t testing.TB, err error) {
 
 func (w *world) connect(user string) *pgx.Conn {
 	w.t.Helper()
-	pc, err := pgx.ParseConfig(pgtest.ConnString(w.computes.config, tarn.DefaultDatabase))
+	pc, err := pgx.ParseConfig(pgtest.ConnString(w.computes.config, w.database))
 	check(w.t, err)
 	pc.User = user
 	c, err := pgx.ConnectConfig(w.t.Context(), pc)
@@ -276,7 +300,7 @@ func (s *source) numbers(m mode, n int, v string) {
 
 func (w *world) spec(table string, key ...string) tarn.SyncedTableSpec {
 	return tarn.SyncedTableSpec{
-		Name: tarn.TableName{Catalog: "lake", Schema: "public", Table: table}, Source: lake(table), PrimaryKey: key, Branch: w.branch,
+		Name: tarn.TableName{Catalog: "lake", Schema: "public", Table: table}, Source: lake(table), PrimaryKey: key, Branch: w.branch, Database: w.database,
 	}
 }
 

@@ -38,6 +38,7 @@ func (w *worker) load(ctx context.Context) error {
 		return err
 	}
 	defer closeConn(conn)
+	defer w.keepAwake(ctx)()
 	if err := w.fence(ctx, conn); err != nil {
 		return err
 	}
@@ -80,6 +81,29 @@ func (w *worker) connect(ctx context.Context) (*pgx.Conn, error) {
 		return nil, tarn.Unavailable("connect: %w", err)
 	}
 	return conn, nil
+}
+
+// useEvery is below any sensible time after which an idle compute is suspended.
+const useEvery = 2 * time.Second
+
+// keepAwake uses the compute until the returned func is called: our own
+// sessions do not count as use, and a long load would be cut off again and
+// again.
+func (w *worker) keepAwake(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for pause(ctx, useEvery); ctx.Err() == nil; pause(ctx, useEvery) {
+			if conn, err := w.connect(ctx); err == nil {
+				closeConn(conn)
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 const fenceSQL = `SELECT pg_try_advisory_lock(hashtextextended('tarn synced table ' || $1, 0))`

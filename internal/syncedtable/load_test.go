@@ -21,68 +21,103 @@ import (
 	"github.com/tarndb/tarn/internal/syncedtable"
 )
 
-func TestRoundTripOfTypes(t *testing.T) {
+// TestSyncedTable runs every case in databases of its own on one server a
+// version.
+func TestSyncedTable(t *testing.T) {
 	eachVersion(t, func(t *testing.T, in postgres.Install) {
-		w := newWorld(t, in)
-		pg := func(name, typ, pgType string) delta.Field {
-			return delta.Field{Name: name, Type: typ, Nullable: true, Metadata: map[string]any{"tarn.pgType": pgType}}
-		}
-		s := w.source("types",
-			col("id", "integer"), col("b", "boolean"), col("by", "byte"), col("i2", "short"), col("i8", "long"), col("f", "float"), col("d", "double"),
-			col("n", "decimal(20,3)"), col("big", "decimal(38,0)"), col("s", "string"), col("bin", "binary"), col("day", "date"),
-			col("tz", "timestamp"), col("ts", "timestamp_ntz"),
-			col("ia", `{"type":"array","elementType":"integer","containsNull":true}`), col("sa", `{"type":"array","elementType":"string","containsNull":true}`),
-			col("na", `{"type":"array","elementType":"decimal(5,2)","containsNull":true}`),
-			col("aa", `{"type":"array","elementType":{"type":"array","elementType":"long","containsNull":true},"containsNull":true}`),
-			col("st", `{"type":"struct","fields":[{"name":"x","type":"decimal(5,2)","nullable":true,"metadata":{}},{"name":"when","type":"timestamp","nullable":true,"metadata":{}}]}`),
-			col("m", `{"type":"map","keyType":"string","valueType":"double","valueContainsNull":true}`),
-			pg("u", "string", "uuid"), pg("jb", "string", "jsonb"), pg("num", "string", "numeric"),
-			col("a column with a name that is longer than Postgres can keep in its catalog", "string"),
-		)
-		s.write(add, `{"id":1,"b":true,"by":-5,"i2":-32768,"i8":9007199254740993,"f":0.1,"d":1e300,"n":"-12345678901234567.891","big":"99999999999999999999999999999999999999","s":"té\"st","bin":"AP8=","day":"1969-12-31","tz":"2024-02-29T01:02:03.000004Z","ts":"0001-01-01T00:00:00","ia":[1,null,3],"sa":["x,y",""],"na":["1.50",null],"aa":[[1,2],[3]],"st":{"x":"1.10","when":"2024-01-01T00:00:00Z"},"m":[{"key":"k","value":1.5}],"u":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","jb":"{\"a\": [1, 2]}","num":"12345678901234567890123.000100","a column with a name that is longer than Postgres can keep in its catalog":"long"}
-			{"id":2,"n":"0.000","ia":[],"num":"NaN","d":0}
-			{"id":3,"n":"10000.000","num":"0.00001"}`)
-		w.create(w.spec("types", "id"))
-		x := w.reaches("types", tarn.SyncOnline, 1)
-		if x.RowsSynced != 3 || x.RowsTotal != 3 || x.Message != "" || x.SyncEnd.IsZero() || x.VersionTS.IsZero() {
-			t.Errorf("status %+v", x)
-		}
-		w.exec(`SET timezone = 'UTC'`)
-		for _, c := range []struct{ sql, want string }{
-			{`b::text`, "true"}, {`"by"::text`, "-5"}, {`i2::text`, "-32768"}, {`i8::text`, "9007199254740993"}, {`f::text`, "0.1"}, {`d::text`, "1e+300"},
-			{`n::text`, "-12345678901234567.891"}, {`big::text`, "99999999999999999999999999999999999999"}, {`s`, `té"st`}, {`bin::text`, `\x00ff`},
-			{`day::text`, "1969-12-31"}, {`tz::text`, "2024-02-29 01:02:03.000004+00"}, {`ts::text`, "0001-01-01 00:00:00"},
-			{`ia::text`, "{1,NULL,3}"}, {`sa::text`, `{"x,y",""}`}, {`na::text`, "{1.50,NULL}"}, {`aa::text`, "[[1, 2], [3]]"},
-			{`st::text`, `{"x": 1.10, "when": "2024-01-01T00:00:00Z"}`}, {`m::text`, `{"k": 1.5}`},
-			{`u::text`, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}, {`jb::text`, `{"a": [1, 2]}`}, {`num::text`, "12345678901234567890123.000100"},
-			{`format_type(pg_typeof(n), -1)`, "numeric"}, {`pg_typeof(tz)::text`, "timestamp with time zone"}, {`pg_typeof(ts)::text`, "timestamp without time zone"},
-			{`pg_typeof(u)::text`, "uuid"}, {`pg_typeof(jb)::text`, "jsonb"}, {`pg_typeof("by")::text`, "smallint"},
-		} {
-			if got := w.text(`SELECT ` + c.sql + ` FROM public.types WHERE id = 1`); got != c.want {
-				t.Errorf("%s is %s, want %s", c.sql, got, c.want)
+		l := newLab(t, in)
+		for _, c := range cases() {
+			if c.on == bothVersions || in.Major == pgtest.Newest(t).Major {
+				t.Run(c.name, func(t *testing.T) { c.run(t, l.world(t)) })
 			}
-		}
-		for _, c := range []struct{ sql, want string }{{`n::text`, "0.000"}, {`ia::text`, "{}"}, {`num::text`, "NaN"}, {`b::text`, "NULL"}, {`st::text`, "NULL"}} {
-			if got := w.text(`SELECT ` + c.sql + ` FROM public.types WHERE id = 2`); got != c.want {
-				t.Errorf("%s is %s, want %s", c.sql, got, c.want)
-			}
-		}
-		if got := w.text(`SELECT n || ' ' || num FROM public.types WHERE id = 3`); got != "10000.000 0.00001" {
-			t.Errorf("numerics of row 3 are %s", got)
-		}
-		if got := w.text(`SELECT string_agg(a.attname, ',') FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-			WHERE i.indrelid = 'public.types'::regclass AND i.indisprimary`); got != "id" {
-			t.Errorf("the key is on %s", got)
-		}
-		if got := w.text(`SELECT attname::text FROM pg_attribute WHERE attrelid = 'public.types'::regclass AND attname LIKE 'a column%'`); len(got) > 63 || !strings.HasPrefix(got, "a column with a name that") {
-			t.Errorf("the long column is named %q", got)
 		}
 	})
 }
 
+type versions int
+
+const (
+	bothVersions versions = iota
+	newestOnly
+)
+
+type testCase struct {
+	name string
+	run  func(*testing.T, *world)
+	on   versions
+}
+
+func cases() []testCase {
+	return []testCase{
+		{"RoundTripOfTypes", roundTripOfTypes, bothVersions},
+		{"PoisonRows", poisonRows, newestOnly},
+		{"SwapIsAtomic", swapIsAtomic, bothVersions},
+		{"ReadersKeepWhatTheyHave", readersKeepWhatTheyHave, newestOnly},
+		{"Kills", kills, newestOnly},
+		{"CreateRefusals", createRefusals, newestOnly},
+		{"Failures", failures, newestOnly},
+		{"DeleteAndBranches", deleteAndBranches, newestOnly},
+	}
+}
+
+func roundTripOfTypes(t *testing.T, w *world) {
+	pg := func(name, typ, pgType string) delta.Field {
+		return delta.Field{Name: name, Type: typ, Nullable: true, Metadata: map[string]any{"tarn.pgType": pgType}}
+	}
+	s := w.source("types",
+		col("id", "integer"), col("b", "boolean"), col("by", "byte"), col("i2", "short"), col("i8", "long"), col("f", "float"), col("d", "double"),
+		col("n", "decimal(20,3)"), col("big", "decimal(38,0)"), col("s", "string"), col("bin", "binary"), col("day", "date"),
+		col("tz", "timestamp"), col("ts", "timestamp_ntz"),
+		col("ia", `{"type":"array","elementType":"integer","containsNull":true}`), col("sa", `{"type":"array","elementType":"string","containsNull":true}`),
+		col("na", `{"type":"array","elementType":"decimal(5,2)","containsNull":true}`),
+		col("aa", `{"type":"array","elementType":{"type":"array","elementType":"long","containsNull":true},"containsNull":true}`),
+		col("st", `{"type":"struct","fields":[{"name":"x","type":"decimal(5,2)","nullable":true,"metadata":{}},{"name":"when","type":"timestamp","nullable":true,"metadata":{}}]}`),
+		col("m", `{"type":"map","keyType":"string","valueType":"double","valueContainsNull":true}`),
+		pg("u", "string", "uuid"), pg("jb", "string", "jsonb"), pg("num", "string", "numeric"),
+		col("a column with a name that is longer than Postgres can keep in its catalog", "string"),
+	)
+	s.write(add, `{"id":1,"b":true,"by":-5,"i2":-32768,"i8":9007199254740993,"f":0.1,"d":1e300,"n":"-12345678901234567.891","big":"99999999999999999999999999999999999999","s":"té\"st","bin":"AP8=","day":"1969-12-31","tz":"2024-02-29T01:02:03.000004Z","ts":"0001-01-01T00:00:00","ia":[1,null,3],"sa":["x,y",""],"na":["1.50",null],"aa":[[1,2],[3]],"st":{"x":"1.10","when":"2024-01-01T00:00:00Z"},"m":[{"key":"k","value":1.5}],"u":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","jb":"{\"a\": [1, 2]}","num":"12345678901234567890123.000100","a column with a name that is longer than Postgres can keep in its catalog":"long"}
+		{"id":2,"n":"0.000","ia":[],"num":"NaN","d":0}
+		{"id":3,"n":"10000.000","num":"0.00001"}`)
+	w.create(w.spec("types", "id"))
+	x := w.reaches("types", tarn.SyncOnline, 1)
+	if x.RowsSynced != 3 || x.RowsTotal != 3 || x.Message != "" || x.SyncEnd.IsZero() || x.VersionTS.IsZero() {
+		t.Errorf("status %+v", x)
+	}
+	w.exec(`SET timezone = 'UTC'`)
+	for _, c := range []struct{ sql, want string }{
+		{`b::text`, "true"}, {`"by"::text`, "-5"}, {`i2::text`, "-32768"}, {`i8::text`, "9007199254740993"}, {`f::text`, "0.1"}, {`d::text`, "1e+300"},
+		{`n::text`, "-12345678901234567.891"}, {`big::text`, "99999999999999999999999999999999999999"}, {`s`, `té"st`}, {`bin::text`, `\x00ff`},
+		{`day::text`, "1969-12-31"}, {`tz::text`, "2024-02-29 01:02:03.000004+00"}, {`ts::text`, "0001-01-01 00:00:00"},
+		{`ia::text`, "{1,NULL,3}"}, {`sa::text`, `{"x,y",""}`}, {`na::text`, "{1.50,NULL}"}, {`aa::text`, "[[1, 2], [3]]"},
+		{`st::text`, `{"x": 1.10, "when": "2024-01-01T00:00:00Z"}`}, {`m::text`, `{"k": 1.5}`},
+		{`u::text`, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}, {`jb::text`, `{"a": [1, 2]}`}, {`num::text`, "12345678901234567890123.000100"},
+		{`format_type(pg_typeof(n), -1)`, "numeric"}, {`pg_typeof(tz)::text`, "timestamp with time zone"}, {`pg_typeof(ts)::text`, "timestamp without time zone"},
+		{`pg_typeof(u)::text`, "uuid"}, {`pg_typeof(jb)::text`, "jsonb"}, {`pg_typeof("by")::text`, "smallint"},
+	} {
+		if got := w.text(`SELECT ` + c.sql + ` FROM public.types WHERE id = 1`); got != c.want {
+			t.Errorf("%s is %s, want %s", c.sql, got, c.want)
+		}
+	}
+	for _, c := range []struct{ sql, want string }{{`n::text`, "0.000"}, {`ia::text`, "{}"}, {`num::text`, "NaN"}, {`b::text`, "NULL"}, {`st::text`, "NULL"}} {
+		if got := w.text(`SELECT ` + c.sql + ` FROM public.types WHERE id = 2`); got != c.want {
+			t.Errorf("%s is %s, want %s", c.sql, got, c.want)
+		}
+	}
+	if got := w.text(`SELECT n || ' ' || num FROM public.types WHERE id = 3`); got != "10000.000 0.00001" {
+		t.Errorf("numerics of row 3 are %s", got)
+	}
+	if got := w.text(`SELECT string_agg(a.attname, ',') FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+		WHERE i.indrelid = 'public.types'::regclass AND i.indisprimary`); got != "id" {
+		t.Errorf("the key is on %s", got)
+	}
+	if got := w.text(`SELECT attname::text FROM pg_attribute WHERE attrelid = 'public.types'::regclass AND attname LIKE 'a column%'`); len(got) > 63 || !strings.HasPrefix(got, "a column with a name that") {
+		t.Errorf("the long column is named %q", got)
+	}
+}
+
 // Rows that Postgres cannot store are kept aside and counted; the rest is there.
-func TestPoisonRows(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func poisonRows(t *testing.T, w *world) {
 	s := w.source("poison", col("a", "integer"), col("b", "string"), col("v", "string"),
 		delta.Field{Name: "j", Type: "string", Nullable: true, Metadata: map[string]any{"tarn.pgType": "jsonb"}})
 	s.write(add, `{"a":1,"b":"x","v":"good"}
@@ -119,60 +154,56 @@ func TestPoisonRows(t *testing.T) {
 
 // A reader sees one version or the other, whole, whenever it looks and however
 // old its snapshot is.
-func TestSwapIsAtomic(t *testing.T) {
-	eachVersion(t, func(t *testing.T, in postgres.Install) {
-		w := newWorld(t, in)
-		s := w.source("swap", col("id", "long"), col("v", "string"))
-		const rows = 2000
-		s.numbers(add, rows, "0")
-		w.create(w.spec("swap", "id"))
-		w.reaches("swap", tarn.SyncOnline, 1)
-		stop := make(chan struct{})
-		var g sync.WaitGroup
-		for i := range 3 {
-			conn := w.connect(tarn.Superuser)
-			g.Go(func() {
-				iso := []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.ReadCommitted}[i]
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-					}
-					err := pgx.BeginTxFunc(context.Background(), conn, pgx.TxOptions{IsoLevel: iso}, func(tx pgx.Tx) error {
-						if i == 1 { // takes its snapshot well before it looks
-							if _, err := tx.Exec(context.Background(), `SELECT count(*) FROM pg_class, pg_sleep(0.05)`); err != nil {
-								return err
-							}
-						}
-						var n, versions int
-						if err := tx.QueryRow(context.Background(), `SELECT count(*), count(DISTINCT v) FROM public.swap`).Scan(&n, &versions); err != nil {
+func swapIsAtomic(t *testing.T, w *world) {
+	s := w.source("swap", col("id", "long"), col("v", "string"))
+	const rows = 2000
+	s.numbers(add, rows, "0")
+	w.create(w.spec("swap", "id"))
+	w.reaches("swap", tarn.SyncOnline, 1)
+	stop := make(chan struct{})
+	var g sync.WaitGroup
+	for i := range 3 {
+		conn := w.connect(tarn.Superuser)
+		g.Go(func() {
+			iso := []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.ReadCommitted}[i]
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				err := pgx.BeginTxFunc(context.Background(), conn, pgx.TxOptions{IsoLevel: iso}, func(tx pgx.Tx) error {
+					if i == 1 { // takes its snapshot well before it looks
+						if _, err := tx.Exec(context.Background(), `SELECT count(*) FROM pg_class, pg_sleep(0.05)`); err != nil {
 							return err
 						}
-						if n != rows || versions != 1 {
-							t.Errorf("reader %d saw %d rows of %d versions", i, n, versions)
-						}
-						return nil
-					})
-					if err != nil {
-						t.Errorf("reader %d: %v", i, err)
-						return
 					}
+					var n, versions int
+					if err := tx.QueryRow(context.Background(), `SELECT count(*), count(DISTINCT v) FROM public.swap`).Scan(&n, &versions); err != nil {
+						return err
+					}
+					if n != rows || versions != 1 {
+						t.Errorf("reader %d saw %d rows of %d versions", i, n, versions)
+					}
+					return nil
+				})
+				if err != nil {
+					t.Errorf("reader %d: %v", i, err)
+					return
 				}
-			})
-		}
-		for v := int64(2); v < 10; v++ {
-			s.numbers(replace, rows, string(rune('0'+v)))
-			check(t, w.keeper.Refresh(t.Context(), w.spec("swap").Name))
-			w.reaches("swap", tarn.SyncOnline, v)
-		}
-		close(stop)
-		g.Wait()
-	})
+			}
+		})
+	}
+	for v := int64(2); v < 10; v++ {
+		s.numbers(replace, rows, string(rune('0'+v)))
+		check(t, w.keeper.Refresh(t.Context(), w.spec("swap").Name))
+		w.reaches("swap", tarn.SyncOnline, v)
+	}
+	close(stop)
+	g.Wait()
 }
 
-func TestReadersKeepWhatTheyHave(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func readersKeepWhatTheyHave(t *testing.T, w *world) {
 	s := w.source("kept", col("id", "long"), col("v", "string"))
 	s.numbers(add, 10, "a")
 	w.exec(`ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader`)
@@ -236,46 +267,42 @@ func TestReadersKeepWhatTheyHave(t *testing.T) {
 	}
 }
 
-func TestKills(t *testing.T) {
-	eachVersion(t, func(t *testing.T, in postgres.Install) {
-		w := newWorld(t, in)
-		s := w.source("hard", col("id", "long"), col("v", "string"))
-		s.numbers(add, 3000, "0")
-		w.create(w.spec("hard", "id"))
-		seed := rand.Uint64()
-		t.Logf("seed %d", seed)
-		r := rand.New(rand.NewPCG(seed, 1))
-		version := int64(1)
-		for range 20 {
-			timer := time.NewTimer(time.Duration(r.IntN(250)) * time.Millisecond)
-			<-timer.C
-			w.kill()
-			// Whatever is there is one whole version.
-			if w.text(`SELECT to_regclass('public.hard')::text`) != "NULL" {
-				if got := w.text(`SELECT count(*) || '/' || count(DISTINCT v) FROM public.hard`); got != "3000/1" {
-					t.Fatalf("the table has %s rows/versions", got)
-				}
-				if got, want := w.text(`SELECT min(v) FROM public.hard`), w.text(`SELECT (version - 1)::text FROM tarn_sync.position`); got != want {
-					t.Fatalf("the table holds rows of %s, the position says %s", got, want)
-				}
+func kills(t *testing.T, w *world) {
+	s := w.source("hard", col("id", "long"), col("v", "string"))
+	s.numbers(add, 3000, "0")
+	w.create(w.spec("hard", "id"))
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	version := int64(1)
+	for range 20 {
+		timer := time.NewTimer(time.Duration(r.IntN(250)) * time.Millisecond)
+		<-timer.C
+		w.kill()
+		// Whatever is there is one whole version.
+		if w.text(`SELECT to_regclass('public.hard')::text`) != "NULL" {
+			if got := w.text(`SELECT count(*) || '/' || count(DISTINCT v) FROM public.hard`); got != "3000/1" {
+				t.Fatalf("the table has %s rows/versions", got)
 			}
-			w.start()
-			if x := w.get("hard"); x.State == tarn.SyncOnline && x.Version == version {
-				s.numbers(replace, 3000, strconv.FormatInt(version, 10))
-				version++
-				check(t, w.keeper.Refresh(t.Context(), x.Name))
+			if got, want := w.text(`SELECT min(v) FROM public.hard`), w.text(`SELECT (version - 1)::text FROM tarn_sync.position`); got != want {
+				t.Fatalf("the table holds rows of %s, the position says %s", got, want)
 			}
 		}
-		w.reaches("hard", tarn.SyncOnline, version)
-		if got := w.text(`SELECT count(*)::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE nspname = 'tarn_sync' AND starts_with(relname, 'load_')`); got != "0" {
-			t.Errorf("%s leftovers", got)
+		w.start()
+		if x := w.get("hard"); x.State == tarn.SyncOnline && x.Version == version {
+			s.numbers(replace, 3000, strconv.FormatInt(version, 10))
+			version++
+			check(t, w.keeper.Refresh(t.Context(), x.Name))
 		}
-		t.Logf("%d versions", version)
-	})
+	}
+	w.reaches("hard", tarn.SyncOnline, version)
+	if got := w.text(`SELECT count(*)::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE nspname = 'tarn_sync' AND starts_with(relname, 'load_')`); got != "0" {
+		t.Errorf("%s leftovers", got)
+	}
+	t.Logf("%d versions", version)
 }
 
-func TestCreateRefusals(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func createRefusals(t *testing.T, w *world) {
 	w.source("src", col("id", "integer"), col("tags", `{"type":"array","elementType":"integer","containsNull":true}`))
 	w.exec(`CREATE TABLE public.theirs (id int)`)
 	spec := func(change func(*tarn.SyncedTableSpec)) tarn.SyncedTableSpec {
@@ -318,8 +345,7 @@ func TestCreateRefusals(t *testing.T) {
 }
 
 // What cannot succeed says so and waits for a refresh; what may is tried again.
-func TestFailures(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func failures(t *testing.T, w *world) {
 	s := w.source("fails", col("id", "long"), col("v", "string"))
 	s.numbers(add, 5, "a")
 	w.computes.mu.Lock()
@@ -365,8 +391,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-func TestDeleteAndBranches(t *testing.T) {
-	w := newWorld(t, pgtest.Newest(t))
+func deleteAndBranches(t *testing.T, w *world) {
 	s := w.source("gone", col("id", "long"), col("v", "string"))
 	s.numbers(add, 5, "a")
 	w.create(w.spec("gone", "id"))
