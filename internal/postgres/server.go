@@ -239,7 +239,9 @@ func (s *Server) log(level slog.Level, event string, args ...any) {
 	}
 }
 
-// logTail is the end of what this run wrote to its log.
+// logTail is the end of what this run wrote to its log, without the lines that
+// only tell of our own knocking: many a millisecond, they would push the reason
+// of a failed start out.
 func (s *Server) logTail() string {
 	f, err := os.Open(s.c.LogFile)
 	if err != nil {
@@ -250,14 +252,29 @@ func (s *Server) logTail() string {
 	if err != nil {
 		return ""
 	}
-	const most = 8 << 10
+	const most = 256 << 10
 	from := max(s.logFrom, st.Size()-most)
 	b := make([]byte, max(st.Size()-from, 0))
 	n, err := f.ReadAt(b, from)
 	if n == 0 && err != nil {
 		return ""
 	}
-	return lastLines(string(b[:n]))
+	return lastLines(withoutKnocks(string(b[:n])))
+}
+
+// withoutKnocks leaves out what Postgres says to who connects too early.
+func withoutKnocks(log string) string {
+	var b strings.Builder
+	knock := false
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, " DETAIL:  ") {
+			knock = strings.Contains(line, "FATAL:  the database system is ")
+		}
+		if !knock {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 // normalize fills the defaults in and checks what can be checked without
