@@ -25,6 +25,7 @@ func sceptic(t *testing.T, _, pgBin string) {
 	t.Run("the owner cannot lock itself out", func(t *testing.T) { ownerStays(ctx, t, in) })
 	t.Run("the owner stays inside its project", func(t *testing.T) { ownerStaysInside(ctx, t, in) })
 	t.Run("logical replication through the gateway", func(t *testing.T) { replicates(t, in) })
+	t.Run("schema tarn_sync is Tarn's", func(t *testing.T) { trapIsRefused(ctx, t, in) })
 	t.Run("a synced table with a view on it is refreshed", func(t *testing.T) { refreshUnderView(ctx, t, in) })
 	t.Run("a history adds up when names change hands", func(t *testing.T) { namesChangeHands(ctx, t, in) })
 }
@@ -100,6 +101,33 @@ func replicates(t *testing.T, in *instance) {
 	if out, err := receive("--drop-slot").CombinedOutput(); err != nil {
 		t.Errorf("drop the slot: %v\n%s", err, out)
 	}
+}
+
+// trapIsRefused has an owner make Tarn's schema before Tarn: triggers there
+// would run as superuser.
+func trapIsRefused(ctx context.Context, t *testing.T, in *instance) {
+	in.tarn("project", "create", "trap")
+	c := in.connect(ctx, in.url("trap"))
+	mustExec(ctx, t, c, "CREATE SCHEMA tarn_sync", "CREATE SCHEMA app", "CREATE TABLE app.t (id int PRIMARY KEY)")
+	in.tarn("feed", "create", "trap/production", "--schema", "app", "--to", "lake.trap")
+	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for !strings.Contains(in.tarn("feed", "get", "app", "--project", "trap"), "schema tarn_sync belongs to") {
+		select {
+		case <-tick.C:
+		case <-wait.Done():
+			t.Fatalf("the feed does not say what is wrong: %s", in.tarn("feed", "get", "app", "--project", "trap"))
+		}
+	}
+	var made int
+	if err := c.QueryRow(ctx, "SELECT count(*) FROM pg_proc WHERE pronamespace = 'tarn_sync'::regnamespace").Scan(&made); err != nil || made != 0 {
+		t.Errorf("%d functions were made in the owner's schema (%v)", made, err)
+	}
+	mustExec(ctx, t, c, "ALTER SCHEMA tarn_sync RENAME TO mine", "INSERT INTO app.t VALUES (1)")
+	in.awaitHistory(ctx, t, "lake.trap.lb_t_history", 1)
+	in.tarn("sync", "create", "--project", "trap", "--source", "lake.trap.lb_t_history", "--name", "trap.back.t", "--key", "_sort_by")
 }
 
 // refreshUnderView syncs a feed's own history back: one source of Delta rows

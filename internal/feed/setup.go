@@ -90,7 +90,10 @@ func (s *source) prepare(ctx context.Context) (fresh bool, err error) {
 	if err := s.conn.QueryRow(ctx, triggerExistsSQL).Scan(&found); err != nil {
 		return false, fmt.Errorf("look for the event trigger: %w", err)
 	}
-	steps := []string{createSchemaSQL, triggerFunctionSQL}
+	if err := ownSchema(ctx, s.conn); err != nil {
+		return false, err
+	}
+	steps := []string{triggerFunctionSQL}
 	if !found {
 		steps = append(steps, createTriggerSQL, alwaysTriggerSQL)
 	}
@@ -116,6 +119,27 @@ func (s *source) prepare(ctx context.Context) (fresh bool, err error) {
 	}
 	return !found, nil
 }
+
+// ownSchema refuses a database where schema tarn_sync is not Tarn's: its owner
+// could put triggers there, which we would run as superuser. No role can give
+// away a schema to a superuser, so what is checked once stays.
+func ownSchema(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, createSchemaSQL); err != nil && !isCode(err, codeDuplicateObject, codeUnique) {
+		return fmt.Errorf("make Postgres schema tarn_sync: %w", err)
+	}
+	var owner string
+	var super bool
+	if err := conn.QueryRow(ctx, schemaOwnerSQL).Scan(&owner, &super); err != nil {
+		return fmt.Errorf("look for the owner of Postgres schema tarn_sync: %w", err)
+	}
+	if !super {
+		return tarn.Conflict("Postgres schema tarn_sync belongs to %s: Tarn keeps its own tables there", owner).
+			WithHint("ALTER SCHEMA tarn_sync RENAME TO something_else")
+	}
+	return nil
+}
+
+const schemaOwnerSQL = `SELECT r.rolname, r.rolsuper FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE n.nspname = 'tarn_sync'`
 
 // patience says what to do about a table that is locked for long.
 type patience int

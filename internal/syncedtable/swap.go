@@ -235,10 +235,29 @@ func (w *worker) swap(ctx context.Context, tx pgx.Tx, b built, next *position) e
 	return writePosition(ctx, tx, w.row.UID, w.row.Name, *next)
 }
 
+// lock holds the place and makes sure that it is still the table that was found
+// there: the schema's owner may have put another one in.
+func lock(ctx context.Context, tx pgx.Tx, old uint32, place, mode string) error {
+	if _, err := tx.Exec(ctx, "LOCK TABLE "+place+" IN "+mode+" MODE"); err != nil {
+		return err
+	}
+	var now uint32
+	if err := tx.QueryRow(ctx, oidSQL, place).Scan(&now); err != nil {
+		return err
+	}
+	if now != old {
+		return tarn.Conflict("table %s was replaced by another meanwhile", place)
+	}
+	return nil
+}
+
 func (w *worker) replaceTable(ctx context.Context, tx pgx.Tx, b built, old uint32, place string) error {
 	var steps []string
 	if old != 0 {
-		steps = append(steps, "LOCK TABLE "+place+" IN ACCESS EXCLUSIVE MODE", "DROP TABLE "+place)
+		if err := lock(ctx, tx, old, place, "ACCESS EXCLUSIVE"); err != nil {
+			return err
+		}
+		steps = append(steps, "DROP TABLE "+place)
 	}
 	moved := pgx.Identifier{w.row.Name.Schema, b.name}.Sanitize()
 	table := pgx.Identifier{w.row.Name.Table}.Sanitize()
@@ -286,7 +305,10 @@ func (w *worker) replaceRows(ctx context.Context, tx pgx.Tx, b built, old uint32
 	if err != nil {
 		return err
 	}
-	steps := []string{"LOCK TABLE " + place + " IN EXCLUSIVE MODE"}
+	if err := lock(ctx, tx, old, place, "EXCLUSIVE"); err != nil {
+		return err
+	}
+	var steps []string
 	var names []string
 	for _, c := range b.cols {
 		id := pgx.Identifier{c.name}.Sanitize()

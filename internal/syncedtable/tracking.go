@@ -67,13 +67,37 @@ func prepareTracking(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("prepare schema %s: %w", trackingSchema, err)
 	}
 	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock(7022891455140)`)
-	for _, sql := range []string{createSchemaSQL, createPositionSQL, createLettersSQL, createLettersIndexSQL, createRefuseSQL, grantTrackingSQL} {
+	if err := ownSchema(ctx, conn); err != nil {
+		return err
+	}
+	for _, sql := range []string{createPositionSQL, createLettersSQL, createLettersIndexSQL, createRefuseSQL, grantTrackingSQL} {
 		if _, err := conn.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("prepare schema %s: %w", trackingSchema, err)
 		}
 	}
 	return nil
 }
+
+// ownSchema refuses a database where schema tarn_sync is not Tarn's: its owner
+// could put triggers there, which we would run as superuser. No role can give
+// away a schema to a superuser, so what is checked once stays.
+func ownSchema(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, createSchemaSQL); err != nil {
+		return fmt.Errorf("make Postgres schema tarn_sync: %w", err)
+	}
+	var owner string
+	var super bool
+	if err := conn.QueryRow(ctx, schemaOwnerSQL).Scan(&owner, &super); err != nil {
+		return fmt.Errorf("look for the owner of Postgres schema tarn_sync: %w", err)
+	}
+	if !super {
+		return tarn.Conflict("Postgres schema tarn_sync belongs to %s: Tarn keeps its own tables there", owner).
+			WithHint("ALTER SCHEMA tarn_sync RENAME TO something_else")
+	}
+	return nil
+}
+
+const schemaOwnerSQL = `SELECT r.rolname, r.rolsuper FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE n.nspname = 'tarn_sync'`
 
 // position is how far a synced table is, as its database says.
 type position struct {
