@@ -123,6 +123,9 @@ func feedGet(sh *shell, p *place) *cobra.Command {
 			}
 			return sh.show(feedWithTables{f, ts}, func() {
 				sh.say("Feed %s: Postgres schema %s into %s.%s", f.CdfConfigID, f.PostgresSchema, f.Catalog, f.Schema)
+				if f.StatusDetail != "" {
+					sh.say("It stands still: %s", f.StatusDetail)
+				}
 				if len(ts) == 0 {
 					sh.say("It follows no table yet.")
 					return

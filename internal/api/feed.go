@@ -193,7 +193,7 @@ func configName(f tarn.Feed) string {
 func configOf(f tarn.Feed) wire.CdfConfig {
 	return wire.CdfConfig{
 		Name: configName(f), CdfConfigID: f.ID, Catalog: f.Catalog, Schema: f.Schema,
-		PostgresSchema: f.PostgresSchema, CreateTime: wire.Time(f.CreateTime),
+		PostgresSchema: f.PostgresSchema, CreateTime: wire.Time(f.CreateTime), StatusDetail: f.Message,
 	}
 }
 

@@ -209,6 +209,7 @@ type CdfConfig struct {
 	Schema         string `json:"schema"`
 	PostgresSchema string `json:"postgres_schema"`
 	CreateTime     string `json:"create_time,omitempty"`
+	StatusDetail   string `json:"status_detail,omitempty"` // why the whole feed stands still; ours
 }
 
 // ListCdfConfigs is one page of a database's feeds.
