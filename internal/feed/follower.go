@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/controldb"
@@ -30,6 +31,7 @@ type follower struct {
 
 	status  tarn.ComputeStatus // of the compute, when the session began
 	owner   tarn.Principal     // of the Delta tables it makes
+	broken  int                // streams in a row that Postgres could not decode
 	message string             // last recorded
 	tables  map[string]tarn.FeedTable
 }
@@ -189,12 +191,36 @@ func (f *follower) step(ctx context.Context) (gone bool, err error) {
 	if errors.Is(err, errBranchGoing) {
 		return false, nil
 	}
+	if undecodable(err) {
+		f.broken++
+	}
 	if errors.Is(err, errStreamEnded) || isCode(err, codeShutdown) {
 		f.log.Info("stream ended", "err", err)
 		pause(ctx, f.k.poll)
 		return false, nil
 	}
 	return false, err
+}
+
+// brokenStreams is how often a stream may break at one place before its slot is
+// given up for a new one and a new copy. Postgres cannot always decode what it
+// wrote ("could not map filenode … to relation OID" is met when tables are
+// truncated while a slot is made), and then never will.
+const brokenStreams = 3
+
+// undecodable tells an error of a slot from one of a connection or a dying
+// compute: WAL that is gone, a slot that was invalidated or dropped, and the
+// one internal error that is known to stay.
+func undecodable(err error) bool {
+	var e *streamError
+	var pg *pgconn.PgError
+	if !errors.As(err, &e) || !errors.As(err, &pg) || pg.Severity != "ERROR" {
+		return false
+	}
+	if pg.Code == "XX000" {
+		return strings.Contains(pg.Message, "could not map filenode")
+	}
+	return isCode(err, "58P01", "55000", codeUndefinedObject)
 }
 
 const codeShutdown = "57P01" // admin_shutdown

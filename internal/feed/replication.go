@@ -129,7 +129,7 @@ func (r *replication) start(ctx context.Context, slot, publication string) error
 		case *pgproto3.CopyBothResponse:
 			return nil
 		case *pgproto3.ErrorResponse:
-			return fmt.Errorf("start replication from slot %s: %w", slot, pgconn.ErrorResponseToPgError(m))
+			return fmt.Errorf("start replication from slot %s: %w", slot, &streamError{pgconn.ErrorResponseToPgError(m)})
 		}
 	}
 }
@@ -152,6 +152,12 @@ type event struct {
 // errStreamEnded means the server ended the stream, as it does at shutdown.
 var errStreamEnded = errors.New("server ended the stream")
 
+// streamError is what Postgres says of a stream, not of a connection.
+type streamError struct{ err error }
+
+func (e *streamError) Error() string { return e.err.Error() }
+func (e *streamError) Unwrap() error { return e.err }
+
 // next reads one message. The payload is a copy. A context that ends leaves the
 // connection usable for another next.
 func (r *replication) next(ctx context.Context) (event, error) {
@@ -164,7 +170,7 @@ func (r *replication) next(ctx context.Context) (event, error) {
 		case *pgproto3.CopyData:
 			return parseEvent(m.Data)
 		case *pgproto3.ErrorResponse:
-			return event{}, pgconn.ErrorResponseToPgError(m)
+			return event{}, &streamError{pgconn.ErrorResponseToPgError(m)}
 		case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
 			return event{}, errStreamEnded
 		}

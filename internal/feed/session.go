@@ -173,8 +173,10 @@ func (s *session) openSlot(ctx context.Context, fresh bool) error {
 		return err
 	}
 	var have *slotState
+	usable := !fresh && s.broken < brokenStreams
+	s.broken %= brokenStreams
 	for i, st := range slots {
-		if i == 0 && !st.lost && !fresh {
+		if i == 0 && !st.lost && usable {
 			have = &slots[0]
 			continue
 		}
@@ -474,7 +476,9 @@ func (s *session) flush(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	s.flushed = max(s.flushed, s.processed)
+	if s.processed > s.flushed {
+		s.flushed, s.broken = s.processed, 0
+	}
 	for _, t := range s.tables {
 		if t.status.changed {
 			// A stopped table must be on record before its changes are

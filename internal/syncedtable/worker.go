@@ -3,7 +3,6 @@ package syncedtable
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -267,4 +266,5 @@ func closeConn(c *pgx.Conn) {
 	c.Close(ctx) // nothing of ours depends on the answer
 }
 
-var errBusy = fmt.Errorf("another load of the same table still runs")
+// errBusy is a passing fault: a load of a killed process is not over yet.
+var errBusy = errors.New("another load of the same table still runs")
