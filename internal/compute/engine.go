@@ -10,9 +10,7 @@ import (
 	"time"
 
 	"github.com/tarndb/tarn"
-	"github.com/tarndb/tarn/internal/pagestore"
 	"github.com/tarndb/tarn/internal/postgres"
-	"github.com/tarndb/tarn/internal/volumefs"
 	"github.com/tarndb/tarn/internal/wal"
 )
 
@@ -26,7 +24,7 @@ const (
 	logBytes      = 16 << 20 // a longer log is put aside at the next start
 )
 
-// engine is a timeline's volume, mounted, and the Postgres on it. Whoever makes
+// engine is a timeline's volume, shown, and the Postgres on it. Whoever makes
 // one holds the timeline meanwhile, and ends it with stop or wreck.
 //
 //	openEngine ──▶ mounted ──start──▶ serving ──stop──▶ gone
@@ -35,8 +33,8 @@ type engine struct {
 	on       *machine
 	name     string
 	timeline tarn.TimelineID
-	volume   *pagestore.Volume
-	mount    *volumefs.Directory
+	volume   volume
+	mount    shown
 	server   *postgres.Server // nil before start
 	wal      *wal.Log
 }
@@ -51,7 +49,7 @@ func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineI
 	if e.volume, err = m.store.OpenVolume(ctx, id); err != nil {
 		return nil, err
 	}
-	e.mount, err = volumefs.Mount(ctx, e.dataDir(), e.volume, volumefs.Options{Log: m.log})
+	e.mount, err = e.volume.Show(ctx, e.dataDir(), m.log)
 	if err != nil {
 		return nil, errors.Join(err, e.closeVolume())
 	}

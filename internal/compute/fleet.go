@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 
 	"github.com/tarndb/tarn"
-	"github.com/tarndb/tarn/internal/pagestore"
 	"github.com/tarndb/tarn/internal/postgres"
 )
 
@@ -52,7 +50,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	m := &machine{o: o, log: o.Log, installs: make(map[int]postgres.Install), stuck: make(map[tarn.TimelineID]*pagestore.Volume)}
+	m := &machine{o: o, log: o.Log, installs: make(map[int]postgres.Install), stuck: make(map[tarn.TimelineID]volume)}
 	for _, in := range o.Installs {
 		if _, ok := m.installs[in.Major]; !ok {
 			m.installs[in.Major] = in
@@ -68,7 +66,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 		}
 	}
 	var err error
-	m.store, err = pagestore.Open(ctx, filepath.Join(o.Dir, "store"), pagestore.Options{Log: o.Log})
+	m.store, err = openPages(ctx, m.path("store"), o.Log)
 	if err != nil {
 		return nil, err
 	}

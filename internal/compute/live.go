@@ -73,7 +73,7 @@ func (f *Fleet) startLife(ctx context.Context, l *life) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	settings, err := settingsFor(spec, f.o.MemoryBytes)
+	settings, err := f.settings(spec)
 	if err != nil {
 		return nil, err
 	}

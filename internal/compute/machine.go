@@ -12,21 +12,20 @@ import (
 	"sync"
 
 	"github.com/tarndb/tarn"
-	"github.com/tarndb/tarn/internal/pagestore"
 	"github.com/tarndb/tarn/internal/postgres"
 	"github.com/tarndb/tarn/internal/wal"
 )
 
-// machine is what engines stand on: this computer's data directory, its page
-// store and the Postgres versions installed.
+// machine is what engines stand on: this computer's data directory, its storage
+// and the Postgres versions installed.
 type machine struct {
 	o        Options
 	log      *slog.Logger
-	store    *pagestore.Store
+	store    storage
 	installs map[int]postgres.Install
 
-	stuckMu sync.Mutex                            // guards stuck; not held across I/O
-	stuck   map[tarn.TimelineID]*pagestore.Volume // could not be closed
+	stuckMu sync.Mutex                 // guards stuck; not held across I/O
+	stuck   map[tarn.TimelineID]volume // could not be closed
 }
 
 // socketDir is where an engine's socket is: below run, or, where that path is
@@ -78,5 +77,14 @@ func (m *machine) owner() *wal.Owner {
 
 // ownSettings are those of the engines the fleet runs for itself.
 func (m *machine) ownSettings(id tarn.TimelineID) (map[string]string, error) {
-	return settingsFor(tarn.ComputeSpec{Endpoint: engineName(id), MaxCU: minCU}, m.o.MemoryBytes)
+	return m.settings(tarn.ComputeSpec{Endpoint: engineName(id), MaxCU: minCU})
+}
+
+// settings are those of an endpoint's compute on this machine.
+func (m *machine) settings(s tarn.ComputeSpec) (map[string]string, error) {
+	all, err := settingsFor(s, m.o.MemoryBytes)
+	if err == nil && m.store.PageWrites() == tornPages {
+		all["full_page_writes"] = "on"
+	}
+	return all, err
 }

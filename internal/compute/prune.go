@@ -2,7 +2,6 @@ package compute
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -75,24 +74,11 @@ func (k *maker) pruneTimeline(ctx context.Context, id tarn.TimelineID) (int, err
 	return log.Prune(ctx, c.Redo, c.SegmentBytes, horizon)
 }
 
-// controlAt reads pg_control as it was at a point, through a child that lives
-// only for that; a crash leaves it without a record, and Open clears it away.
-func (k *maker) controlAt(ctx context.Context, p tarn.Point) (c postgres.Control, err error) {
-	id, err := newTimelineID()
+// controlAt reads pg_control as it was at a point.
+func (k *maker) controlAt(ctx context.Context, p tarn.Point) (postgres.Control, error) {
+	b, err := k.store.ReadFileAt(ctx, p, controlFile)
 	if err != nil {
-		return c, err
+		return postgres.Control{}, fmt.Errorf("look at %s: %w", p, err)
 	}
-	if err := k.store.ForkAt(ctx, p, id); err != nil {
-		return c, err
-	}
-	defer func() { err = errors.Join(err, k.store.Delete(context.WithoutCancel(ctx), id)) }()
-	v, err := k.store.OpenVolume(ctx, id)
-	if err != nil {
-		return c, err
-	}
-	c, err = readControl(v)
-	if err := errors.Join(err, v.Close()); err != nil {
-		return c, fmt.Errorf("look at %s: %w", p, err)
-	}
-	return c, nil
+	return postgres.ParseControl(b)
 }

@@ -67,33 +67,22 @@ func (m *machine) clearEngines() error {
 	return nil
 }
 
-// clearUnpublished removes timelines without a record. One whose children are
-// not gone yet waits for the next round.
+// clearUnpublished removes timelines without a record.
 func (k *maker) clearUnpublished(ctx context.Context) error {
 	all, err := k.store.Timelines(ctx)
 	if err != nil {
 		return err
 	}
 	stored := make(map[tarn.TimelineID]bool)
-	children := make(map[tarn.TimelineID]int)
 	for _, st := range all {
-		stored[st.ID] = true
-		children[st.Parent.Timeline]++
-	}
-	for progress := true; progress; {
-		progress = false
-		for _, st := range all {
-			if _, ok := k.records.known(st.ID); ok || !stored[st.ID] || children[st.ID] > 0 {
-				continue
-			}
-			if err := k.discard(ctx, st.ID); err != nil {
-				return fmt.Errorf("clear away unfinished timeline %s: %w", st.ID, err)
-			}
-			k.log.Info("unfinished timeline cleared away", "timeline", string(st.ID))
-			delete(stored, st.ID)
-			children[st.Parent.Timeline]--
-			progress = true
+		if _, ok := k.records.known(st.ID); ok {
+			stored[st.ID] = true
+			continue
 		}
+		if err := k.discard(ctx, st.ID); err != nil {
+			return fmt.Errorf("clear away unfinished timeline %s: %w", st.ID, err)
+		}
+		k.log.Info("unfinished timeline cleared away", "timeline", string(st.ID))
 	}
 	for _, id := range k.records.ids() {
 		if !stored[id] {

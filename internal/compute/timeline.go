@@ -95,11 +95,12 @@ func (k *maker) discard(ctx context.Context, id tarn.TimelineID) error {
 	return errors.Join(k.walOf(id).Remove(), removeFile(k.path("log", engineName(id)+".log")))
 }
 
-// DeleteTimeline stops the computes on a timeline and removes it: KindConflict
-// when it has children. One that does not exist is not an error.
+// DeleteTimeline stops the computes on a timeline and removes it; timelines that
+// were forked from it keep what they share with it. One that does not exist is
+// not an error.
 //
-//  1. Refuse when it has children or is a template; withdraw its record, so that
-//     nobody wakes or forks it any more. A crash from here on leaves litter.
+//  1. Refuse when it is a template; withdraw its record, so that nobody wakes
+//     or forks it any more. A crash from here on leaves litter.
 //  2. Suspend its computes.
 //  3. Remove it from the page store, then its WAL.
 func (f *Fleet) DeleteTimeline(ctx context.Context, id tarn.TimelineID) error {
@@ -118,7 +119,7 @@ func (f *Fleet) deleteTimeline(ctx context.Context, id tarn.TimelineID) error {
 	if _, err := tarn.ParseTimelineID(string(id)); err != nil {
 		return err
 	}
-	if err := f.maker.withdrawUnused(ctx, id); err != nil {
+	if err := f.maker.withdraw(ctx, id); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -153,9 +154,9 @@ func (f *Fleet) deleteTimeline(ctx context.Context, id tarn.TimelineID) error {
 	return nil
 }
 
-// withdrawUnused withdraws a timeline without children. It holds it, so that
-// none is made meanwhile.
-func (k *maker) withdrawUnused(ctx context.Context, id tarn.TimelineID) error {
+// withdraw withdraws a timeline that is no template. It holds it, so that no
+// child is half made.
+func (k *maker) withdraw(ctx context.Context, id tarn.TimelineID) error {
 	release, err := k.holds.take(ctx, string(id))
 	if err != nil {
 		return err
@@ -167,15 +168,6 @@ func (k *maker) withdrawUnused(ctx context.Context, id tarn.TimelineID) error {
 	}
 	if t.Template {
 		return tarn.Conflict("it is the template of Postgres %d", t.PGVersion)
-	}
-	all, err := k.store.Timelines(ctx)
-	if err != nil {
-		return err
-	}
-	for _, st := range all {
-		if st.Parent.Timeline == id {
-			return tarn.Conflict("timeline %s was forked from it", st.ID).WithHint("delete the branches made from it first")
-		}
 	}
 	return k.records.withdraw(id)
 }

@@ -90,15 +90,18 @@ func (w *watcher) disconnect(ctx context.Context) {
 func (w *watcher) check(ctx context.Context, now time.Time) {
 	// ask has logged what went wrong; the next check tries again.
 	_ = w.ask(ctx, func(s *session) error {
-		m := tarn.Mark{Seq: w.e.volume.Head()}
-		var err error
+		lsn, err := s.flushed(ctx)
+		if err != nil || !needsMark(w.mark, lsn, now, w.f.o.MarkEvery, w.f.o.MarkWAL) {
+			return err
+		}
+		var m tarn.Mark
+		if m.Seq, err = w.e.volume.Pin(ctx); err != nil {
+			return fmt.Errorf("pin timeline %s: %w", w.e.timeline, err)
+		}
 		if m.LSN, err = s.flushed(ctx); err != nil {
 			return err
 		}
 		m.Time = time.Now().UTC()
-		if !needsMark(w.mark, m.LSN, now, w.f.o.MarkEvery, w.f.o.MarkWAL) {
-			return nil
-		}
 		if err := w.e.volume.Mark(ctx, m); err != nil {
 			return fmt.Errorf("mark timeline %s: %w", w.e.timeline, err)
 		}

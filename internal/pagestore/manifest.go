@@ -18,6 +18,7 @@ type manifest struct {
 	Timeline tarn.TimelineID
 	Parent   tarn.Point // zero for a timeline that began empty
 	Created  time.Time
+	Deleted  bool // a ghost: stays for its children only
 	Closed   closed
 }
 
@@ -46,6 +47,9 @@ func (m *manifest) encode() ([]byte, error) {
 	copy(b, manifestMagic)
 	le.PutUint32(b[8:], manifestVersion)
 	le.PutUint64(b[16:], m.Epoch)
+	if m.Deleted {
+		b[13] = 1
+	}
 	if err := putID(b[24:40], m.Timeline); err != nil {
 		return nil, err
 	}
@@ -92,6 +96,7 @@ func decodeManifest(path string, b []byte) (*manifest, error) {
 		Epoch:    le.Uint64(b[16:]),
 		Timeline: getID(b[24:40]),
 		Created:  unixTime(le.Uint64(b[64:])),
+		Deleted:  b[13] == 1,
 		Closed:   closed{Head: tarn.Seq(le.Uint64(b[72:])), Bytes: int64(le.Uint64(b[80:])), Segment: le.Uint32(b[88:])},
 	}
 	if b[12] == 1 {

@@ -114,14 +114,14 @@ func (s *Store) base(ctx context.Context, t *timeline) (*index, error) {
 // indexAt gives a new index of a timeline at one of its points. It reads no
 // log when the point is the head of an idle timeline whose index is kept.
 func (s *Store) indexAt(ctx context.Context, p tarn.Point) (*index, error) {
-	t, err := s.find(p.Timeline)
+	t, err := s.findAny(p.Timeline)
 	if err != nil {
 		return nil, err
 	}
 	if parent := t.parent; parent.Timeline != "" && p.Seq <= parent.Seq {
 		return s.indexAt(ctx, tarn.Point{Timeline: parent.Timeline, Seq: p.Seq})
 	}
-	if _, err = s.take(ctx, p.Timeline); err != nil {
+	if err := s.wait(ctx, t); err != nil {
 		return nil, err
 	}
 	defer t.pass()

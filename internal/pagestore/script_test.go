@@ -125,6 +125,13 @@ func (s *script) run(d *datadriven.TestData) (string, error) {
 			b.WriteString("\n")
 		}
 		return b.String(), err
+	case "dirs":
+		dirs, err := s.fs.ReadDir("store/timelines")
+		var b strings.Builder
+		for _, f := range dirs {
+			b.WriteString(s.named(f.Name) + "\n")
+		}
+		return b.String(), err
 	case "restart":
 		if err := s.store.Close(); err != nil {
 			return "", err

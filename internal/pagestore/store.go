@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,70 +41,9 @@ type Store struct {
 	batches   sync.Pool // of *layer.Batch
 	scratch   sync.Pool // of *[layer.PageSize]byte
 
-	mu        sync.Mutex // guards what follows and the state of every timeline; never held across I/O
-	timelines map[tarn.TimelineID]*timeline
-	closed    bool
-	clock     uint64 // counts uses of kept indexes
+	registry
+	clock uint64 // counts uses of kept indexes; guarded by mu
 }
-
-// timeline is one timeline of the store.
-//
-//	making ──▶ idle ⇄ held
-//	  │          │
-//	  ▼          ▼
-//	gone ◀── deleting
-//
-// Whoever changes the state, or reads or rewrites the files of an idle
-// timeline, has its turn. Turns are taken from a child to its parents.
-type timeline struct {
-	id   tarn.TimelineID
-	turn chan struct{} // holds one token while somebody has the turn
-
-	// Guarded by Store.mu.
-	parent   tarn.Point // zero without; does not change once it is made
-	state    timelineState
-	man      *manifest // replaced, never changed
-	children int
-	volume   *Volume // while held
-	index    *index  // at the head; kept while idle, nil = must be read
-	end      end     // of the log, when index is not nil
-	used     uint64  // Store.clock at the last use of index
-}
-
-type timelineState uint8
-
-const (
-	stateMaking timelineState = iota
-	stateIdle
-	stateHeld
-	stateDeleting
-	stateGone
-)
-
-// nextStates has the transitions there are; see timeline.
-func nextStates(s timelineState) []timelineState {
-	switch s {
-	case stateMaking:
-		return []timelineState{stateIdle, stateGone}
-	case stateIdle:
-		return []timelineState{stateHeld, stateDeleting}
-	case stateHeld:
-		return []timelineState{stateIdle}
-	case stateDeleting:
-		return []timelineState{stateGone, stateIdle} // back when the files could not be renamed
-	}
-	return nil
-}
-
-// enter changes the state. The caller holds Store.mu.
-func (t *timeline) enter(s timelineState) {
-	if !slices.Contains(nextStates(t.state), s) {
-		panic(fmt.Sprintf("pagestore: timeline %s goes from state %d to %d", t.id, t.state, s))
-	}
-	t.state = s
-}
-
-func (t *timeline) dir(s *Store) string { return filepath.Join(s.manifests.dir, string(t.id)) }
 
 // deletedSuffix marks the directory of a timeline whose deletion is decided.
 const deletedSuffix = ".deleted"
@@ -127,7 +67,7 @@ func open(ctx context.Context, files fileSystem, dir string, o Options) (*Store,
 		files: files, dir: dir, slog: o.Log,
 		manifests: manifests{files: files, dir: filepath.Join(dir, "timelines")},
 		limit:     uint32(o.SegmentBytes / layer.BlockSize),
-		timelines: map[tarn.TimelineID]*timeline{},
+		registry:  registry{timelines: map[tarn.TimelineID]*timeline{}},
 	}
 	s.batches.New = func() any { return layer.NewBatch() }
 	s.scratch.New = func() any { return new([layer.PageSize]byte) }
@@ -193,7 +133,11 @@ func (s *Store) readManifests(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		s.timelines[id] = &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man}
+		t := &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man}
+		if man.Deleted {
+			t.state = stateGhost
+		}
+		s.timelines[id] = t
 	}
 	for _, t := range s.timelines {
 		if t.parent.Timeline == "" {
@@ -204,6 +148,9 @@ func (s *Store) readManifests(ctx context.Context) error {
 			return &layer.CorruptError{File: s.manifests.path(t.id), Offset: 40, Expected: "the parent " + t.parent.String(), Found: "no such timeline"}
 		}
 		p.children++
+	}
+	for id := range maps.Clone(s.timelines) {
+		s.reap(id)
 	}
 	return nil
 }
@@ -259,55 +206,6 @@ func (s *Store) Close() error {
 	}
 	return nil
 }
-
-// find gives a timeline that exists.
-func (s *Store) find(id tarn.TimelineID) (*timeline, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, tarn.Unavailable("page store is closed")
-	}
-	t := s.timelines[id]
-	if t == nil || t.state == stateMaking || t.state == stateDeleting {
-		return nil, tarn.NotFound("timeline %s does not exist", id)
-	}
-	return t, nil
-}
-
-// floor is the highest seq of a timeline at which another began: its log once
-// reached there.
-func (s *Store) floor(id tarn.TimelineID) (seq tarn.Seq) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, t := range s.timelines {
-		if t.parent.Timeline == id {
-			seq = max(seq, t.parent.Seq)
-		}
-	}
-	return seq
-}
-
-// take finds a timeline and waits for its turn; the caller calls t.pass.
-func (s *Store) take(ctx context.Context, id tarn.TimelineID) (*timeline, error) {
-	t, err := s.find(id)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case t.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t.state == stateGone {
-		<-t.turn
-		return nil, tarn.NotFound("timeline %s does not exist", id)
-	}
-	return t, nil
-}
-
-func (t *timeline) pass() { <-t.turn }
 
 // keep stores the index of an idle timeline and drops the one that was unused
 // the longest when there are too many.

@@ -15,33 +15,6 @@ import (
 	"github.com/tarndb/tarn/internal/layer"
 )
 
-// reserveID claims the id of a timeline to be made, and keeps its parent from
-// being deleted meanwhile. The caller has the new timeline's turn.
-func (s *Store) reserveID(id tarn.TimelineID, parent tarn.TimelineID) (*timeline, error) {
-	if _, err := tarn.ParseTimelineID(string(id)); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, tarn.Unavailable("page store is closed")
-	}
-	if s.timelines[id] != nil {
-		return nil, tarn.Conflict("timeline %s exists", id)
-	}
-	if parent != "" {
-		p := s.timelines[parent]
-		if p == nil || p.state == stateMaking || p.state == stateDeleting {
-			return nil, tarn.NotFound("timeline %s does not exist", parent)
-		}
-		p.children++
-	}
-	t := &timeline{id: id, turn: make(chan struct{}, 1), state: stateMaking}
-	t.turn <- struct{}{}
-	s.timelines[id] = t
-	return t, nil
-}
-
 // made ends the making of a timeline, well or badly.
 func (s *Store) made(t *timeline, man *manifest, err error) {
 	defer t.pass()
@@ -49,21 +22,23 @@ func (s *Store) made(t *timeline, man *manifest, err error) {
 	if err != nil {
 		cleanup = s.removeDir(t.dir(s)) // else the next Open does it
 	}
+	if cleanup != nil {
+		s.slog.Warn("remove unfinished timeline", "timeline", t.id, "err", cleanup)
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err == nil {
 		t.man, t.parent = man, man.Parent
 		t.enter(stateIdle)
+		s.mu.Unlock()
 		return
-	}
-	if cleanup != nil {
-		s.slog.Warn("remove unfinished timeline", "timeline", t.id, "err", cleanup)
 	}
 	t.enter(stateGone)
 	delete(s.timelines, t.id)
 	if p := s.timelines[man.Parent.Timeline]; p != nil {
 		p.children--
 	}
+	s.mu.Unlock()
+	s.reap(man.Parent.Timeline)
 }
 
 // Create makes an empty timeline with a root directory.
@@ -246,41 +221,115 @@ func (s *Store) reach(ctx context.Context, p tarn.Point) error {
 	return nil
 }
 
-// Delete removes a timeline: its own files only. It is refused while the
-// timeline is open or others began in it.
+// Delete removes a timeline. It is refused while the timeline is open. While
+// others began in it its files stay, though nobody sees it any more: it is a
+// ghost, and goes with the last of those.
+//
+// With children:
+//
+//  1. manifest with the flag                         crash: either
+//
+// Without:
 //
 //  1. rename the directory to <id>.deleted, synced   crash: either; then Open
 //     goes on with 2
 //  2. remove its files and itself                    crash: Open goes on
+//  3. the same with a parent that is a ghost and     crash: Open goes on
+//     has no other child
 func (s *Store) Delete(ctx context.Context, id tarn.TimelineID) error {
 	t, err := s.take(ctx, id)
 	if err != nil {
 		return fmt.Errorf("delete timeline %s: %w", id, err)
 	}
-	defer t.pass()
 	s.mu.Lock()
-	switch {
-	case t.state != stateIdle:
+	if t.state != stateIdle {
 		err = tarn.Conflict("it is open")
-	case t.children > 0:
-		err = tarn.Conflict("%d timelines began in it", t.children).WithHint("delete those first")
-	default:
-		t.enter(stateDeleting)
 	}
 	s.mu.Unlock()
+	if err == nil {
+		err = s.remove(t)
+	}
+	if errors.Is(err, errChildren) {
+		err = s.haunt(t)
+	}
+	t.pass()
 	if err != nil {
 		return fmt.Errorf("delete timeline %s: %w", id, err)
 	}
+	s.reap(id)
+	s.reap(t.parent.Timeline)
+	return nil
+}
+
+// haunt makes an idle timeline a ghost. The caller has the turn.
+func (s *Store) haunt(t *timeline) error {
+	man := *t.man
+	man.Deleted = true
+	if err := s.manifests.replace(&man, t.man.Epoch); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	t.man = &man
+	t.enter(stateGhost)
+	ix := t.index
+	t.index = nil
+	s.mu.Unlock()
+	if ix != nil {
+		ix.release()
+	}
+	return nil
+}
+
+// reap removes a ghost without children, and its parent when that is one then.
+func (s *Store) reap(id tarn.TimelineID) {
+	for id != "" {
+		s.mu.Lock()
+		t := s.timelines[id]
+		due := t != nil && t.state == stateGhost && t.children == 0
+		s.mu.Unlock()
+		if !due {
+			return
+		}
+		t.turn <- struct{}{}
+		s.mu.Lock()
+		due = t.state == stateGhost
+		s.mu.Unlock()
+		var err error
+		if due {
+			err = s.remove(t)
+		}
+		t.pass()
+		if err != nil { // the next Open tries again
+			s.slog.Warn("remove deleted timeline", "timeline", id, "err", err)
+			return
+		}
+		id = t.parent.Timeline
+	}
+}
+
+var errChildren = errors.New("timelines began in it")
+
+// remove takes an idle timeline or a ghost away; errChildren when it must stay.
+// The caller has the turn.
+func (s *Store) remove(t *timeline) error {
+	s.mu.Lock()
+	before := t.state
+	if t.children > 0 {
+		defer s.mu.Unlock()
+		return errChildren
+	}
+	t.enter(stateDeleting)
+	s.mu.Unlock()
 	deleted := t.dir(s) + deletedSuffix
 	if err := s.setAside(t.dir(s), deleted); err != nil {
 		s.mu.Lock()
-		t.enter(stateIdle)
+		t.enter(before)
 		s.mu.Unlock()
-		return fmt.Errorf("delete timeline %s: %w", id, err)
+		return err
 	}
 	s.mu.Lock()
 	t.enter(stateGone)
-	delete(s.timelines, id)
+	delete(s.timelines, t.id)
 	if p := s.timelines[t.parent.Timeline]; p != nil {
 		p.children--
 	}
@@ -292,7 +341,7 @@ func (s *Store) Delete(ctx context.Context, id tarn.TimelineID) error {
 	}
 	if err := s.removeDir(deleted); err != nil {
 		// It is deleted for good; the rest goes at the next Open.
-		s.slog.Warn("remove deleted timeline", "timeline", id, "err", err)
+		s.slog.Warn("remove deleted timeline", "timeline", t.id, "err", err)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ type world struct {
 	fs    *crashFS
 	store *Store
 	lines []*line
+	dead  map[tarn.TimelineID]tarn.Point // parents of deleted lines
 	ids   int
 	opts  Options
 }
@@ -55,7 +56,7 @@ type pick func(n int) int
 var worldRoot = layer.NewFile{Mode: 0o700, UID: 101, GID: 104}
 
 func newWorld() (*world, error) {
-	w := &world{fs: newCrashFS(), opts: Options{SegmentBytes: 64 << 10}}
+	w := &world{fs: newCrashFS(), dead: map[tarn.TimelineID]tarn.Point{}, opts: Options{SegmentBytes: 64 << 10}}
 	if err := w.openStore(); err != nil {
 		return nil, err
 	}
@@ -121,7 +122,7 @@ func (w *world) checkAll() error {
 			return err
 		}
 	}
-	return nil
+	return w.checkDirs()
 }
 
 // crash loses what was not synced and finds out which past each line is in.
@@ -496,25 +497,60 @@ func (w *world) stepDelete(l *line) error {
 		return err
 	}
 	err = w.store.Delete(ctx, l.id)
-	hasChild := slices.ContainsFunc(w.lines, func(o *line) bool { return o.parent.Timeline == l.id })
 	switch {
 	case w.fs.dark:
-		if !hasChild {
-			return w.forgetLine(l) // either way is right
-		}
-		return nil
-	case hasChild && tarn.KindOf(err) == tarn.KindConflict:
-		return nil
-	case hasChild || err != nil:
-		return fmt.Errorf("delete of %s with children %v: %v", l.id, hasChild, err)
+		return w.forgetLine(l) // either way is right
+	case err != nil:
+		return fmt.Errorf("delete of %s: %v", l.id, err)
 	}
 	if _, err := w.store.Stat(ctx, l.id); tarn.KindOf(err) != tarn.KindNotFound {
 		return fmt.Errorf("status of deleted %s: %v", l.id, err)
 	}
+	if _, err := w.store.OpenVolume(ctx, l.id); tarn.KindOf(err) != tarn.KindNotFound {
+		return fmt.Errorf("open deleted %s: %v", l.id, err)
+	}
+	if _, err := w.store.Fork(ctx, l.id, w.newID()); tarn.KindOf(err) != tarn.KindNotFound {
+		return fmt.Errorf("fork deleted %s: %v", l.id, err)
+	}
+	if err := w.store.Delete(ctx, l.id); tarn.KindOf(err) != tarn.KindNotFound {
+		return fmt.Errorf("delete %s twice: %v", l.id, err)
+	}
 	return w.forgetLine(l)
 }
 
+// checkDirs checks that there are directories of the lines and of those they
+// descend from, and no others.
+func (w *world) checkDirs() error {
+	want := map[string]bool{}
+	for _, l := range w.lines {
+		want[string(l.id)] = true
+		for p := l.parent; p.Timeline != "" && !want[string(p.Timeline)]; {
+			want[string(p.Timeline)] = true
+			next, ok := w.dead[p.Timeline]
+			if !ok {
+				break // it is a line itself
+			}
+			p = next
+		}
+	}
+	dirs, err := w.fs.ReadDir("store/timelines")
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		if !want[d.Name] {
+			return fmt.Errorf("directory %s is there and should not", d.Name)
+		}
+		delete(want, d.Name)
+	}
+	if len(want) > 0 {
+		return fmt.Errorf("directories %v are missing", want)
+	}
+	return nil
+}
+
 func (w *world) forgetLine(l *line) error {
+	w.dead[l.id] = l.parent
 	w.lines = slices.DeleteFunc(w.lines, func(o *line) bool { return o == l })
 	if len(w.lines) > 0 || w.fs.dark {
 		return nil

@@ -15,7 +15,7 @@ import (
 	"github.com/tarndb/tarn"
 )
 
-const device = "/dev/fuse"
+const devicePath = "/dev/fuse"
 
 // attach mounts dir and returns the descriptor on which its requests arrive.
 //
@@ -39,7 +39,7 @@ func attachDirect(dir, name string) (int, error) {
 	if err := unix.Stat(dir, &st); err != nil {
 		return -1, err
 	}
-	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(devicePath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, noDevice(err)
 	}
@@ -59,7 +59,7 @@ func attachDirect(dir, name string) (int, error) {
 // and sends the descriptor over the socket that is its descriptor 3.
 func attachAsUser(ctx context.Context, dir, name string) (int, error) {
 	// fusermount3 opens the device with our rights.
-	if err := unix.Access(device, unix.R_OK|unix.W_OK); err != nil {
+	if err := unix.Access(devicePath, unix.R_OK|unix.W_OK); err != nil {
 		return -1, noDevice(err)
 	}
 	program, err := fusermount()
@@ -109,10 +109,10 @@ func fusermount() (string, error) {
 
 func noDevice(err error) error {
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		return tarn.Unavailable("open %s: %w", device, err).
+		return tarn.Unavailable("open %s: %w", devicePath, err).
 			WithHint("let users open it (chmod 666 /dev/fuse, as most systems have it), or run as root")
 	}
-	return tarn.Unavailable("open %s: %w", device, err).
+	return tarn.Unavailable("open %s: %w", devicePath, err).
 		WithHint("load FUSE (modprobe fuse), or start the container with --device /dev/fuse --cap-add SYS_ADMIN")
 }
 

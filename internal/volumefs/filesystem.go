@@ -49,9 +49,6 @@ func newFilesystem(v Volume, log *slog.Logger) *filesystem {
 
 func (f *filesystem) String() string { return "tarn" }
 
-// OnUnmount is called after the last request.
-func (f *filesystem) OnUnmount() { f.lookups.dropAll() }
-
 func fillAttr(a *layer.Attr, out *fuse.Attr) {
 	sec, nsec := uint64(a.Mtime/1e9), uint32(a.Mtime%1e9)
 	*out = fuse.Attr{

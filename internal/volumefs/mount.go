@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/tarndb/tarn"
@@ -93,30 +92,30 @@ func mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, er
 	}
 	log := o.Log.With("path", dir)
 	fs := newFilesystem(v, log)
-	server, err := fuse.NewServer(fs, "/dev/fd/"+strconv.Itoa(fd), &fuse.MountOptions{
-		MaxBackground:            64,
-		MaxWrite:                 maxRequest,
-		Name:                     subtype,
-		FsName:                   o.Name,
-		Logger:                   slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		DisableXAttrs:            true,
-		ExplicitDataCacheControl: true, // nobody else changes the contents
-		EnableSymlinkCaching:     true,
-		DisableSplice:            true, // our answers are in memory
-	})
+	c, err := connect(fd, fs, o.Name, log)
 	if err != nil {
-		// The library has closed the descriptor, which ended the mount's life.
-		return nil, errors.Join(err, detach(ctx, dir, detachLazy))
+		// Closing the descriptor ends the mount's life.
+		return nil, errors.Join(err, unix.Close(fd), detach(ctx, dir, detachLazy))
 	}
 	m := &Directory{dir: dir, log: log, done: make(chan struct{})}
-	go func() {
-		defer close(m.done)
-		server.Serve()
-	}()
+	go m.serve(c, newDevice(c))
 	if err := m.prepare(o.ReadAheadKB); err != nil {
 		return nil, errors.Join(err, m.Unmount(ctx))
 	}
 	return m, nil
+}
+
+// serve answers requests until none can come any more.
+func (m *Directory) serve(c *connection, t transport) {
+	defer close(m.done)
+	if err := t.serve(); err != nil {
+		m.log.Error("mount ended", "err", err)
+	}
+	// Whoever still uses the mount gets errors from here on, not silence.
+	if err := unix.Close(c.fd); err != nil {
+		m.log.Error("mount ended", "err", err)
+	}
+	c.fs.lookups.dropAll()
 }
 
 // Probe tells whether Mount can work below dir, by mounting and unmounting once.

@@ -1,0 +1,131 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/layer"
+	"github.com/tarndb/tarn/internal/pagestore"
+	"github.com/tarndb/tarn/internal/volumefs"
+)
+
+// pages is the page store as storage.
+type pages struct{ *pagestore.Store }
+
+func openPages(ctx context.Context, dir string, log *slog.Logger) (storage, error) {
+	s, err := pagestore.Open(ctx, dir, pagestore.Options{Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return pages{s}, nil
+}
+
+func (p pages) OpenVolume(ctx context.Context, id tarn.TimelineID) (volume, error) {
+	v, err := p.Store.OpenVolume(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return pageVolume{v}, nil
+}
+
+// PageWrites: a page is one record with a checksum.
+func (pages) PageWrites() pageWrites { return wholePages }
+
+// ReadFileAt reads through a child that lives only for that; a crash leaves it
+// without a record, and Open clears it away.
+func (p pages) ReadFileAt(ctx context.Context, at tarn.Point, name string) (b []byte, err error) {
+	id, err := newTimelineID()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.ForkAt(ctx, at, id); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.Delete(context.WithoutCancel(ctx), id)) }()
+	v, err := p.OpenVolume(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	b, err = v.ReadFile(name)
+	return b, errors.Join(err, v.Close())
+}
+
+// pageVolume is a volume of the page store, mounted through FUSE.
+type pageVolume struct{ *pagestore.Volume }
+
+func (v pageVolume) Show(ctx context.Context, dir string, log *slog.Logger) (shown, error) {
+	m, err := volumefs.Mount(ctx, dir, v.Volume, volumefs.Options{Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Pin is the head: the store keeps what stood at every seq.
+func (v pageVolume) Pin(context.Context) (tarn.Seq, error) { return v.Head(), nil }
+
+func (v pageVolume) find(name string) (layer.Attr, error) {
+	a := layer.Attr{Ino: layer.RootIno}
+	for part := range strings.SplitSeq(name, "/") {
+		var err error
+		if a, err = v.Lookup(a.Ino, part); err != nil {
+			return a, err
+		}
+	}
+	return a, nil
+}
+
+func (v pageVolume) ReadFile(name string) ([]byte, error) {
+	file, err := v.find(name)
+	if err != nil {
+		return nil, &fs.PathError{Op: "find", Path: name, Err: err}
+	}
+	b := make([]byte, file.Size)
+	n, err := v.ReadAt(file.Ino, b, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: err}
+	}
+	return b[:n], nil
+}
+
+// EmptyDir removes everything in a directory.
+func (v pageVolume) EmptyDir(name string) error {
+	dir, err := v.find(name)
+	if err == nil {
+		err = v.emptyDir(dir.Ino)
+	}
+	if err != nil {
+		return fmt.Errorf("empty directory %s: %w", name, err)
+	}
+	return nil
+}
+
+func (v pageVolume) emptyDir(dir layer.Ino) error {
+	for {
+		entries, err := v.ReadDir(dir, 0, 1000)
+		if err != nil || len(entries) == 0 {
+			return err
+		}
+		for _, e := range entries {
+			if e.Mode&unix.S_IFMT != unix.S_IFDIR {
+				if err := v.Unlink(dir, e.Name); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := v.emptyDir(e.Ino); err != nil {
+				return err
+			}
+			if err := v.Rmdir(dir, e.Name); err != nil {
+				return err
+			}
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package compute
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/layer"
+)
+
+// storage keeps the timelines of a fleet, and what was visible at their points.
+// There are two kinds: the page store, shown to Postgres through FUSE (pages),
+// and plain directories. It is as wide as it is because both do all of it.
+//
+// Errors are as package tarn has them; a timeline that does not exist is
+// KindNotFound.
+type storage interface {
+	// Create makes an empty timeline with a root directory.
+	Create(ctx context.Context, id tarn.TimelineID, root layer.NewFile) error
+	// Fork makes child begin with everything that parent holds now. The parent
+	// may be open, shown and written meanwhile: what the child then holds is
+	// what a Postgres killed now would leave, but for WAL, which it needs up to
+	// an LSN that was read after Fork returned.
+	Fork(ctx context.Context, parent, child tarn.TimelineID) (tarn.Point, error)
+	// ForkAt makes child begin with what stood at a marked point.
+	ForkAt(ctx context.Context, parent tarn.Point, child tarn.TimelineID) error
+	// ReadFileAt reads a file as it was at a marked point.
+	ReadFileAt(ctx context.Context, p tarn.Point, name string) ([]byte, error)
+	// Delete removes a timeline that is not open: KindConflict when it is, or
+	// when others began in it.
+	Delete(ctx context.Context, id tarn.TimelineID) error
+	// Stat tells of one timeline and all the marks that it can be forked at.
+	Stat(ctx context.Context, id tarn.TimelineID) (tarn.TimelineStatus, error)
+	Timelines(ctx context.Context) ([]tarn.TimelineStatus, error)
+	// OpenVolume makes the timeline's head writable; KindConflict while it is.
+	OpenVolume(ctx context.Context, id tarn.TimelineID) (volume, error)
+	// PageWrites says what a crash makes of a page that is being written.
+	PageWrites() pageWrites
+	Close() error
+}
+
+// pageWrites says what a crash leaves of a page that was being written.
+type pageWrites uint8
+
+const (
+	wholePages pageWrites = iota // the old or the new one
+	tornPages                    // or a mixture: Postgres must write full pages to WAL
+)
+
+// volume is the writable head of a timeline.
+type volume interface {
+	// Show makes it a directory for Postgres at dir, until the end of what it
+	// returns.
+	Show(ctx context.Context, dir string, log *slog.Logger) (shown, error)
+	// Head is behind everything written so far.
+	Head() tarn.Seq
+	// Pin gives a point for a mark, while Postgres may write. It holds all that
+	// was written before the call and nothing that was written after its return:
+	// the LSN and the time of the mark, read after it, cover every page.
+	Pin(ctx context.Context) (tarn.Seq, error)
+	// Mark makes m, which names a pinned point or the head, durable.
+	Mark(ctx context.Context, m tarn.Mark) error
+	// ReadFile and EmptyDir are for while it is not shown. Names are relative,
+	// with slashes.
+	ReadFile(name string) ([]byte, error)
+	EmptyDir(name string) error
+	// Close makes everything durable. It may be tried again when it fails.
+	Close() error
+}
+
+// shown is a volume that is a directory.
+type shown interface {
+	// Unmount ends it; what still works in it is cut off.
+	Unmount(ctx context.Context) error
+	// Done is closed when it has ended, asked or not.
+	Done() <-chan struct{}
+}
