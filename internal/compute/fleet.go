@@ -50,7 +50,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	m := &machine{o: o, log: o.Log, installs: make(map[int]postgres.Install), stuck: make(map[tarn.TimelineID]volume)}
+	m := &machine{o: o, log: o.Log, installs: make(map[int]postgres.Install), stuck: make(map[tarn.TimelineID]volume), rest: newAtRest()}
 	for _, in := range o.Installs {
 		if _, ok := m.installs[in.Major]; !ok {
 			m.installs[in.Major] = in
@@ -81,6 +81,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	if err := f.maker.reconcile(ctx); err != nil {
 		return nil, errors.Join(err, m.store.Close())
 	}
+	m.rest.add(f.records.ids()...)
 	return f, nil
 }
 
@@ -91,6 +92,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	work.Go(func() { f.maker.makeTemplates(ctx) })
 	work.Go(func() { f.maker.pruneLoop(ctx) })
+	work.Go(func() { f.maker.copyLoop(ctx) })
 	<-ctx.Done()
 	work.Wait()
 	return f.Close()

@@ -89,6 +89,9 @@ func (f *Fleet) startLife(ctx context.Context, l *life) (*engine, error) {
 	if err := e.start(ctx, in, settings); err != nil {
 		return nil, errors.Join(err, e.wreck(ctx))
 	}
+	if err := e.startCopying(ctx); err != nil {
+		return nil, errors.Join(err, e.wreck(ctx))
+	}
 	now := time.Now().UTC()
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/wal"
 )
 
 // Options of a fleet.
@@ -20,6 +21,9 @@ type Options struct {
 	MarkEvery   time.Duration // a mark at most this old while WAL grows; 0 = 1 min
 	MarkWAL     int64         // a mark at most this many bytes of WAL behind; 0 = 64 MiB
 	MemoryBytes int64         // of this computer; 0 = ask the kernel
+
+	Remote   *wal.Remote // where WAL is copied to; nil = nowhere
+	LocalWAL int64       // bytes of a timeline's copied segments to keep here too; 0 = 1 GiB
 }
 
 func (o *Options) fill() error {
@@ -32,6 +36,7 @@ func (o *Options) fill() error {
 	setDefault(&o.CheckEvery, 10*time.Second)
 	setDefault(&o.MarkEvery, time.Minute)
 	setDefault(&o.MarkWAL, 64<<20)
+	setDefault(&o.LocalWAL, 1<<30)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

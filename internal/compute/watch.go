@@ -34,6 +34,8 @@ func (f *Fleet) watch(ctx context.Context, l *life, e *engine) error {
 			return errors.New("Postgres ended unasked")
 		case <-e.mount.Done():
 			return errors.New("the mount of its data directory ended")
+		case <-e.overtaken():
+			return e.copying.err
 		case now := <-check.C:
 			w.check(ctx, now)
 		case <-poll.C:

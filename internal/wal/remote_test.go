@@ -469,10 +469,7 @@ func TestTrimmedSegmentsComeBack(t *testing.T) {
 	if err := w.log.Fork(t.Context(), child, g); tarn.KindOf(err) != tarn.KindNotFound {
 		t.Fatalf("fork over trimmed segments: %v", err)
 	}
-	if err := r.Fetch(t.Context(), testTimeline, w.log, g); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.log.Fork(t.Context(), child, g); err != nil {
+	if err := w.log.Backed(r, testTimeline).Fork(t.Context(), child, g); err != nil {
 		t.Fatal(err)
 	}
 	for no := 1; no < 6; no++ {

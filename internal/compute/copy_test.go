@@ -1,0 +1,199 @@
+package compute
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/blob"
+	"github.com/tarndb/tarn/internal/blob/faulty"
+	"github.com/tarndb/tarn/internal/blob/memory"
+	"github.com/tarndb/tarn/internal/postgres/pgtest"
+	"github.com/tarndb/tarn/internal/wal"
+)
+
+func withRemote(t *testing.T, dir string, s blob.Store) Options {
+	t.Helper()
+	o := options(t, dir)
+	r, err := wal.NewRemote(s, wal.RemoteOptions{Every: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Remote = r
+	return o
+}
+
+// keep runs the fleet until the test ends.
+func keep(t *testing.T, f *Fleet) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if !stopped {
+			stopped = true
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// eventually waits until something holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	limit := timeout(t, 2*time.Minute)
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-limit.Done():
+			t.Fatalf("it does not become true that %s", what)
+		}
+	}
+}
+
+func copied(t *testing.T, f *Fleet, id tarn.TimelineID) (tarn.LSN, wal.Position) {
+	t.Helper()
+	st, err := f.store.Stat(t.Context(), id)
+	if err != nil || len(st.Marks) == 0 {
+		t.Fatal(st, err)
+	}
+	m := st.Marks[len(st.Marks)-1]
+	c, err := f.maker.controlAt(t.Context(), tarn.Point{Timeline: id, Seq: m.Seq})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := f.o.Remote.Position(t.Context(), id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.LSN, p
+}
+
+func TestWALIsCopied(t *testing.T) {
+	store := memory.New()
+	dir := pgtest.Dir(t)
+	o := withRemote(t, dir, store)
+	f := openFleet(t, o)
+	stop := keep(t, f)
+	main := create(t, f, tarn.TimelineSpec{})
+	st := wake(t, f, spec("ep-main", main.ID))
+	c := connectTo(t, st, tarn.Superuser)
+	run(t, c, `CREATE TABLE t (id int PRIMARY KEY, v text)`)
+	run(t, c, `INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 1000) i`)
+	past, err := tarn.ParseLSN(query[string](t, c, `SELECT pg_current_wal_flush_lsn()::text`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Some segments behind it, which leave this computer.
+	run(t, c, `INSERT INTO t SELECT i, string_agg(md5((i * 100 + j)::text), '') FROM generate_series(1001, 9000) i, generate_series(1, 200) j GROUP BY i`)
+	run(t, c, `CHECKPOINT`)
+	end, err := tarn.ParseLSN(query[string](t, c, `SELECT pg_current_wal_flush_lsn()::text`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := f.serving(main.ID)
+	if err := e.copying.uploader.Flush(timeout(t, time.Minute), end); err != nil {
+		t.Fatal(err)
+	}
+	if lag := f.WALLag(); len(lag) != 1 {
+		t.Errorf("lag %v", lag)
+	}
+	archive := filepath.Join(dir, "wal", string(main.ID), "archive")
+	run(t, c, `SELECT pg_switch_wal()`)
+	run(t, c, `CHECKPOINT`)
+	eventually(t, "segments are archived", func() bool { entries, _ := os.ReadDir(archive); return len(entries) >= 2 })
+	before, err := os.ReadDir(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.o.LocalWAL = 1
+	if err := f.maker.trim(t.Context(), main.ID); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadDir(archive)
+	if err != nil || len(after) >= len(before) {
+		t.Fatalf("%d of %d segments left, %v", len(after), len(before), err)
+	}
+	old := create(t, f, tarn.TimelineSpec{Source: main.ID, LSN: past})
+	if got := rows(t, connectTo(t, wake(t, f, spec("ep-old", old.ID)), tarn.Superuser)); len(got) != 1000 {
+		t.Errorf("the fork at %s has %d rows", past, len(got))
+	}
+
+	// What a suspend leaves, and forks that never ran, are copied to their ends.
+	suspend(t, f, "ep-main")
+	never := create(t, f, tarn.TimelineSpec{Source: main.ID})
+	for _, id := range []tarn.TimelineID{main.ID, never.ID} {
+		eventually(t, "WAL of "+string(id)+" is copied", func() bool {
+			end, p := copied(t, f, id)
+			return p.To >= end && len(p.Gaps) == 0
+		})
+	}
+
+	// All WAL of the timeline is lost here.
+	_, p := copied(t, f, main.ID)
+	stop()
+	log := f.walOf(main.ID)
+	if err := log.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	g := wal.Range{TLI: 1, From: p.From, To: p.To, SegmentBytes: segmentBytes}
+	if err := o.Remote.Rebuild(t.Context(), main.ID, log, g); err != nil {
+		t.Fatal(err)
+	}
+	f = openFleet(t, o)
+	keep(t, f)
+	if got := rows(t, connectTo(t, wake(t, f, spec("ep-main", main.ID)), tarn.Superuser)); len(got) != 9000 {
+		t.Errorf("after the loss of the WAL it has %d rows", len(got))
+	}
+
+	// A deleted timeline leaves nothing in the store.
+	for _, id := range []tarn.TimelineID{never.ID, old.ID} {
+		if err := f.DeleteTimeline(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the copy of "+string(id)+" is gone", func() bool {
+			ids, err := o.Remote.Timelines(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return !slices.Contains(ids, id)
+		})
+	}
+}
+
+// A store that is not reached stops nothing; what it missed arrives later.
+func TestWALIsCopiedAfterAnOutage(t *testing.T) {
+	under := memory.New()
+	out := make(chan struct{})
+	store := faulty.New(under, func(faulty.Call) faulty.Fault {
+		select {
+		case <-out:
+			return faulty.None
+		default:
+			return faulty.Fail
+		}
+	})
+	f := openFleet(t, withRemote(t, pgtest.Dir(t), store))
+	keep(t, f)
+	main := create(t, f, tarn.TimelineSpec{})
+	c := connectTo(t, wake(t, f, spec("ep-main", main.ID)), tarn.Superuser)
+	run(t, c, `CREATE TABLE t AS SELECT 1 AS id`)
+	suspend(t, f, "ep-main")
+	close(out)
+	f.maker.rest.wake()
+	eventually(t, "the WAL arrives", func() bool {
+		end, p := copied(t, f, main.ID)
+		return p.To >= end
+	})
+}
