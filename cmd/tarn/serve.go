@@ -70,7 +70,11 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	fleet, err := compute.Open(ctx, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Log: log})
+	remote, err := c.remoteWAL(log)
+	if err != nil {
+		return err
+	}
+	fleet, err := compute.Open(ctx, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Log: log, Remote: remote})
 	if err != nil {
 		return fmt.Errorf("open the fleet: %w", err)
 	}
@@ -94,6 +98,9 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		}
 		defer own.close(ctx, log)
 		controlURL = own.url
+		if err := c.restoreControl(ctx, own, log); err != nil {
+			return err
+		}
 	}
 	db, err := controldb.Open(ctx, controlURL)
 	if err != nil {
@@ -136,6 +143,11 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return followEndpoints(ctx, ctl, gate) })
 	g.Go(func() error { return serveHTTP(ctx, c, handler, log) })
+	if c.ControlDB == "" && c.Remote != nil {
+		backup := controldb.NewBackup(db, c.Remote, controldb.BackupOptions{Log: log})
+		g.Go(func() error { return backup.Run(ctx) })
+		return orderly(lastCopy(ctx, g.Wait(), backup, log))
+	}
 	return orderly(g.Wait())
 }
 

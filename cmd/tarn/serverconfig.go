@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/blob"
 )
 
 const dataFlagHelp = "data directory (default $TARN_DATA or ./tarn-data)"
@@ -28,6 +29,8 @@ type serverConfig struct {
 	TLSKey      string
 	GatewayPort int
 	Owner       string // user name of the workspace owner, used at the first start
+
+	Remote blob.Store // where WAL and the control database are copied to; nil = nowhere
 }
 
 func (c *serverConfig) flags(f *pflag.FlagSet) {

@@ -17,7 +17,7 @@ import (
 )
 
 // WAL is copied to the object store by the compute that writes it, while it
-// runs (copying), and for timelines at rest by the fleet (copyLoop): forks that
+// runs (copying), and for timelines at rest by the fleet (copier): forks that
 // never ran, and what a crash or an unreachable store left behind.
 
 // copying is the work of copying an engine's WAL. One goroutine does it from
@@ -205,12 +205,15 @@ func (a *atRest) all() []tarn.TimelineID {
 	return slices.Sorted(maps.Keys(a.due))
 }
 
+// copier copies WAL of timelines at rest.
+type copier struct{ *maker }
+
 const copyEvery = time.Minute
 
-// copyLoop copies the WAL of timelines at rest, trims what is here too, and
+// run copies the WAL of timelines at rest, trims what is here too, and
 // removes copies of timelines that are no more. One goroutine does all of it,
 // so that nothing is copied of what is being removed.
-func (k *maker) copyLoop(ctx context.Context) {
+func (k copier) run(ctx context.Context) {
 	if k.o.Remote == nil {
 		return
 	}
@@ -233,7 +236,7 @@ func (k *maker) copyLoop(ctx context.Context) {
 	}
 }
 
-func (k *maker) tell(ctx context.Context, id tarn.TimelineID, what string, err error) {
+func (k copier) tell(ctx context.Context, id tarn.TimelineID, what string, err error) {
 	if err != nil && ctx.Err() == nil {
 		k.log.Warn(what, "timeline", string(id), "err", err)
 	}
@@ -242,7 +245,7 @@ func (k *maker) tell(ctx context.Context, id tarn.TimelineID, what string, err e
 // copyAtRest copies the WAL of a timeline on which no Postgres runs up to its
 // end. It is held only to find that out: a compute that starts meanwhile copies
 // the same and goes on.
-func (k *maker) copyAtRest(ctx context.Context, id tarn.TimelineID) error {
+func (k copier) copyAtRest(ctx context.Context, id tarn.TimelineID) error {
 	source, end, err := k.restingSource(ctx, id)
 	if err != nil || source.Log == nil {
 		return err
@@ -258,7 +261,7 @@ func (k *maker) copyAtRest(ctx context.Context, id tarn.TimelineID) error {
 
 // restingSource finds out where the WAL of a timeline ends, which is not due any
 // more then; the source is empty when there is nothing to do.
-func (k *maker) restingSource(ctx context.Context, id tarn.TimelineID) (s wal.Source, end tarn.LSN, err error) {
+func (k copier) restingSource(ctx context.Context, id tarn.TimelineID) (s wal.Source, end tarn.LSN, err error) {
 	release, err := k.holds.take(ctx, string(id))
 	if err != nil {
 		return s, 0, err
@@ -287,7 +290,7 @@ func (k *maker) restingSource(ctx context.Context, id tarn.TimelineID) (s wal.So
 }
 
 // trim removes local copies of copied segments beyond the limit.
-func (k *maker) trim(ctx context.Context, id tarn.TimelineID) error {
+func (k copier) trim(ctx context.Context, id tarn.TimelineID) error {
 	release, err := k.holds.take(ctx, string(id))
 	if err != nil {
 		return err
@@ -306,47 +309,47 @@ func (k *maker) trim(ctx context.Context, id tarn.TimelineID) error {
 
 // hasAgedWAL tells whether there is WAL from before old, here or in the object
 // store.
-func (k *maker) hasAgedWAL(ctx context.Context, id tarn.TimelineID, old time.Time) (bool, error) {
-	aged, err := k.walOf(id).HasAged(segmentBytes, old)
-	if err != nil || aged || k.o.Remote == nil {
+func (m *machine) hasAgedWAL(ctx context.Context, id tarn.TimelineID, old time.Time) (bool, error) {
+	aged, err := m.walOf(id).HasAged(segmentBytes, old)
+	if err != nil || aged || m.o.Remote == nil {
 		return aged, err
 	}
-	return k.o.Remote.HasAged(ctx, id, old)
+	return m.o.Remote.HasAged(ctx, id, old)
 }
 
 // pruneCopy removes from the object store what no fork needs any more: what lies
 // before the checkpoint c.
-func (k *maker) pruneCopy(ctx context.Context, id tarn.TimelineID, c postgres.Control, old time.Time) (int, error) {
-	if k.o.Remote == nil {
+func (m *machine) pruneCopy(ctx context.Context, id tarn.TimelineID, c postgres.Control, old time.Time) (int, error) {
+	if m.o.Remote == nil {
 		return 0, nil
 	}
-	return k.o.Remote.Prune(ctx, id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes}, old)
+	return m.o.Remote.Prune(ctx, id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes}, old)
 }
 
 // abandonCopy notes that a timeline's copy is to be removed, before the rest of
 // it is: wal-abandoned/<id> is a name without content, removed last.
-func (k *maker) abandonCopy(id tarn.TimelineID) error {
-	if k.o.Remote == nil {
+func (m *machine) abandonCopy(id tarn.TimelineID) error {
+	if m.o.Remote == nil {
 		return nil
 	}
-	if _, err := os.Lstat(k.path("wal", string(id))); err != nil {
+	if _, err := os.Lstat(m.path("wal", string(id))); err != nil {
 		return nil // nothing of it was ever copied
 	}
-	dir := k.path(abandonedDir)
+	dir := m.path(abandonedDir)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	if err := writeSynced(filepath.Join(dir, string(id)), nil); err != nil {
 		return err
 	}
-	k.rest.wake()
+	m.rest.wake()
 	return syncDir(dir)
 }
 
 const abandonedDir = "wal-abandoned"
 
 // removeAbandoned removes the copies of timelines that are no more.
-func (k *maker) removeAbandoned(ctx context.Context) {
+func (k copier) removeAbandoned(ctx context.Context) {
 	entries, err := os.ReadDir(k.path(abandonedDir))
 	if err != nil {
 		return // there were never any
@@ -360,7 +363,7 @@ func (k *maker) removeAbandoned(ctx context.Context) {
 }
 
 // removeCopy holds the timeline, so that it is not made again meanwhile.
-func (k *maker) removeCopy(ctx context.Context, id tarn.TimelineID) error {
+func (k copier) removeCopy(ctx context.Context, id tarn.TimelineID) error {
 	release, err := k.holds.take(ctx, string(id))
 	if err != nil {
 		return err

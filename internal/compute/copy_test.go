@@ -118,7 +118,7 @@ func TestWALIsCopied(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.o.LocalWAL = 1
-	if err := f.maker.trim(t.Context(), main.ID); err != nil {
+	if err := (copier{f.maker}).trim(t.Context(), main.ID); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.ReadDir(archive)

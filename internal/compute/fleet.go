@@ -92,7 +92,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	work.Go(func() { f.maker.makeTemplates(ctx) })
 	work.Go(func() { f.maker.pruneLoop(ctx) })
-	work.Go(func() { f.maker.copyLoop(ctx) })
+	work.Go(func() { copier{f.maker}.run(ctx) })
 	<-ctx.Done()
 	work.Wait()
 	return f.Close()
