@@ -3,6 +3,7 @@ package compute
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -141,14 +142,8 @@ func TestWALIsCopied(t *testing.T) {
 	}
 
 	// All WAL of the timeline is lost here.
-	_, p := copied(t, f, main.ID)
 	stop()
-	log := f.walOf(main.ID)
-	if err := log.Remove(); err != nil {
-		t.Fatal(err)
-	}
-	g := wal.Range{TLI: 1, From: p.From, To: p.To, SegmentBytes: segmentBytes}
-	if err := o.Remote.Rebuild(t.Context(), main.ID, log, g); err != nil {
+	if err := f.walOf(main.ID).Remove(); err != nil {
 		t.Fatal(err)
 	}
 	f = openFleet(t, o)
@@ -195,5 +190,55 @@ func TestWALIsCopiedAfterAnOutage(t *testing.T) {
 	eventually(t, "the WAL arrives", func() bool {
 		end, p := copied(t, f, main.ID)
 		return p.To >= end
+	})
+}
+
+// The computer is lost. What came back of its pages is older than its WAL in the
+// object store: recovery brings the rest.
+func TestOlderPagesComeBackWithTheWALBehindThem(t *testing.T) {
+	dir, store := pgtest.Dir(t), memory.New()
+	o := withRemote(t, dir, store)
+	f := openFleet(t, o)
+	stop := keep(t, f)
+	main := create(t, f, tarn.TimelineSpec{})
+	c := connectTo(t, wake(t, f, spec("ep-main", main.ID)), tarn.Superuser)
+	run(t, c, `CREATE TABLE t (id int PRIMARY KEY)`)
+	stop() // all that is there is of a clean shutdown
+	kept := filepath.Join(pgtest.Dir(t), "kept")
+	if out, err := exec.Command("cp", "-a", filepath.Join(dir, "store"), kept).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+
+	f = openFleet(t, o)
+	stop = keep(t, f)
+	c = connectTo(t, wake(t, f, spec("ep-main", main.ID)), tarn.Superuser)
+	for i := range 50 {
+		run(t, c, `INSERT INTO t SELECT generate_series($1::int * 100, $1::int * 100 + 99)`, i)
+		run(t, c, `UPDATE t SET id = -id WHERE id = $1`, i*100+1)
+	}
+	run(t, c, `CHECKPOINT`)
+	run(t, c, `DELETE FROM t WHERE id % 10 = 0`)
+	want := rows(t, c)
+	stop()
+
+	for _, lost := range []string{"store", "wal"} {
+		if err := os.RemoveAll(filepath.Join(dir, lost)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Rename(kept, filepath.Join(dir, "store")); err != nil {
+		t.Fatal(err)
+	}
+	f = openFleet(t, o)
+	keep(t, f)
+	c = connectTo(t, wake(t, f, spec("ep-main", main.ID)), tarn.Superuser)
+	if got := rows(t, c); !slices.Equal(got, want) {
+		t.Errorf("%d rows came back, want %d", len(got), len(want))
+	}
+	run(t, c, `INSERT INTO t VALUES (1000000)`)
+	suspend(t, f, "ep-main")
+	eventually(t, "the copy goes on behind it", func() bool {
+		end, p := copied(t, f, main.ID)
+		return p.To >= end && len(p.Gaps) == 0
 	})
 }

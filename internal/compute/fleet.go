@@ -36,6 +36,7 @@ type Fleet struct {
 //  1. Open the page store, which lets in one process only and recovers.
 //  2. Kill the Postgres processes that still run, remove dead mounts.
 //  3. Remove timelines that were never published, or were being deleted.
+//  4. Make the WAL of timelines that have none here, from the object store.
 //
 // Nothing is started: endpoints are woken on demand.
 func Open(ctx context.Context, o Options) (*Fleet, error) {
@@ -79,6 +80,9 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	}
 	f.maker = &maker{machine: m, records: f.records, holds: f.holds, serving: f.serving}
 	if err := f.maker.reconcile(ctx); err != nil {
+		return nil, errors.Join(err, m.store.Close())
+	}
+	if err := (copier{f.maker}).rebuildMissing(ctx); err != nil {
 		return nil, errors.Join(err, m.store.Close())
 	}
 	m.rest.add(f.records.ids()...)

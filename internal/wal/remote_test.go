@@ -288,7 +288,7 @@ func TestWhatWasCopiedComesBack(t *testing.T) {
 				held = max(held, u.Done())
 			},
 			"steps": func(t *rapid.T) {
-				for range 40 {
+				for range 34 {
 					w.grow(50)
 					if u.step(context.Background()) == nil {
 						held = w.end()
