@@ -1,4 +1,4 @@
-package wal_test
+package compute_test
 
 import (
 	"context"
@@ -18,7 +18,8 @@ import (
 	"github.com/tarndb/tarn/internal/wal"
 )
 
-// cluster is a data directory whose WAL is kept by this room.
+// cluster is a data directory whose WAL is kept by package wal, without the rest
+// of a fleet: its pages stay where they were.
 type cluster struct {
 	t      *testing.T
 	c      postgres.Config
