@@ -186,8 +186,8 @@ const (
 	// MaxTableRun is how many tables one entry names.
 	MaxTableRun = 2048
 	// catalogBlock is the most that stands in one block of the catalog; an
-	// entry does not cross blocks.
-	catalogBlock = 32 << 10
+	// entry does not cross blocks. Four files of 1 GiB fill one.
+	catalogBlock = 66 << 10
 	catalogHead  = 8 // length u32, checksum u32
 )
 

@@ -90,7 +90,8 @@ func NewScanner(src Source) (*Scanner, error) {
 		return nil, err
 	}
 	h, w := s.header, src.Want
-	if h.Timeline != w.Timeline || h.Segment != w.Segment || h.FirstSeq != w.FirstSeq {
+	inside := src.From > BlockSize // then the seq of the header says nothing
+	if h.Timeline != w.Timeline || h.Segment != w.Segment || h.FirstSeq != w.FirstSeq && !inside {
 		return nil, &CorruptError{s.file, 16, fmt.Sprintf("segment %d of timeline %s from seq %d", w.Segment, w.Timeline, w.FirstSeq),
 			fmt.Sprintf("segment %d of timeline %s from seq %d", h.Segment, h.Timeline, h.FirstSeq)}
 	}
@@ -98,7 +99,7 @@ func NewScanner(src Source) (*Scanner, error) {
 		return nil, err
 	}
 	s.next, s.seq, s.durable = BlockSize, h.FirstSeq, BlockSize
-	if src.From > BlockSize {
+	if inside {
 		s.next, s.seq, s.durable = src.From, src.Seq, src.From
 	}
 	return s, nil
