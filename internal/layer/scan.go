@@ -18,6 +18,7 @@ type Scanner struct {
 	file   string
 	size   int64
 	whole  int64
+	bodies Bodies
 	header Header
 	salt   uint64
 
@@ -38,6 +39,7 @@ type Scanner struct {
 // currentBatch is what of a batch was not given yet.
 type currentBatch struct {
 	at      int64 // offset of the batch
+	head    int64 // bytes of its head
 	entries []byte
 	left    int // records
 	pages   []byte
@@ -51,13 +53,35 @@ type Source struct {
 	Size  int64  // bytes
 	Whole int64  // everything before this offset was on disk once; Size for a sealed segment
 	Want  Header // Epoch is not compared
+
+	// From is the offset of the batch to begin with and Seq that of its first
+	// record; 0 = the segment's first batch.
+	From   int64
+	Seq    tarn.Seq
+	Bodies Bodies
 }
 
-const window = 1 << 20 // bytes read at once; more than a batch
+// Bodies says what is done with the pages of batches.
+type Bodies uint8
+
+const (
+	// VerifyBodies reads every page and compares its checksum.
+	VerifyBodies Bodies = iota
+	// SkipBodies reads heads only: for what was on disk once, and where pages
+	// that nobody can see any more may have been given back.
+	SkipBodies
+)
+
+// Bytes read at once: more than a batch, and more than a head.
+const (
+	window     = 1 << 20
+	headWindow = 32 << 10
+)
 
 // NewScanner reads the segment's header and compares it with the wanted one.
 func NewScanner(src Source) (*Scanner, error) {
-	s := &Scanner{r: src.R, file: src.File, size: src.Size, whole: src.Whole, buf: make([]byte, 0, min(window, src.Size))}
+	s := &Scanner{r: src.R, file: src.File, size: src.Size, whole: src.Whole, bodies: src.Bodies}
+	s.buf = make([]byte, 0, min(s.window(), src.Size))
 	b, err := s.bytes(0, BlockSize)
 	if err != nil {
 		return nil, err
@@ -66,7 +90,8 @@ func NewScanner(src Source) (*Scanner, error) {
 		return nil, err
 	}
 	h, w := s.header, src.Want
-	if h.Timeline != w.Timeline || h.Segment != w.Segment || h.FirstSeq != w.FirstSeq {
+	inside := src.From > BlockSize // then the seq of the header says nothing
+	if h.Timeline != w.Timeline || h.Segment != w.Segment || h.FirstSeq != w.FirstSeq && !inside {
 		return nil, &CorruptError{s.file, 16, fmt.Sprintf("segment %d of timeline %s from seq %d", w.Segment, w.Timeline, w.FirstSeq),
 			fmt.Sprintf("segment %d of timeline %s from seq %d", h.Segment, h.Timeline, h.FirstSeq)}
 	}
@@ -74,7 +99,17 @@ func NewScanner(src Source) (*Scanner, error) {
 		return nil, err
 	}
 	s.next, s.seq, s.durable = BlockSize, h.FirstSeq, BlockSize
+	if inside {
+		s.next, s.seq, s.durable = src.From, src.Seq, src.From
+	}
 	return s, nil
+}
+
+func (s *Scanner) window() int64 {
+	if s.bodies == SkipBodies {
+		return headWindow
+	}
+	return window
 }
 
 // Next goes to the next record.
@@ -97,8 +132,11 @@ func (s *Scanner) Next() bool {
 	s.seq++
 	s.page, s.recAt = nil, 0
 	if s.rec.Kind == KindPage {
-		s.page, s.recAt = s.current.pages[:PageSize], s.current.block
-		s.current.pages = s.current.pages[PageSize:]
+		s.recAt = s.current.block
+		if s.bodies == VerifyBodies {
+			s.page = s.current.pages[:PageSize]
+			s.current.pages = s.current.pages[PageSize:]
+		}
 		s.current.block += PageBlocks
 	}
 	return true
@@ -107,8 +145,12 @@ func (s *Scanner) Next() bool {
 // Record is the current record, valid until Next.
 func (s *Scanner) Record() *Record { return &s.rec }
 
-// Page is the page of a current record of KindPage, valid until Next, and the
-// block of the segment at which it stands.
+// Batch is where the batch of the current record stands and how long its head
+// is, both in bytes.
+func (s *Scanner) Batch() (at, head int64) { return s.current.at, s.current.head }
+
+// Page is the page of a current record of KindPage, valid until Next and nil
+// when bodies are skipped, and the block of the segment at which it stands.
 func (s *Scanner) Page() (data []byte, block uint32) { return s.page, s.recAt }
 
 // Seq is the seq after the current record.
@@ -150,7 +192,7 @@ func (s *Scanner) openBatch() bool {
 		s.endAt(&CorruptError{s.file, s.next, fmt.Sprintf("a batch from seq %d", s.seq), fmt.Sprintf("one from seq %d", h.place.FirstSeq)})
 		return false
 	}
-	s.current = currentBatch{at: s.next, entries: h.entries, left: h.records, pages: h.pages,
+	s.current = currentBatch{at: s.next, head: int64(h.head), entries: h.entries, left: h.records, pages: h.pages,
 		block: h.place.Block + uint32(h.head/BlockSize)}
 	s.next += h.size
 	s.durable = max(s.durable, int64(h.place.Durable)*BlockSize)
@@ -225,7 +267,11 @@ func (s *Scanner) readBatch(at int64) (batchView, error) {
 	if at+size > s.size {
 		return batchView{}, corrupt(fmt.Sprintf("a batch of %d bytes", size), "%d bytes", s.size-at)
 	}
-	if b, err = s.bytes(at, int(size)); err != nil {
+	read := int(size)
+	if s.bodies == SkipBodies {
+		read = head
+	}
+	if b, err = s.bytes(at, read); err != nil {
 		return batchView{}, err
 	}
 	if got, want := Checksum(b[8:head]), le.Uint32(b[4:]); got != want {
@@ -243,11 +289,12 @@ func (s *Scanner) readBatch(at int64) (batchView, error) {
 		return batchView{}, corrupt("a batch", "%d bytes of entries in a head of %d, durable to block %d", used, head, v.place.Durable)
 	}
 	v.entries = b[batchFixed:used]
-	return v, s.checkPages(at, v)
+	return v, s.checkPages(at, v, pages)
 }
 
-// checkPages compares the checksum of every page with its entry.
-func (s *Scanner) checkPages(at int64, v batchView) error {
+// checkPages compares the number of page records, and the checksum of every
+// page with its record.
+func (s *Scanner) checkPages(at int64, v batchView, pages int) error {
 	page := 0
 	for e, n := v.entries, 0; len(e) > 0; e, n = e[le.Uint16(e[2:]):], n+1 {
 		if len(e) < entryFixed || int(le.Uint16(e[2:])) < entryFixed || int(le.Uint16(e[2:])) > len(e) || n == v.records {
@@ -256,16 +303,18 @@ func (s *Scanner) checkPages(at int64, v batchView) error {
 		if Kind(e[0]) != KindPage {
 			continue
 		}
-		if (page+1)*PageSize > len(v.pages) {
-			return &CorruptError{s.file, at, fmt.Sprintf("%d pages", len(v.pages)/PageSize), "more page records"}
+		if page == pages {
+			return &CorruptError{s.file, at, fmt.Sprintf("%d pages", pages), "more page records"}
 		}
-		if got, want := Checksum(v.pages[page*PageSize:(page+1)*PageSize]), le.Uint32(e[20:]); got != want {
-			return &CorruptError{s.file, at + int64(v.head+page*PageSize), fmt.Sprintf("page with checksum %08x", want), fmt.Sprintf("%08x", got)}
+		if s.bodies == VerifyBodies {
+			if got, want := Checksum(v.pages[page*PageSize:(page+1)*PageSize]), le.Uint32(e[20:]); got != want {
+				return &CorruptError{s.file, at + int64(v.head+page*PageSize), fmt.Sprintf("page with checksum %08x", want), fmt.Sprintf("%08x", got)}
+			}
 		}
 		page++
 	}
-	if page*PageSize != len(v.pages) {
-		return &CorruptError{s.file, at, fmt.Sprintf("%d page records", len(v.pages)/PageSize), fmt.Sprint(page)}
+	if page != pages {
+		return &CorruptError{s.file, at, fmt.Sprintf("%d page records", pages), fmt.Sprint(page)}
 	}
 	return nil
 }
@@ -276,7 +325,7 @@ func (s *Scanner) bytes(at int64, n int) ([]byte, error) {
 		return nil, &CorruptError{s.file, at, fmt.Sprintf("%d bytes", n), fmt.Sprintf("end of file at %d", s.size)}
 	}
 	if at < s.base || at+int64(n) > s.base+int64(len(s.buf)) {
-		s.base, s.buf = at, s.buf[:min(window, s.size-at)]
+		s.base, s.buf = at, s.buf[:min(s.window(), s.size-at)]
 		got, err := s.r.ReadAt(s.buf, at)
 		s.buf = s.buf[:got]
 		if got < n {

@@ -19,9 +19,14 @@ import (
 func (ix *index) apply(r *layer.Record, ref pageRef) error {
 	switch r.Kind {
 	case layer.KindPage, layer.KindZero, layer.KindSize, layer.KindSetAttr:
-		if n := ix.inodes.get(r.Ino); n != nil {
-			ix.applyData(n, r, ref)
+		n := ix.inodes.get(r.Ino)
+		if n == nil {
+			return nil
 		}
+		if err := ix.prepare(n, r); err != nil {
+			return &tableError{err}
+		}
+		ix.applyData(n, r, ref)
 		return nil
 	case layer.KindMark:
 		ix.marks = thin(append(ix.marks, tarn.Mark{Seq: tarn.Seq(r.MarkSeq), LSN: tarn.LSN(r.MarkLSN), Time: unixTime(uint64(r.Time))}))
@@ -52,16 +57,40 @@ func (ix *index) apply(r *layer.Record, ref pageRef) error {
 	return fmt.Errorf("apply a record of kind %d", r.Kind)
 }
 
-// applyData changes one file's pages, size or attributes. The caller holds
-// n.write or is alone.
+// tableError says that a page table could not be read, as against a record
+// that does not fit.
+type tableError struct{ error }
+
+func (e *tableError) Unwrap() error { return e.error }
+
+// prepare brings into memory the page tables that a record will change. The
+// caller holds n.write or is alone.
+func (ix *index) prepare(n *node, r *layer.Record) error {
+	switch r.Kind {
+	case layer.KindPage:
+		return ix.ready(n, uint64(r.Page), uint64(r.Page)+1, loadWhole)
+	case layer.KindZero:
+		return ix.ready(n, uint64(r.Page), uint64(r.Page)+uint64(r.Count), skipWhole)
+	case layer.KindSetAttr:
+		if r.Set.Has&layer.SetSize != 0 && r.Set.Size < n.size.Load() {
+			first := pagesIn(r.Set.Size)
+			return ix.ready(n, first, (first/chunkPages+1)*chunkPages, skipWhole)
+		}
+	}
+	return nil
+}
+
+// pagesIn is how many pages a file of so many bytes has.
+func pagesIn(size uint64) uint64 { return (size + layer.PageSize - 1) / layer.PageSize }
+
+// applyData changes one file's pages, size or attributes, after prepare. The
+// caller holds n.write or is alone.
 func (ix *index) applyData(n *node, r *layer.Record, ref pageRef) {
 	switch r.Kind {
 	case layer.KindPage:
 		ix.applyPage(n, r.Page, r.Used, r.Time, ref)
 	case layer.KindZero:
-		for i := range r.Count {
-			n.setPage(ix.owner, r.Page+i, 0)
-		}
+		n.clearPages(ix.owner, uint64(r.Page), uint64(r.Page)+uint64(r.Count))
 		n.grow(uint64(r.Page+r.Count-1)*layer.PageSize + uint64(r.Used))
 		n.mtime.Store(r.Time)
 	case layer.KindSize:
@@ -82,7 +111,7 @@ func (ix *index) applyData(n *node, r *layer.Record, ref pageRef) {
 			old := n.size.Load()
 			n.size.Store(s.Size)
 			if s.Size < old {
-				n.cutPages(ix.owner, (s.Size+layer.PageSize-1)/layer.PageSize)
+				n.clearPages(ix.owner, pagesIn(s.Size), maxPages)
 			}
 		}
 		if s.Has&layer.SetMtime != 0 {

@@ -44,64 +44,82 @@ func (c *contents) read(n *node, p []byte, off uint64) error {
 
 // readPart reads a part of one page. Its checksum is of the whole.
 func (c *contents) readPart(n *node, p []byte, page uint32, in int) error {
-	ref := n.page(page)
-	if ref == 0 {
-		clear(p)
-		return nil
-	}
 	whole := c.scratch.Get().(*[layer.PageSize]byte)
 	defer c.scratch.Put(whole)
-	if err := c.readRef(ref, whole[:]); err != nil {
+	if err := c.readPage(n, page, whole[:]); err != nil {
 		return err
 	}
 	copy(p, whole[in:])
 	return nil
 }
 
-// readRun reads the pages from page on that stand one after the other in the
-// log, at most what fills p, and returns the bytes read.
+// readRun reads the pages from page on that stand one after the other in a
+// file, at most what fills p, and returns the bytes read.
 func (c *contents) readRun(n *node, p []byte, page uint32) (int, error) {
-	ref := n.page(page)
+	ref, err := c.ix.page(n, page)
+	if err != nil {
+		return 0, c.unreadable(err)
+	}
 	if ref == 0 {
 		clear(p[:layer.PageSize])
 		return layer.PageSize, nil
 	}
-	pages := len(p) / layer.PageSize
-	if pages == 1 || n.page(page+1).place() != ref.place()+layer.PageBlocks {
-		return layer.PageSize, c.readRef(ref, p[:layer.PageSize])
-	}
 	var crcs [128]uint32
-	pages = min(pages, len(crcs))
+	pages := min(len(p)/layer.PageSize, len(crcs))
 	crcs[0] = ref.crc()
 	k := 1
 	for ; k < pages; k++ {
-		r := n.page(page + uint32(k))
+		r, err := c.ix.page(n, page+uint32(k))
 		want := ref.place() + place(k*layer.PageBlocks)
-		if r.place() != want || r == 0 || want.segment() != ref.place().segment() {
+		if err != nil || r.place() != want || r == 0 || want.segment() != ref.place().segment() {
 			break
 		}
 		crcs[k] = r.crc()
 	}
 	last := ref.place() + place((k-1)*layer.PageBlocks)
-	if uint64(last) >= c.log.written.Load() { // some may still be in memory
-		return layer.PageSize, c.readRef(ref, p[:layer.PageSize])
+	if k > 1 && !c.log.mayBuffer(last) {
+		if err := c.readFile(ref.place(), p[:k*layer.PageSize], crcs[:k]); err == nil {
+			return k * layer.PageSize, nil
+		}
 	}
-	return k * layer.PageSize, c.readFile(ref.place(), p[:k*layer.PageSize], crcs[:k])
+	// One page, or one of them may be in memory, or something is wrong with
+	// one, perhaps only that it was overwritten meanwhile.
+	return layer.PageSize, c.readPage(n, page, p[:layer.PageSize])
 }
 
-// readRef reads one whole page.
-func (c *contents) readRef(ref pageRef, p []byte) error {
-	if c.log.buffered(ref.place(), p) {
-		return nil
+// readPage reads one whole page. A page that was overwritten after it was
+// looked up may be gone from its file; then the newer one is read.
+func (c *contents) readPage(n *node, page uint32, p []byte) error {
+	var last pageRef
+	var failed error
+	for {
+		ref, err := c.ix.page(n, page)
+		switch {
+		case err != nil:
+			return c.unreadable(err)
+		case ref == 0:
+			clear(p)
+			return nil
+		case failed != nil && ref == last:
+			return c.unreadable(failed)
+		case c.log.buffered(ref.place(), p):
+			return nil
+		}
+		crc := [1]uint32{ref.crc()}
+		if failed = c.readFile(ref.place(), p, crc[:]); failed == nil {
+			return nil
+		}
+		last = ref
 	}
-	crc := [1]uint32{ref.crc()}
-	return c.readFile(ref.place(), p, crc[:])
 }
 
-// readFile reads pages that stand in a segment one after the other and
-// compares their checksums.
+// readFile reads pages that stand in a file one after the other and compares
+// their checksums.
 func (c *contents) readFile(at place, p []byte, crcs []uint32) error {
-	seg := (*c.ix.segs.Load())[at.segment()]
+	seg := c.ix.segment(at)
+	if seg == nil {
+		return errNoFile
+	}
 	off := int64(at.block()) * layer.BlockSize
 	f, err := seg.open()
 	if err == nil {
@@ -111,12 +129,12 @@ func (c *contents) readFile(at place, p []byte, crcs []uint32) error {
 		}
 	}
 	if err != nil {
-		return c.unreadable(fmt.Errorf("read %s at byte %d: %w", seg.path, off, err))
+		return fmt.Errorf("read %s at byte %d: %w", seg.path, off, err)
 	}
 	for i, want := range crcs {
 		if got := layer.Checksum(p[i*layer.PageSize : (i+1)*layer.PageSize]); got != want {
-			return c.unreadable(&layer.CorruptError{File: seg.path, Offset: off + int64(i)*layer.PageSize,
-				Expected: fmt.Sprintf("page with checksum %08x", want), Found: fmt.Sprintf("%08x", got)})
+			return &layer.CorruptError{File: seg.path, Offset: off + int64(i)*layer.PageSize,
+				Expected: fmt.Sprintf("page with checksum %08x", want), Found: fmt.Sprintf("%08x", got)}
 		}
 	}
 	return nil
@@ -130,6 +148,9 @@ func (c *contents) unreadable(err error) error {
 
 // write goes page by page. The caller holds n.write.
 func (c *contents) write(n *node, p []byte, off uint64) (done int, err error) {
+	if err := c.ix.ready(n, off/layer.PageSize, pagesIn(off+uint64(len(p))), loadWhole); err != nil {
+		return 0, c.unreadable(err)
+	}
 	now := time.Now().UnixNano()
 	for done < len(p) {
 		at := off + uint64(done)
@@ -137,7 +158,7 @@ func (c *contents) write(n *node, p []byte, off uint64) (done int, err error) {
 		k := min(len(p)-done, layer.PageSize-in)
 		part := p[done : done+k]
 		switch {
-		case isZero(part) && (k == layer.PageSize || n.page(page) == 0):
+		case isZero(part) && (k == layer.PageSize || c.hole(n, page)):
 			if k, err = c.writeZeros(n, p[done:], at, now); err != nil {
 				return done, err
 			}
@@ -154,8 +175,14 @@ func (c *contents) write(n *node, p []byte, off uint64) (done int, err error) {
 	return done, nil
 }
 
-// writePage makes data the newest version of a page; the file then has at
-// least used bytes of it.
+// hole reports whether a page is one; its table is in memory.
+func (c *contents) hole(n *node, page uint32) bool {
+	ref, err := c.ix.page(n, page)
+	return ref == 0 && err == nil
+}
+
+// writePage makes data the newest version of a page whose table is in memory;
+// the file then has at least used bytes of it.
 func (c *contents) writePage(n *node, page, used uint32, data []byte, now int64) error {
 	w := pageWrite{ino: n.ino, page: page, used: used, crc: layer.Checksum(data), time: now, data: data}
 	ref, err := c.log.append(&w, nil)
@@ -170,9 +197,7 @@ func (c *contents) writePage(n *node, page, used uint32, data []byte, now int64)
 func (c *contents) writePart(n *node, page uint32, in int, part []byte, now int64) error {
 	whole := c.scratch.Get().(*[layer.PageSize]byte)
 	defer c.scratch.Put(whole)
-	if ref := n.page(page); ref == 0 {
-		clear(whole[:])
-	} else if err := c.readRef(ref, whole[:]); err != nil {
+	if err := c.readPage(n, page, whole[:]); err != nil {
 		return err
 	}
 	copy(whole[in:], part)
@@ -181,13 +206,14 @@ func (c *contents) writePart(n *node, page uint32, in int, part []byte, now int6
 
 // writeZeros writes the zeros that p begins with, either whole pages or a part
 // of one that is a hole: pages become holes and holes stay holes. It returns
-// how many bytes. Where nothing changes nothing is logged.
+// how many bytes. Where nothing changes nothing is logged. The pages' tables
+// are in memory.
 func (c *contents) writeZeros(n *node, p []byte, at uint64, now int64) (int, error) {
 	k := min(len(p), int(layer.PageSize-at%layer.PageSize))
 	first := uint32(at / layer.PageSize)
-	hole := n.page(first) == 0
+	hole := c.hole(n, first)
 	for k < len(p) && k <= len(p)-layer.PageSize && isZero(p[k:k+layer.PageSize]) {
-		hole = n.page(uint32((at+uint64(k))/layer.PageSize)) == 0 && hole
+		hole = c.hole(n, uint32((at+uint64(k))/layer.PageSize)) && hole
 		k += layer.PageSize
 	}
 	end := at + uint64(k)
@@ -207,11 +233,11 @@ func (c *contents) writeZeros(n *node, p []byte, at uint64, now int64) (int, err
 }
 
 // cut truncates within a page: what is cut off must read as zeros should the
-// file grow again, so the page is written anew, in one batch with r.
+// file grow again, so the page is written anew, in one batch with r. The
+// tables that r changes are in memory, and that of the page.
 func (c *contents) cut(n *node, r *layer.Record) error {
 	page, in := uint32(r.Set.Size/layer.PageSize), uint32(r.Set.Size%layer.PageSize)
-	ref := n.page(page)
-	if ref == 0 {
+	if c.hole(n, page) {
 		if _, err := c.log.append(nil, r); err != nil {
 			return err
 		}
@@ -220,7 +246,7 @@ func (c *contents) cut(n *node, r *layer.Record) error {
 	}
 	whole := c.scratch.Get().(*[layer.PageSize]byte)
 	defer c.scratch.Put(whole)
-	if err := c.readRef(ref, whole[:]); err != nil {
+	if err := c.readPage(n, page, whole[:]); err != nil {
 		return err
 	}
 	clear(whole[in:])

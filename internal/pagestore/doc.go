@@ -8,16 +8,28 @@
 //
 // From the outside in; none of those marked * is ever held across I/O:
 //
-//	timeline.turn     who reads or rewrites a closed timeline's files
+//	Volume.mapping    who writes a map of an open volume
+//	timeline.turn     who reads or rewrites a closed timeline's files, and who
+//	                  replaces a manifest
 //	Store.mu *        the map of timelines, their states, the cache
 //	Volume.freeze     operations that change something hold it shared; a fork
 //	                  takes it alone for the moment in which it copies the index
 //	Volume.names      order of operations on names
-//	node.write        order of writes of one file; reads do not take it
+//	node.write        order of writes of one file; reads do not wait for it
 //	log.syncing       who syncs
 //	log.writing       who writes batches out and makes room
 //	index.tree *      contents of directories
 //	log.mu *          batches in memory
 //
-// Attributes, page tables and the table of inodes are read without a lock.
+// Attributes, page tables in memory and the table of inodes are read without a
+// lock.
+//
+// # Maps
+//
+// What is visible at a seq is a function of the log before it. A map is that at
+// one seq, written down, so that opening a volume reads the newest map and the
+// log behind it. In memory a volume has its names and, for each 512 KiB of its
+// files, where a map has the page table; tables come into memory as they are
+// wanted and leave it again, but for those that changed since the last map. An
+// idle timeline has nothing in memory.
 package pagestore

@@ -1,6 +1,7 @@
 package pagestore
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -16,12 +17,11 @@ import (
 //	│ CRC32C        │ segment      │ block    │
 //	└───────────────┴──────────────┴──────────┘
 //
-// segment counts in index.segs; block is never 0, where a segment has its
+// segment is a slot of index.segs; block is never 0, where a segment has its
 // header.
 type pageRef uint64
 
-// place is the low half of a pageRef: segment and block. Places of one index
-// grow with seq.
+// place is the low half of a pageRef: segment and block.
 type place uint32
 
 const (
@@ -36,23 +36,8 @@ func (r pageRef) crc() uint32                   { return uint32(r >> 32) }
 func (p place) segment() int                    { return int(p >> blockBits) }
 func (p place) block() uint32                   { return uint32(p) & (1<<blockBits - 1) }
 
-// owner is the right to write chunks and directories in place: only what
-// carries an index's present owner is its alone. A fork gives both sides new
-// owners, so both copy before they write.
-type owner struct{ _ byte }
-
-const chunkPages = 256
-
-// chunk is the part of a page table that is copied on write.
-type chunk struct {
-	owner *owner
-	refs  [chunkPages]atomic.Uint64 // pageRef
-}
-
-// pageTable is replaced when it must grow; its slots change in place.
-type pageTable []atomic.Pointer[chunk]
-
-// node is one inode. Everything but write and dir is read without a lock.
+// node is one inode. Everything but write, dir and parent is read without a
+// lock.
 type node struct {
 	ino    layer.Ino
 	target string // of a symbolic link
@@ -76,95 +61,6 @@ func (n *node) attr() layer.Attr {
 		Nlink: n.nlink.Load(), Size: n.size.Load(), Mtime: n.mtime.Load()}
 }
 
-// page gives the newest version of a page.
-func (n *node) page(page uint32) pageRef {
-	t := n.pages.Load()
-	if t == nil || int(page/chunkPages) >= len(*t) {
-		return 0
-	}
-	c := (*t)[page/chunkPages].Load()
-	if c == nil {
-		return 0
-	}
-	return pageRef(c.refs[page%chunkPages].Load())
-}
-
-// setPage makes r the newest version of a page. The caller holds n.write or is
-// alone.
-func (n *node) setPage(o *owner, page uint32, r pageRef) {
-	i := int(page / chunkPages)
-	t := n.pages.Load()
-	if t == nil || i >= len(*t) {
-		if r == 0 {
-			return
-		}
-		t = n.growTable(i + 1)
-	}
-	slot := &(*t)[i]
-	c := slot.Load()
-	switch {
-	case c == nil && r == 0:
-		return
-	case c == nil:
-		c = &chunk{owner: o}
-		c.refs[page%chunkPages].Store(uint64(r))
-		slot.Store(c)
-		return
-	case c.owner != o:
-		own := &chunk{owner: o}
-		for j := range c.refs {
-			own.refs[j].Store(c.refs[j].Load())
-		}
-		own.refs[page%chunkPages].Store(uint64(r))
-		slot.Store(own)
-		return
-	}
-	c.refs[page%chunkPages].Store(uint64(r))
-}
-
-func (n *node) growTable(need int) *pageTable {
-	old := n.pages.Load()
-	size := need
-	if old != nil {
-		size = max(need, len(*old)+len(*old)/4)
-	}
-	t := make(pageTable, size)
-	if old != nil {
-		for i := range *old {
-			t[i].Store((*old)[i].Load())
-		}
-	}
-	n.pages.Store(&t)
-	return &t
-}
-
-// cutPages drops every page from first on.
-func (n *node) cutPages(o *owner, first uint64) {
-	t := n.pages.Load()
-	if t == nil {
-		return
-	}
-	for i := int(min(first/chunkPages, uint64(len(*t)))); i < len(*t); i++ {
-		c := (*t)[i].Load()
-		if c == nil {
-			continue
-		}
-		base := uint64(i) * chunkPages
-		if base >= first {
-			(*t)[i].Store(nil)
-			continue
-		}
-		for j := first - base; j < chunkPages; j++ {
-			if pageRef(c.refs[j].Load()) != 0 {
-				n.setPage(o, uint32(base+j), 0)
-			}
-		}
-	}
-	if first == 0 {
-		n.pages.Store(nil)
-	}
-}
-
 // grow makes the file at least size bytes long.
 func (n *node) grow(size uint64) {
 	if size > n.size.Load() {
@@ -179,7 +75,17 @@ type index struct {
 	next   layer.Ino // the next new inode
 	seq    tarn.Seq  // records applied; while a volume is open its log knows better
 	marks  []tarn.Mark
-	segs   atomic.Pointer[[]*segment] // the line's segments, ancestors' first
+	cache  *tableCache
+
+	// The files of the line that pages and tables stand in, ancestors' too. A
+	// file keeps its slot; that of one that is gone is given to another. The
+	// tables of a map are read with the slots of the map, or with ones that
+	// went on from those.
+	segs atomic.Pointer[[]*segment]
+	maps atomic.Pointer[[]*segment]
+
+	// behind is how many bytes of log an index has that no map holds.
+	behind atomic.Int64
 
 	// keep says what becomes of a file without a name: a live index keeps it
 	// until Forget, a replay drops it.
@@ -196,30 +102,47 @@ const (
 	keepOrphans
 )
 
-func newIndex() *index {
-	ix := &index{owner: new(owner), next: layer.RootIno}
+// newIndex makes an empty index; release ends it.
+func newIndex(cache *tableCache) *index {
+	ix := &index{owner: new(owner), next: layer.RootIno, cache: cache}
 	ix.segs.Store(&[]*segment{})
+	ix.maps.Store(&[]*segment{})
+	cache.add(ix)
 	return ix
 }
 
-// clone copies the index as it stands. The two share chunks and directories
-// and copy them before they write. Files without a name and marks are left out,
-// since the copy is for another timeline. The
-// caller keeps every writer away; readers may go on. It costs a node per file
-// and a pointer per chunk.
-func (ix *index) clone() *index {
-	c := &index{owner: new(owner), next: ix.next, seq: ix.seq}
-	segs := *ix.segs.Load()
-	segs = segs[:len(segs):len(segs)]
-	c.segs.Store(&segs)
-	for _, s := range segs {
-		s.retain()
+// clone copies the index as it stands, for another timeline: without files
+// that have no name, and without marks. The caller keeps every writer away;
+// readers may go on. It costs a node per file.
+func (ix *index) clone() *index { return ix.copy(dropOrphans) }
+
+// snapshot copies the index as it stands, all of it.
+func (ix *index) snapshot() *index {
+	c := ix.copy(keepOrphans)
+	c.marks = slices.Clone(ix.marks)
+	return c
+}
+
+// copy makes an index that shares page tables and directories with ix; both
+// copy them before they write.
+func (ix *index) copy(orphans orphanRule) *index {
+	c := newIndex(ix.cache)
+	c.next, c.seq = ix.next, ix.seq
+	c.behind.Store(ix.behind.Load())
+	for _, s := range []struct{ from, to *atomic.Pointer[[]*segment] }{{&ix.segs, &c.segs}, {&ix.maps, &c.maps}} {
+		list := slices.Clone(*s.from.Load())
+		s.to.Store(&list)
+		for _, f := range list {
+			if f != nil {
+				f.retain()
+			}
+		}
 	}
 	ix.owner = new(owner)
 	ix.tree.RLock()
 	defer ix.tree.RUnlock()
 	for n := range ix.inodes.all() {
-		if n.nlink.Load() == 0 {
+		if n.nlink.Load() == 0 && orphans == dropOrphans {
 			continue
 		}
 		m := &node{ino: n.ino, target: n.target, dir: n.dir, parent: n.parent}
@@ -229,32 +152,68 @@ func (ix *index) clone() *index {
 		m.nlink.Store(n.nlink.Load())
 		m.size.Store(n.size.Load())
 		m.mtime.Store(n.mtime.Load())
-		if t := n.pages.Load(); t != nil {
-			own := make(pageTable, len(*t))
-			for i := range *t {
-				own[i].Store((*t)[i].Load())
-			}
-			m.pages.Store(&own)
-		}
+		m.pages.Store(n.pages.Load())
 		c.inodes.put(m)
 	}
 	return c
 }
 
-// release lets go of the segments; the index must not be used afterwards.
+// release lets go of the files; the index must not be used afterwards.
 func (ix *index) release() {
-	for _, s := range *ix.segs.Load() {
-		s.release()
+	ix.cache.remove(ix)
+	for _, list := range []*[]*segment{ix.segs.Load(), ix.maps.Load()} {
+		for _, s := range *list {
+			if s != nil {
+				s.release()
+			}
+		}
 	}
 }
 
-// addSegment puts a segment at the end of the line and returns its number there.
-func (ix *index) addSegment(s *segment) int {
-	old := *ix.segs.Load()
-	segs := append(old[:len(old):len(old)], s)
-	s.retain()
-	ix.segs.Store(&segs)
-	return len(old)
+// addSegment gives a file of pages a slot, the one it has or a free one, and
+// returns it.
+func (ix *index) addSegment(s *segment) int { return addTo(&ix.segs, s) }
+
+// addMap is addSegment for maps.
+func (ix *index) addMap(s *segment) int { return addTo(&ix.maps, s) }
+
+func addTo(list *atomic.Pointer[[]*segment], s *segment) int {
+	old := *list.Load()
+	free := len(old)
+	for i, o := range old {
+		if o != nil && o.id == s.id {
+			return i
+		}
+		if o == nil && i < free {
+			free = i
+		}
+	}
+	setIn(list, free, s)
+	return free
+}
+
+// setIn puts a file, or nil, into a slot.
+func setIn(list *atomic.Pointer[[]*segment], slot int, s *segment) {
+	old := *list.Load()
+	next := make([]*segment, max(len(old), slot+1))
+	copy(next, old)
+	if was := next[slot]; was != nil {
+		defer was.release()
+	}
+	next[slot] = s
+	if s != nil {
+		s.retain()
+	}
+	list.Store(&next)
+}
+
+// segment gives the file that a page stands in; nil when there is none.
+func (ix *index) segment(p place) *segment {
+	segs := *ix.segs.Load()
+	if p.segment() >= len(segs) {
+		return nil
+	}
+	return segs[p.segment()]
 }
 
 // dropNameless forgets every file that has no name.

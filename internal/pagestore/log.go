@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -36,7 +37,7 @@ const (
 // Every page that a batch accepts has its space allocated beforehand.
 type log struct {
 	files    fileSystem
-	dir      string
+	dir      string // of all timelines
 	timeline tarn.TimelineID
 	epoch    uint64
 	limit    uint32     // blocks a segment may have
@@ -46,7 +47,7 @@ type log struct {
 
 	appended atomic.Uint64 // seq of the next record
 	synced   atomic.Uint64 // every record before it is durable
-	written  atomic.Uint64 // every page at a smaller place is in its file
+	written  atomic.Uint64 // place in the last segment: every page before it is in its file
 	waiting  atomic.Int32  // len(sealed)
 
 	syncing sync.Mutex // one fdatasync at a time; who waits for it finds its work done
@@ -140,7 +141,7 @@ func (l *log) fit(bytes, pages int) error {
 			l.mu.Lock()
 		default:
 			b := l.pool.Get().(*layer.Batch)
-			err = b.Begin(l.timeline, layer.Place{Segment: l.tail.last.number, Block: l.tail.next,
+			err = b.Begin(l.timeline, layer.Place{Segment: l.tail.last.id.Number, Block: l.tail.next,
 				FirstSeq: tarn.Seq(l.appended.Load()), Durable: l.tail.durable},
 				head, int(l.tail.reserved-l.tail.next-uint32(head))/layer.PageBlocks)
 			if err == nil {
@@ -163,10 +164,23 @@ func (l *log) roomFor(blocks uint32) bool {
 func (l *log) seal() {
 	if a := l.fill.active; a != nil {
 		l.tail.next = a.Place().Block + a.Blocks()
+		l.ix.behind.Add(int64(a.Blocks()) * layer.BlockSize)
 		l.fill.sealed = append(l.fill.sealed, a)
 		l.fill.active = nil
 		l.waiting.Store(int32(len(l.fill.sealed)))
 	}
+}
+
+// endBatch ends the active batch and says where the next one will begin, if not
+// in a new segment.
+func (l *log) endBatch() position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seal()
+	if l.tail.last == nil {
+		return position{}
+	}
+	return position{l.tail.last.id.Number, l.tail.next}
 }
 
 // writeBehind writes full batches out unless somebody else is at it. It is
@@ -230,14 +244,21 @@ func (l *log) drain() error {
 	}
 }
 
+// mayBuffer reports whether a page may still be in memory only: those of the
+// last segment that were not written out. No other segment has such.
+func (l *log) mayBuffer(p place) bool {
+	w := place(l.written.Load())
+	return p.segment() == w.segment() && p.block() >= w.block()
+}
+
 // buffered copies a page that is not in its file yet; false when it is.
 func (l *log) buffered(p place, dst []byte) bool {
-	if uint64(p) < l.written.Load() {
+	if !l.mayBuffer(p) {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if uint64(p) < l.written.Load() {
+	if !l.mayBuffer(p) {
 		return false
 	}
 	// Batches in memory always belong to the last segment.
@@ -369,7 +390,7 @@ func (l *log) roll(need uint32) error {
 	l.mu.Unlock()
 	number := uint32(1)
 	if t.last != nil {
-		number = t.last.number + 1
+		number = t.last.id.Number + 1
 		if err := l.syncFile(t, have); err != nil {
 			return err
 		}
@@ -379,11 +400,14 @@ func (l *log) roll(need uint32) error {
 			}
 		}
 	}
-	if len(*l.ix.segs.Load()) >= maxSegments {
-		return fmt.Errorf("begin segment %d: the line has %d segments, the most there can be: %w", number, maxSegments, syscall.ENOSPC)
+	if segs := *l.ix.segs.Load(); len(segs) >= maxSegments && !slices.Contains(segs, nil) {
+		return fmt.Errorf("begin segment %d: the line has %d files, the most there can be: %w", number, maxSegments, syscall.ENOSPC)
 	}
-	next := newSegment(l.files, l.dir, number)
-	err := next.create(layer.Header{Timeline: l.timeline, Segment: number, FirstSeq: tarn.Seq(have), Epoch: l.epoch})
+	next := newSegment(l.files, l.dir, layer.FileID{Timeline: l.timeline, Kind: layer.FileLog, Number: number})
+	header, err := layer.Header{Timeline: l.timeline, Segment: number, FirstSeq: tarn.Seq(have), Epoch: l.epoch}.Encode()
+	if err == nil {
+		err = next.create(header)
+	}
 	if err != nil {
 		return fmt.Errorf("begin segment %d: %w", number, err)
 	}

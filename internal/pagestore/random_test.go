@@ -135,7 +135,7 @@ func TestLostBatchStaysLost(t *testing.T) {
 	}
 	create("lost")
 	create("stale")
-	f, err := w.fs.walk("store/timelines/" + string(l.id) + "/" + segmentName(1))
+	f, err := w.fs.walk("store/timelines/" + string(l.id) + "/" + fileName(layer.FileLog, 1))
 	if err != nil {
 		t.Fatal(err)
 	}

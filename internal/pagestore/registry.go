@@ -34,15 +34,15 @@ type timeline struct {
 	id   tarn.TimelineID
 	turn chan struct{} // holds one token while somebody has the turn
 
-	// Guarded by Store.mu.
+	// Guarded by registry.mu.
 	parent   tarn.Point // zero without; does not change once it is made
 	state    timelineState
 	man      *manifest // replaced, never changed
 	children int
 	volume   *Volume // while held
-	index    *index  // at the head; kept while idle, nil = must be read
-	end      end     // of the log, when index is not nil
-	used     uint64  // Store.clock at the last use of index
+	nextMap  uint32  // at least; numbers are never used again
+	index    *index  // of a new fork, at its beginning; until it is opened
+	used     uint64  // shelf.clock when index was set
 }
 
 type timelineState uint8
@@ -73,7 +73,7 @@ func nextStates(s timelineState) []timelineState {
 	return nil
 }
 
-// enter changes the state. The caller holds Store.mu.
+// enter changes the state. The caller holds registry.mu.
 func (t *timeline) enter(s timelineState) {
 	if !slices.Contains(nextStates(t.state), s) {
 		panic(fmt.Sprintf("pagestore: timeline %s goes from state %d to %d", t.id, t.state, s))
@@ -81,7 +81,7 @@ func (t *timeline) enter(s timelineState) {
 	t.state = s
 }
 
-func (t *timeline) dir(s *Store) string { return filepath.Join(s.manifests.dir, string(t.id)) }
+func (t *timeline) dir(s *shelf) string { return filepath.Join(s.manifests.dir, string(t.id)) }
 
 // find gives a timeline that exists.
 func (r *registry) find(id tarn.TimelineID) (*timeline, error) {

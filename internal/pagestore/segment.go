@@ -1,6 +1,7 @@
 package pagestore
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -11,12 +12,13 @@ import (
 	"github.com/tarndb/tarn/internal/layer"
 )
 
-// segment is one file of a log. Indexes and the log hold it; it is opened at
-// the first use and closed when the last of them lets go.
+// segment is one file of a timeline: of its log, a map or an image. Indexes and
+// the log hold it; it is opened at the first use and closed when the last of
+// them lets go.
 type segment struct {
-	files  fileSystem
-	path   string
-	number uint32
+	files fileSystem
+	path  string
+	id    layer.FileID
 
 	opened atomic.Pointer[openFile]
 
@@ -26,11 +28,28 @@ type segment struct {
 
 type openFile struct{ file }
 
-func segmentName(number uint32) string { return fmt.Sprintf("log-%08d", number) }
+// errNoFile says that a place names a file that its index does not have.
+var errNoFile = errors.New("no such file of the timeline")
 
-// segmentNumber is the inverse of segmentName; 0 for other files.
-func segmentNumber(name string) uint32 {
-	digits, ok := strings.CutPrefix(name, "log-")
+func prefix(k layer.FileKind) string {
+	switch k {
+	case layer.FileLog:
+		return "log-"
+	case layer.FileMap:
+		return "map-"
+	case layer.FileImage:
+		return "img-"
+	}
+	panic(fmt.Sprintf("pagestore: name a file of kind %d", k))
+}
+
+func fileName(k layer.FileKind, number uint32) string {
+	return fmt.Sprintf("%s%08d", prefix(k), number)
+}
+
+// fileNumber is the inverse of fileName; 0 for other files.
+func fileNumber(k layer.FileKind, name string) uint32 {
+	digits, ok := strings.CutPrefix(name, prefix(k))
 	if !ok || len(digits) != 8 {
 		return 0
 	}
@@ -41,8 +60,9 @@ func segmentNumber(name string) uint32 {
 	return uint32(n)
 }
 
-func newSegment(files fileSystem, dir string, number uint32) *segment {
-	return &segment{files: files, path: filepath.Join(dir, segmentName(number)), number: number}
+// newSegment names a file; timelines is the directory of all timelines.
+func newSegment(files fileSystem, timelines string, id layer.FileID) *segment {
+	return &segment{files: files, path: filepath.Join(timelines, string(id.Timeline), fileName(id.Kind, id.Number)), id: id}
 }
 
 func (s *segment) retain() {
@@ -79,19 +99,15 @@ func (s *segment) open() (file, error) {
 	return f, nil
 }
 
-// create makes the file with its header, durable with its name.
-func (s *segment) create(h layer.Header) error {
-	b, err := h.Encode()
-	if err != nil {
-		return err
-	}
+// create makes the file with what it begins with, durable with its name.
+func (s *segment) create(first []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f, err := s.files.Open(s.path, createNew)
 	if err != nil {
 		return err
 	}
-	if _, err = f.WriteAt(b, 0); err == nil {
+	if _, err = f.WriteAt(first, 0); err == nil {
 		err = f.Sync()
 	}
 	if err == nil {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/layer"
@@ -23,26 +24,43 @@ type Options struct {
 	// SegmentBytes is where a log goes on in a new file. 0 = 128 MiB, which is
 	// also the most; at least 64 KiB.
 	SegmentBytes int64
-	Log          *slog.Logger // nil = nowhere
+	// CacheBytes is how much memory the page tables of all open volumes may
+	// take together, but for those that were changed since the last map of
+	// their timeline. 0 = 32 MiB.
+	CacheBytes int64
+	// MapBytes is how much log a volume writes until a map of it is written, so
+	// that opening it reads at most so much. 0 = 256 MiB.
+	MapBytes int64
+	// History is how far back points can be forked where a timeline says
+	// nothing else. 0 = 7 days, negative = not at all.
+	History time.Duration
+	Log     *slog.Logger // nil = nowhere
 }
 
-// keptIndexes is how many closed timelines keep their index in memory, so that
-// opening or forking them reads no log.
-const keptIndexes = 16
+// handedIndexes is how many new forks keep the index that they were pinned
+// with until they are opened.
+const handedIndexes = 4
 
 // Store is a directory of timelines. One process holds it at a time.
 type Store struct {
+	shelf
+	lock io.Closer
+}
+
+// shelf is what the parts of a store have in common.
+type shelf struct {
 	files     fileSystem
 	dir       string // holds LOCK and timelines/
 	manifests manifests
 	limit     uint32 // blocks of a segment
+	options   Options
+	cache     *tableCache
 	slog      *slog.Logger
-	lock      io.Closer
 	batches   sync.Pool // of *layer.Batch
 	scratch   sync.Pool // of *[layer.PageSize]byte
 
 	registry
-	clock uint64 // counts uses of kept indexes; guarded by mu
+	clock uint64 // counts handed indexes; guarded by mu
 }
 
 // deletedSuffix marks the directory of a timeline whose deletion is decided.
@@ -60,15 +78,26 @@ func open(ctx context.Context, files fileSystem, dir string, o Options) (*Store,
 	if o.SegmentBytes < 64<<10 || o.SegmentBytes > layer.MaxSegmentBytes {
 		return nil, tarn.Invalid("open page store %s: segments of %d bytes, not 64 KiB to 128 MiB", dir, o.SegmentBytes)
 	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 32 << 20
+	}
+	if o.MapBytes == 0 {
+		o.MapBytes = 256 << 20
+	}
+	if o.History == 0 {
+		o.History = 7 * 24 * time.Hour
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{
+	s := &Store{shelf: shelf{
 		files: files, dir: dir, slog: o.Log,
 		manifests: manifests{files: files, dir: filepath.Join(dir, "timelines")},
 		limit:     uint32(o.SegmentBytes / layer.BlockSize),
+		options:   o,
+		cache:     newTableCache(o.CacheBytes),
 		registry:  registry{timelines: map[tarn.TimelineID]*timeline{}},
-	}
+	}}
 	s.batches.New = func() any { return layer.NewBatch() }
 	s.scratch.New = func() any { return new([layer.PageSize]byte) }
 	if err := s.hold(); err != nil {
@@ -207,27 +236,36 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// keep stores the index of an idle timeline and drops the one that was unused
-// the longest when there are too many.
-func (s *Store) keep(t *timeline, ix *index, e end) {
+// hand keeps the index with which a new fork begins until it is opened, and
+// drops the oldest when there are too many.
+func (s *shelf) hand(t *timeline, ix *index) {
 	s.mu.Lock()
 	s.clock++
-	t.index, t.end, t.used = ix, e, s.clock
-	var kept []*timeline
+	t.index, t.used = ix, s.clock
+	var handed []*timeline
 	for _, o := range s.timelines {
 		if o.index != nil {
-			kept = append(kept, o)
+			handed = append(handed, o)
 		}
 	}
 	var dropped *index
-	if s.closed {
+	if s.closed || t.state != stateIdle {
 		dropped, t.index = t.index, nil
-	} else if len(kept) > keptIndexes {
-		oldest := slices.MinFunc(kept, func(a, b *timeline) int { return cmp.Compare(a.used, b.used) })
+	} else if len(handed) > handedIndexes {
+		oldest := slices.MinFunc(handed, func(a, b *timeline) int { return cmp.Compare(a.used, b.used) })
 		dropped, oldest.index = oldest.index, nil
 	}
 	s.mu.Unlock()
 	if dropped != nil {
 		dropped.release()
 	}
+}
+
+// handed takes the index that a new fork was given, if it is still there.
+func (s *shelf) handed(t *timeline) *index {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ix := t.index
+	t.index = nil
+	return ix
 }

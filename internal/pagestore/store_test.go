@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/rand"
 	"os"
 	"path/filepath"
@@ -20,9 +21,9 @@ import (
 )
 
 // openDir opens a store of real files that is closed with the test.
-func openDir(t *testing.T, dir string) *Store {
+func openDir(t *testing.T, dir string, o ...Options) *Store {
 	t.Helper()
-	s, err := Open(context.Background(), dir, Options{SegmentBytes: 64 << 10})
+	s, err := Open(context.Background(), dir, append(o, Options{SegmentBytes: 64 << 10})[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,11 +104,11 @@ func TestOneHolder(t *testing.T) {
 	}
 }
 
-// TestReopenReadsNothing checks that an index stays in memory: the log may be
-// unreadable when the volume is opened again, or forked.
-func TestReopenReadsNothing(t *testing.T) {
+// TestReopenReadsMap checks that a volume opens from its map alone: the log may
+// be unreadable when it is opened again, or forked.
+func TestReopenReadsMap(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
-	s := openDir(t, dir)
+	s := openDir(t, dir, Options{SegmentBytes: 64 << 10, MapBytes: 1})
 	id := timelineNumber(1)
 	if err := s.Create(ctx, id, worldRoot); err != nil {
 		t.Fatal(err)
@@ -117,14 +118,23 @@ func TestReopenReadsNothing(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	log := filepath.Join(dir, "timelines", string(id), segmentName(1))
-	good, err := os.ReadFile(log)
-	if err != nil {
-		t.Fatal(err)
+	logs, err := filepath.Glob(filepath.Join(dir, "timelines", string(id), "log-*"))
+	if err != nil || len(logs) != 3 {
+		t.Fatalf("segments %v, %v", logs, err)
 	}
-	if err := os.WriteFile(log, make([]byte, len(good)), 0o600); err != nil {
-		t.Fatal(err)
+	log := logs[0]
+	all := map[string][]byte{}
+	for _, path := range logs {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[path] = b
+		if err := os.WriteFile(path, make([]byte, len(b)), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
+	good := all[log]
 	v = openVolume(t, s, id)
 	if a, err := v.Lookup(layer.RootIno, "f"); err != nil || a.Size != 20*layer.PageSize {
 		t.Errorf("reopened: %+v, %v", a, err)
@@ -175,7 +185,7 @@ func TestStatReadsNothing(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	log := filepath.Join(dir, "timelines", string(id), segmentName(1))
+	log := filepath.Join(dir, "timelines", string(id), fileName(layer.FileLog, 1))
 	b, err := os.ReadFile(log)
 	if err != nil {
 		t.Fatal(err)
@@ -211,6 +221,28 @@ func TestDamage(t *testing.T) {
 	if err != nil || len(logs) != 3 {
 		t.Fatalf("segments %v, %v", logs, err)
 	}
+	manifest := filepath.Join(dir, "timelines", string(id), manifestName)
+	// A page is found damaged when it is read, everything else at once.
+	read := func(s *Store) error {
+		v, err := s.OpenVolume(ctx, id)
+		if err != nil {
+			return err
+		}
+		p := make([]byte, 14*layer.PageSize)
+		_, err = v.ReadAt(layer.RootIno+1, p, 0)
+		bad := 0
+		for i := range uint64(14) {
+			if _, err := v.ReadAt(layer.RootIno+1, p[:layer.PageSize], i*layer.PageSize); err != nil {
+				bad++
+			} else if p[0] != byte(i+1) {
+				return fmt.Errorf("page %d begins with %d", i, p[0])
+			}
+		}
+		if err != nil && (bad != 1 || !errors.Is(err, syscall.EIO)) {
+			return fmt.Errorf("%d bad pages: %v", bad, err)
+		}
+		return err
+	}
 	try := func(what string, damage func(path string) error) {
 		t.Helper()
 		for _, path := range logs {
@@ -222,9 +254,9 @@ func TestDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := openDir(t, dir)
-			_, err = s.OpenVolume(ctx, id)
+			err = read(s)
 			var c *layer.CorruptError
-			if !errors.As(err, &c) || c.File == "" || c.Expected == "" || c.Found == "" {
+			if !errors.As(err, &c) || c.File != path && c.File != manifest || c.Expected == "" || c.Found == "" {
 				t.Errorf("%s in %s: %v", what, filepath.Base(path), err)
 			}
 			if err := s.Close(); err != nil {
@@ -253,7 +285,6 @@ func TestDamage(t *testing.T) {
 	try("emptied", func(path string) error { return os.Truncate(path, 0) })
 	try("missing", os.Remove)
 
-	manifest := filepath.Join(dir, "timelines", string(id), manifestName)
 	good, err := os.ReadFile(manifest)
 	if err != nil {
 		t.Fatal(err)
@@ -271,7 +302,7 @@ func TestDamage(t *testing.T) {
 }
 
 func TestManifest(t *testing.T) {
-	m := &manifest{Epoch: 3, Timeline: timelineNumber(7), Parent: tarn.Point{Timeline: timelineNumber(6), Seq: 55},
+	m := &manifest{Epoch: 3, Timeline: timelineNumber(7), History: -1, Parent: tarn.Point{Timeline: timelineNumber(6), Seq: 55},
 		Created: time.Unix(1, 2).UTC(), Closed: closed{Head: 99, Segment: 2, Bytes: 8192,
 			Marks: []tarn.Mark{{Seq: 60, LSN: 61, Time: time.Unix(62, 63).UTC()}, {Seq: 70}}}}
 	b, err := m.encode()
@@ -282,12 +313,37 @@ func TestManifest(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, m) {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	// Version 1, never to be changed.
+	// Version 1 is still read, as one without layers.
 	const golden = "5441524e4d414e00010000000100000003000000000000000000000000000000000000000000000700000000000000000000000000000006" +
 		"370000000000000002ca9a3b0000000063000000000000000020000000000000020000000200000000000000000000000000000000000000" +
 		"3c000000000000003d000000000000003fec7c6f0e000000460000000000000000000000000000000000000000000000"
-	if have := hex.EncodeToString(b[:len(b)-4]); have != golden {
-		t.Errorf("manifest is\n%s, was\n%s", have, golden)
+	old, err := hex.DecodeString(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err = decodeManifest("MANIFEST", le.AppendUint32(old, layer.Checksum(old)))
+	if err != nil || !reflect.DeepEqual(got, m) {
+		t.Fatalf("version 1: %+v, %v", got, err)
+	}
+	m.Deleted, m.History, m.Counted = true, time.Hour, counted{Log: 3, Map: 4, Image: 5}
+	m.Layers = []layerFile{{layer.FileLog, 3, 55, 66, 1 << 27, 0}, {layer.FileMap, 4, 66, 66, 4096, 4}}
+	m.Foreign = []layer.FileID{{Timeline: timelineNumber(6), Kind: layer.FileMap, Number: 9}}
+	m.Swept = swept{Head: 77, Time: time.Unix(5, 0).UTC(), Marks: []tarn.Mark{{Seq: 56, LSN: 1}}}
+	if b, err = m.encode(); err != nil {
+		t.Fatal(err)
+	}
+	got, err = decodeManifest("MANIFEST", b)
+	if err != nil || !reflect.DeepEqual(got, m) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	const golden2 = "5441524e4d414e0002000000010100000300000000000000000000000000000000000000000000070000000000000000000000000000000637000000" +
+		"0000000002ca9a3b0000000063000000000000000020000000000000020000000200000000a0b830460300004d0000000000000000f2052a01000000" +
+		"030000000400000005000000010000000200000001000000000000000000000000000000000000003c000000000000003d000000000000003fec7c6f" +
+		"0e0000004600000000000000000000000000000000000000000000003800000000000000010000000000000000000000000000000100000003000000" +
+		"370000000000000042000000000000000000000800000000000000000000000002000000040000004200000000000000420000000000000000100000" +
+		"000000000400000000000000000000000000000000000000000000060900000000000000"
+	if have := hex.EncodeToString(b[:len(b)-4]); have != golden2 {
+		t.Errorf("manifest is\n%s, was\n%s", have, golden2)
 	}
 	for i := range b {
 		bad := bytes.Clone(b)
@@ -347,8 +403,8 @@ func TestWriteAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestManyIndexes opens more timelines than indexes are kept.
-func TestManyIndexes(t *testing.T) {
+// TestManyForks makes more forks than keep the index they were pinned with.
+func TestManyForks(t *testing.T) {
 	ctx := context.Background()
 	s := openDir(t, t.TempDir())
 	if err := s.Create(ctx, timelineNumber(1), worldRoot); err != nil {
@@ -356,23 +412,28 @@ func TestManyIndexes(t *testing.T) {
 	}
 	v := openVolume(t, s, timelineNumber(1))
 	makeFile(t, v, "f", 3)
-	for n := 2; n < 3*keptIndexes; n++ {
-		if _, err := s.Fork(ctx, timelineNumber(n-1), timelineNumber(n)); err != nil {
+	const last = 3 * handedIndexes
+	for n := 2; n < last; n++ {
+		from := timelineNumber(1)
+		if n%2 == 0 {
+			from = timelineNumber(n - 1)
+		}
+		if _, err := s.Fork(ctx, from, timelineNumber(n)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.mu.Lock()
-	kept := 0
+	handed := 0
 	for _, l := range s.timelines {
 		if l.index != nil {
-			kept++
+			handed++
 		}
 	}
 	s.mu.Unlock()
-	if kept > keptIndexes {
-		t.Errorf("%d indexes are kept", kept)
+	if handed == 0 || handed > handedIndexes {
+		t.Errorf("%d indexes are kept", handed)
 	}
-	for n := 2; n < 3*keptIndexes; n++ {
+	for n := 2; n < last; n++ {
 		c := openVolume(t, s, timelineNumber(n))
 		a, err := c.Lookup(layer.RootIno, "f")
 		if err != nil {
@@ -385,6 +446,20 @@ func TestManyIndexes(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// What is closed and was opened keeps nothing in memory.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.timelines {
+		if l.index != nil || l.volume != nil {
+			t.Errorf("timeline %s is idle and has an index", l.id)
+		}
+	}
+	if n := len(s.cache.all()); n != 0 {
+		t.Errorf("%d indexes are in memory", n)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +19,7 @@ func (s *Store) made(t *timeline, man *manifest, err error) {
 	defer t.pass()
 	var cleanup error
 	if err != nil {
-		cleanup = s.removeDir(t.dir(s)) // else the next Open does it
+		cleanup = s.removeDir(t.dir(&s.shelf)) // else the next Open does it
 	}
 	if cleanup != nil {
 		s.slog.Warn("remove unfinished timeline", "timeline", t.id, "err", cleanup)
@@ -52,24 +51,24 @@ func (s *Store) Create(ctx context.Context, id tarn.TimelineID, root layer.NewFi
 	if err != nil {
 		return fmt.Errorf("create timeline %s: %w", id, err)
 	}
-	man := &manifest{Timeline: id, Created: time.Now()}
-	ix := newIndex()
+	man := &manifest{Timeline: id, Created: time.Now(), History: -1}
+	ix := newIndex(s.cache)
+	defer ix.release()
 	var e end
 	if err = ctx.Err(); err != nil {
 		err = context.Cause(ctx)
-	} else if err = s.files.Mkdir(t.dir(s)); err == nil {
+	} else if err = s.files.Mkdir(t.dir(&s.shelf)); err == nil {
 		e, err = s.writeRoot(t, ix, root)
 	}
 	if err == nil {
-		man.Closed = closed{Head: e.seq, Segment: e.last.number, Bytes: e.bytes()}
+		man.Closed = closed{Head: e.seq, Segment: e.last.id.Number, Bytes: e.bytes()}
+		s.count(t, man, ix)
 		err = s.putManifest(man)
 	}
 	s.made(t, man, err)
 	if err != nil {
-		ix.release()
 		return fmt.Errorf("create timeline %s: %w", id, err)
 	}
-	s.keep(t, ix, e)
 	return nil
 }
 
@@ -107,18 +106,18 @@ func (s *Store) putManifest(man *manifest) error {
 //  2. sync the parent's log up to the pin        crash: nothing
 //  3. the child's directory and manifest         crash: without a manifest,
 //     removed by Open
-//  4. keep the pinned index for the child
+//  4. hand the pinned index to the child, until it is opened
 func (s *Store) Fork(ctx context.Context, parent, child tarn.TimelineID) (tarn.Point, error) {
 	at := tarn.Point{Timeline: parent}
 	t, err := s.reserveID(child, parent)
 	if err != nil {
 		return tarn.Point{}, fmt.Errorf("fork timeline %s as %s: %w", parent, child, err)
 	}
-	man := &manifest{Timeline: child, Parent: at, Created: time.Now()}
+	man := &manifest{Timeline: child, Parent: at, Created: time.Now(), History: -1}
 	ix, seq, err := s.pin(ctx, parent)
 	if err == nil {
 		man.Parent.Seq, man.Closed.Head = seq, seq
-		if err = s.files.Mkdir(t.dir(s)); err == nil {
+		if err = s.files.Mkdir(t.dir(&s.shelf)); err == nil {
 			err = s.putManifest(man)
 		}
 	}
@@ -130,13 +129,13 @@ func (s *Store) Fork(ctx context.Context, parent, child tarn.TimelineID) (tarn.P
 		return tarn.Point{}, fmt.Errorf("fork timeline %s as %s: %w", parent, child, err)
 	}
 	if ix != nil {
-		s.keep(t, ix, end{seq: seq})
+		s.hand(t, ix)
 	}
 	return man.Parent, nil
 }
 
-// pin gives a timeline's head, durable, and a copy of its index; none when the
-// timeline is idle and its index not in memory.
+// pin gives a timeline's head, durable, and a copy of its index when it is
+// open.
 func (s *Store) pin(ctx context.Context, id tarn.TimelineID) (*index, tarn.Seq, error) {
 	t, err := s.take(ctx, id)
 	if err != nil {
@@ -158,20 +157,7 @@ func (s *Store) pin(ctx context.Context, id tarn.TimelineID) (*index, tarn.Seq, 
 		return ix, ix.seq, nil
 	}
 	seq, _, err := s.summary(ctx, t)
-	if err != nil {
-		return nil, 0, err
-	}
-	s.mu.Lock()
-	ix := t.index
-	if ix != nil {
-		s.clock++
-		t.used = s.clock
-	}
-	s.mu.Unlock()
-	if ix != nil { // nobody changes it while we have the turn, even if it is dropped
-		return ix.clone(), seq, nil
-	}
-	return nil, seq, nil
+	return nil, seq, err
 }
 
 // ForkAt makes child a timeline that begins with what parent held at a past
@@ -182,9 +168,9 @@ func (s *Store) ForkAt(ctx context.Context, parent tarn.Point, child tarn.Timeli
 	if err != nil {
 		return fmt.Errorf("fork timeline %s as %s: %w", parent, child, err)
 	}
-	man := &manifest{Timeline: child, Parent: parent, Created: time.Now(), Closed: closed{Head: parent.Seq}}
+	man := &manifest{Timeline: child, Parent: parent, Created: time.Now(), History: -1, Closed: closed{Head: parent.Seq}}
 	if err = s.reach(ctx, parent); err == nil {
-		if err = s.files.Mkdir(t.dir(s)); err == nil {
+		if err = s.files.Mkdir(t.dir(&s.shelf)); err == nil {
 			err = s.putManifest(man)
 		}
 	}
@@ -320,8 +306,8 @@ func (s *Store) remove(t *timeline) error {
 	}
 	t.enter(stateDeleting)
 	s.mu.Unlock()
-	deleted := t.dir(s) + deletedSuffix
-	if err := s.setAside(t.dir(s), deleted); err != nil {
+	deleted := t.dir(&s.shelf) + deletedSuffix
+	if err := s.setAside(t.dir(&s.shelf), deleted); err != nil {
 		s.mu.Lock()
 		t.enter(before)
 		s.mu.Unlock()
@@ -386,7 +372,7 @@ func (s *Store) Stat(ctx context.Context, id tarn.TimelineID) (tarn.TimelineStat
 		return tarn.TimelineStatus{}, fmt.Errorf("look at timeline %s: %w", id, err)
 	}
 	for _, f := range segments {
-		st.Bytes += f.Size
+		st.Bytes += f.size
 	}
 	return st, nil
 }
@@ -430,28 +416,22 @@ func (s *Store) OpenVolume(ctx context.Context, id tarn.TimelineID) (*Volume, er
 	if held {
 		return nil, fmt.Errorf("open volume of timeline %s: %w", id, tarn.Conflict("it is open"))
 	}
-	for {
-		ix, e, err := s.head(ctx, t)
-		if err != nil {
-			return nil, fmt.Errorf("open volume of timeline %s: %w", id, err)
-		}
-		s.mu.Lock()
-		if s.closed {
-			s.mu.Unlock()
-			return nil, fmt.Errorf("open volume of timeline %s: %w", id, tarn.Unavailable("page store is closed"))
-		}
-		if t.index == ix { // else others needed its place already
-			v := s.newVolume(t, ix, e)
-			s.mu.Unlock()
-			return v, nil
-		}
-		s.mu.Unlock()
+	ix, e, err := s.head(ctx, t)
+	if err != nil {
+		return nil, fmt.Errorf("open volume of timeline %s: %w", id, err)
 	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		ix.release()
+		return nil, fmt.Errorf("open volume of timeline %s: %w", id, tarn.Unavailable("page store is closed"))
+	}
+	defer s.mu.Unlock()
+	return s.newVolume(t, ix, e), nil
 }
 
 // newVolume makes ix the index of t's volume. The caller holds Store.mu.
 func (s *Store) newVolume(t *timeline, ix *index, e end) *Volume {
-	t.index = nil
 	t.enter(stateHeld)
 	ix.keep = keepOrphans
 	l := s.newLog(t, ix, e, t.man.Epoch)
@@ -461,7 +441,7 @@ func (s *Store) newVolume(t *timeline, ix *index, e end) *Volume {
 
 // newLog makes the log that goes on at e.
 func (s *Store) newLog(t *timeline, ix *index, e end, epoch uint64) *log {
-	l := &log{files: s.files, dir: t.dir(s), timeline: t.id, epoch: epoch, limit: s.limit, pool: &s.batches, ix: ix, slog: s.slog}
+	l := &log{files: s.files, dir: s.manifests.dir, timeline: t.id, epoch: epoch, limit: s.limit, pool: &s.batches, ix: ix, slog: s.slog}
 	l.appended.Store(uint64(e.seq))
 	l.synced.Store(uint64(e.seq))
 	if e.last == nil {
@@ -477,8 +457,8 @@ func (s *Store) newLog(t *timeline, ix *index, e end, epoch uint64) *log {
 // closeVolume ends a volume.
 //
 //  1. stop changes, sync, cut what was reserved   crash: recovery reads the log
-//  2. manifest with where the log ends            crash: either
-//  3. keep the index
+//  2. write a map when that is worth it           crash: litter
+//  3. manifest with where the log ends            crash: either
 func (s *Store) closeVolume(v *Volume) error {
 	if v.closed.Load() {
 		return nil
@@ -493,34 +473,39 @@ func (s *Store) closeVolume(v *Volume) error {
 	if err != nil && !v.closed.Load() {
 		return fmt.Errorf("close volume of timeline %s: %w", t.id, err)
 	}
-	man := *t.man
 	if err == nil {
-		man.Closed = closed{Head: e.seq, Bytes: e.bytes(), Marks: v.ix.marks}
-		if e.last != nil {
-			man.Closed.Segment = e.last.number
-		}
-		if man.Closed.Head != t.man.Closed.Head || man.Closed.Bytes != t.man.Closed.Bytes {
-			err = s.manifests.replace(&man, t.man.Epoch)
-		}
-		if err != nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
-			// The log tells the same, only slower.
-			s.slog.Warn("write manifest", "timeline", t.id, "err", err)
-			man, err = *t.man, nil
-		}
+		err = s.settle(v, e)
 	}
 	s.mu.Lock()
 	t.volume = nil
-	t.man = &man
 	t.enter(stateIdle)
 	s.mu.Unlock()
-	if err == nil {
-		s.keep(t, v.ix, e)
-	} else {
-		v.ix.release()
-	}
+	v.ix.release()
 	v.log.release()
 	if err != nil {
 		return fmt.Errorf("close volume of timeline %s: %w", t.id, err)
 	}
 	return nil
+}
+
+// settle writes down where a closed volume's log ends. The caller has the turn.
+func (s *Store) settle(v *Volume, e end) error {
+	t := v.of
+	m := s.mapClosed(t, v.ix, e)
+	s.mu.Lock()
+	c := t.man.Closed
+	s.mu.Unlock()
+	if m == nil && c.Head == e.seq && c.Bytes == e.bytes() {
+		return nil
+	}
+	err := s.putClosed(t, v.ix, e, m)
+	if isFull(err) {
+		// The log tells the same, only slower.
+		s.slog.Warn("write manifest", "timeline", t.id, "err", err)
+		err = nil
+		if m != nil {
+			err = ignoreMissing(s.files.Remove(m.file.path))
+		}
+	}
+	return err
 }

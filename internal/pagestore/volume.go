@@ -26,6 +26,8 @@ type Volume struct {
 	freeze sync.RWMutex // shared by whoever changes something, exclusive for pin and close
 	names  sync.Mutex   // order of changes of names
 	closed atomic.Bool  // set under freeze
+
+	mapping sync.Mutex // one map at a time; held while it is written
 }
 
 // fileError says what a file operation was doing.
@@ -114,8 +116,7 @@ func (v *Volume) Forget(ino layer.Ino) {
 	}
 }
 
-// Close makes everything durable and ends the volume; its index is kept, so
-// that opening it again is cheap. When the disk is full the volume stays open
+// Close makes everything durable and ends the volume. When the disk is full the volume stays open
 // and Close can be tried again. Closing twice is no error.
 func (v *Volume) Close() error { return v.store.closeVolume(v) }
 
@@ -152,6 +153,19 @@ func (v *Volume) pin() (*index, error) {
 	}
 	v.ix.seq = v.Head()
 	return v.ix.clone(), nil
+}
+
+// snapshot copies all of the index as it stands at the end of a batch, and says
+// where the log goes on.
+func (v *Volume) snapshot() (*index, position, error) {
+	v.freeze.Lock()
+	defer v.freeze.Unlock()
+	if v.closed.Load() {
+		return nil, position{}, errClosed
+	}
+	at := v.log.endBatch()
+	v.ix.seq = v.Head()
+	return v.ix.snapshot(), at, nil
 }
 
 // shut stops every change, makes what there is durable and says where the log

@@ -60,8 +60,17 @@ func (v *Volume) setAttr(ino layer.Ino, s layer.SetAttr) (*node, error) {
 	}
 	n.write.Lock()
 	defer n.write.Unlock()
-	if s.Has&layer.SetSize != 0 && s.Size < n.size.Load() && s.Size%layer.PageSize != 0 {
-		return n, v.contents.cut(n, &r)
+	if s.Has&layer.SetSize != 0 && s.Size < n.size.Load() {
+		err := v.ix.prepare(n, &r)
+		if err == nil && s.Size%layer.PageSize != 0 {
+			err = v.ix.ready(n, s.Size/layer.PageSize, pagesIn(s.Size), loadWhole)
+		}
+		if err != nil {
+			return n, v.contents.unreadable(err)
+		}
+		if s.Size%layer.PageSize != 0 {
+			return n, v.contents.cut(n, &r)
+		}
 	}
 	if _, err := v.log.append(nil, &r); err != nil {
 		return nil, err

@@ -10,7 +10,10 @@ import (
 )
 
 // maxFileSize is what 32 bits of page numbers reach: 32 TiB.
-const maxFileSize = uint64(layer.PageSize) << 32
+const (
+	maxPages    = uint64(1) << 32
+	maxFileSize = uint64(layer.PageSize) * maxPages
+)
 
 // regular finds a regular file.
 func (v *Volume) regular(ino layer.Ino) (*node, error) {

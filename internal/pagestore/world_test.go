@@ -56,7 +56,7 @@ type pick func(n int) int
 var worldRoot = layer.NewFile{Mode: 0o700, UID: 101, GID: 104}
 
 func newWorld() (*world, error) {
-	w := &world{fs: newCrashFS(), dead: map[tarn.TimelineID]tarn.Point{}, opts: Options{SegmentBytes: 64 << 10}}
+	w := &world{fs: newCrashFS(), dead: map[tarn.TimelineID]tarn.Point{}, opts: Options{SegmentBytes: 64 << 10, MapBytes: 48 << 10, CacheBytes: 1}}
 	if err := w.openStore(); err != nil {
 		return nil, err
 	}
@@ -283,6 +283,8 @@ func (w *world) step(p pick) error {
 		return w.stepDelete(l)
 	case k < 98:
 		return w.stepForget(l, p)
+	case k < 99:
+		return w.stepMap(l)
 	}
 	if w.fs.dark {
 		return nil
@@ -296,6 +298,9 @@ func (w *world) stepWrite(l *line, p pick) error {
 		return nil
 	}
 	off := p(6) * layer.PageSize
+	if p(4) == 0 {
+		off += p(4) * chunkPages * layer.PageSize
+	}
 	size := (1 + p(4)) * layer.PageSize
 	if p(3) == 0 {
 		off += p(layer.PageSize)
@@ -369,6 +374,9 @@ func (w *world) stepSize(l *line, p pick) error {
 		return nil
 	}
 	size := p(8) * layer.PageSize
+	if p(4) == 0 {
+		size += p(4) * chunkPages * layer.PageSize
+	}
 	if p(2) == 0 {
 		size += p(layer.PageSize)
 	}
@@ -569,6 +577,35 @@ func (w *world) createLine() error {
 	m := newModel(worldRoot)
 	w.lines = append(w.lines, &line{id: id, now: m, history: []moment{{seq: 1, state: m.named()}}, synced: 1})
 	return nil
+}
+
+// stepMap writes a map of an open line, and drops page tables from memory.
+func (w *world) stepMap(l *line) error {
+	head := l.vol.Head()
+	err := w.store.mapVolume(context.Background(), l.vol)
+	w.dropTables()
+	if w.fs.dark {
+		return nil
+	}
+	l.synced = head
+	return err
+}
+
+// dropTables drops every page table that a map has too.
+func (w *world) dropTables() {
+	for _, ix := range w.store.cache.all() {
+		for n := range ix.inodes.all() {
+			n.write.Lock()
+			if t := n.pages.Load(); t != nil {
+				for i := range t.slots {
+					if t.slots[i].where.Load()&dirtyBit == 0 {
+						t.slots[i].chunk.Store(nil)
+					}
+				}
+			}
+			n.write.Unlock()
+		}
+	}
 }
 
 func (w *world) stepForget(l *line, p pick) error {
