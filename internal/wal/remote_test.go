@@ -437,6 +437,9 @@ func TestBrokenObjectIsNeverTakenForWAL(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if c, err := r.Check(t.Context(), testTimeline, mib); err != nil || c.Objects != 2 || len(c.Broken) != 1 || !strings.Contains(c.Broken[0].Error(), key) {
+		t.Errorf("check says %+v, %v", c, err)
+	}
 	// A torn end is written again from the local bytes.
 	if err := s.Put(t.Context(), key, bytes.NewReader(whole[:100])); err != nil {
 		t.Fatal(err)
@@ -444,6 +447,10 @@ func TestBrokenObjectIsNeverTakenForWAL(t *testing.T) {
 	w.grow(10)
 	step(t, newRemote(t, s).Uploader(w.source(0)))
 	mustHold(t, s, w, w.end())
+	step(t, newRemote(t, s).Uploader(w.source(0))) // the next run deletes what nobody reads any more
+	if c, err := r.Check(t.Context(), testTimeline, mib); err != nil || c.Objects < 2 || len(c.Broken) != 0 {
+		t.Errorf("check says %+v, %v", c, err)
+	}
 }
 
 func TestTrimmedSegmentsComeBack(t *testing.T) {
