@@ -152,13 +152,38 @@ func (f *Fleet) WALLag() map[tarn.TimelineID]wal.Lag {
 	return all
 }
 
+// WALCopied is the position before which a timeline's WAL is in the object
+// store: pages that carry no later LSN may leave this computer too. It is 0 while
+// nothing is known of it.
+func (f *Fleet) WALCopied(ctx context.Context, id tarn.TimelineID) (tarn.LSN, error) {
+	if f.o.Remote == nil {
+		return 0, tarn.Unavailable("WAL of timeline %s is copied nowhere", id)
+	}
+	if e := f.serving(id); e != nil && e.copying != nil {
+		return e.copying.uploader.Done(), nil
+	}
+	if !f.rest.isCopied(id) {
+		return 0, nil
+	}
+	st, err := f.store.Stat(ctx, id)
+	if err != nil {
+		return 0, fmt.Errorf("look how far WAL of timeline %s is copied: %w", id, err)
+	}
+	end := tarn.LSN(0)
+	for _, m := range st.Marks {
+		end = max(end, m.LSN)
+	}
+	return end, nil
+}
+
 // atRest are timelines whose WAL may not be in the object store though no
 // compute writes it.
 type atRest struct {
 	kick chan struct{} // holds a token when there is a new one
 
-	mu  sync.Mutex // guards due; not held across I/O
-	due map[tarn.TimelineID]bool
+	mu   sync.Mutex // guards what follows; not held across I/O
+	due  map[tarn.TimelineID]bool
+	busy tarn.TimelineID // the one that is being copied; "" = none
 }
 
 func newAtRest() *atRest {
@@ -185,6 +210,31 @@ func (a *atRest) wake() {
 	case a.kick <- struct{}{}:
 	default: // there is one already
 	}
+}
+
+// begin makes a timeline busy instead of due.
+func (a *atRest) begin(id tarn.TimelineID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.due, id)
+	a.busy = id
+}
+
+// end makes no timeline busy; one that was not copied is due again.
+func (a *atRest) end(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil && a.busy != "" {
+		a.due[a.busy] = true
+	}
+	a.busy = ""
+}
+
+// isCopied tells whether nothing of a timeline at rest is missing.
+func (a *atRest) isCopied(id tarn.TimelineID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.due[id] && a.busy != id
 }
 
 func (a *atRest) isDue(id tarn.TimelineID) bool {
@@ -252,15 +302,13 @@ func (k copier) copyAtRest(ctx context.Context, id tarn.TimelineID) error {
 	}
 	limit, cancel := context.WithTimeout(ctx, copyEvery)
 	defer cancel()
-	if err := k.o.Remote.Uploader(source).Finish(limit, end); err != nil {
-		k.rest.note(id)
-		return err
-	}
-	return nil
+	err = k.o.Remote.Uploader(source).Finish(limit, end)
+	k.rest.end(err)
+	return err
 }
 
-// restingSource finds out where the WAL of a timeline ends, which is not due any
-// more then; the source is empty when there is nothing to do.
+// restingSource finds out where the WAL of a timeline ends, which is busy then; the
+// source is empty when there is nothing to do.
 func (k copier) restingSource(ctx context.Context, id tarn.TimelineID) (s wal.Source, end tarn.LSN, err error) {
 	release, err := k.holds.take(ctx, string(id))
 	if err != nil {
@@ -285,7 +333,7 @@ func (k copier) restingSource(ctx context.Context, id tarn.TimelineID) (s wal.So
 	if err := errors.Join(err, e.closeVolume()); err != nil {
 		return wal.Source{}, 0, err
 	}
-	k.rest.remove(id)
+	k.rest.begin(id)
 	return s, m.LSN, nil
 }
 

@@ -110,6 +110,9 @@ func TestWALIsCopied(t *testing.T) {
 	if lag := f.WALLag(); len(lag) != 1 {
 		t.Errorf("lag %v", lag)
 	}
+	if lsn, err := f.WALCopied(t.Context(), main.ID); err != nil || lsn < end {
+		t.Errorf("copied up to %s of %s, %v", lsn, end, err)
+	}
 	archive := filepath.Join(dir, "wal", string(main.ID), "archive")
 	run(t, c, `SELECT pg_switch_wal()`)
 	run(t, c, `CHECKPOINT`)
@@ -138,6 +141,11 @@ func TestWALIsCopied(t *testing.T) {
 		eventually(t, "WAL of "+string(id)+" is copied", func() bool {
 			end, p := copied(t, f, id)
 			return p.To >= end && len(p.Gaps) == 0
+		})
+		eventually(t, "the fleet knows", func() bool {
+			end, _ := copied(t, f, id)
+			lsn, err := f.WALCopied(t.Context(), id)
+			return err == nil && lsn >= end
 		})
 	}
 
