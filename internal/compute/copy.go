@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -36,19 +37,14 @@ type leased interface{ Lease() uint64 }
 
 // startCopying begins to copy the WAL of an engine that has started; without an
 // object store it does nothing.
-func (e *engine) startCopying(ctx context.Context) error {
+func (e *engine) startCopying(ctx context.Context) {
 	if e.on.o.Remote == nil {
-		return nil
-	}
-	// The TLI of an ordinary start never changes.
-	c, err := postgres.ReadControl(e.dataDir())
-	if err != nil {
-		return fmt.Errorf("copy WAL of timeline %s: %w", e.timeline, err)
+		return
 	}
 	// It outlives what began it, as the life does.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ask := &flushedAsk{e: e}
-	source := e.on.sourceOf(e, c)
+	source := e.on.sourceOf(e, e.control) // the TLI of an ordinary start never changes
 	source.Flushed = ask.flushed
 	w := &copying{uploader: e.on.o.Remote.Uploader(source), cancel: cancel, done: make(chan struct{}), ended: make(chan struct{})}
 	e.copying = w
@@ -59,6 +55,18 @@ func (e *engine) startCopying(ctx context.Context) error {
 			close(w.ended)
 		}
 	}()
+}
+
+// readControl reads what startCopying must know, while the volume is not shown:
+// a process that is killed while it reads through its own mount never ends. The
+// volume that a template is made on has no control file yet.
+func (e *engine) readControl() (err error) {
+	if e.on.o.Remote == nil {
+		return nil
+	}
+	if e.control, err = readControl(e.volume); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("copy WAL of timeline %s: %w", e.timeline, err)
+	}
 	return nil
 }
 
@@ -106,7 +114,7 @@ func (e *engine) overtaken() <-chan struct{} {
 }
 
 // stopCopying ends the goroutine; what it has not copied is due.
-func (e *engine) stopCopying(context.Context) *copying {
+func (e *engine) stopCopying() *copying {
 	w := e.copying
 	if w == nil {
 		return nil

@@ -37,7 +37,8 @@ type engine struct {
 	mount    shown
 	server   *postgres.Server // nil before start
 	wal      *wal.Log
-	copying  *copying // nil while its WAL is not copied
+	control  postgres.Control // before the start; zero where there was none, or nothing is copied
+	copying  *copying         // nil while its WAL is not copied
 }
 
 // openEngine opens and mounts a timeline's volume.
@@ -49,6 +50,9 @@ func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineI
 	var err error
 	if e.volume, err = m.store.OpenVolume(ctx, id); err != nil {
 		return nil, err
+	}
+	if err := e.readControl(); err != nil {
+		return nil, errors.Join(err, e.closeVolume())
 	}
 	e.mount, err = e.volume.Show(ctx, e.dataDir(), m.log)
 	if err != nil {
@@ -182,7 +186,7 @@ func (e *engine) stop(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, stopPatience)
 	defer cancel()
 	var errs []error
-	copied := e.stopCopying(ctx)
+	copied := e.stopCopying()
 	if e.server != nil {
 		if err := e.server.Stop(limit, postgres.Fast); err != nil {
 			errs = append(errs, err)
@@ -225,7 +229,7 @@ func (e *engine) wreck(ctx context.Context) error {
 	if e.server != nil {
 		e.server.Kill()
 	}
-	e.stopCopying(ctx)
+	e.stopCopying()
 	return errors.Join(e.unmount(context.WithoutCancel(ctx)), e.closeVolume())
 }
 

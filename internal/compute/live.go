@@ -89,9 +89,7 @@ func (f *Fleet) startLife(ctx context.Context, l *life) (*engine, error) {
 	if err := e.start(ctx, in, settings); err != nil {
 		return nil, errors.Join(err, e.wreck(ctx))
 	}
-	if err := e.startCopying(ctx); err != nil {
-		return nil, errors.Join(err, e.wreck(ctx))
-	}
+	e.startCopying(ctx)
 	now := time.Now().UTC()
 	f.mu.Lock()
 	defer f.mu.Unlock()

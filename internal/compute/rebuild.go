@@ -54,14 +54,12 @@ func (k copier) rebuildMissing(ctx context.Context) error {
 //     removes.
 //  4. Give it its name.
 func (k copier) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Position, err error) {
-	e, err := k.openEngine(ctx, engineName(id), id)
+	v, err := k.store.OpenVolume(ctx, id)
 	if err != nil {
 		return p, err
 	}
-	defer func() { err = errors.Join(err, e.wreck(ctx)) }()
-	path := filepath.Join(e.dataDir(), filepath.FromSlash(controlFile))
-	b, err := os.ReadFile(path)
-	if err != nil {
+	b, err := v.ReadFile(controlFile)
+	if err := errors.Join(err, v.Close()); err != nil {
 		return p, err
 	}
 	c, err := postgres.ParseControl(b)
@@ -79,7 +77,7 @@ func (k copier) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Position
 	if c.State == postgres.StateShutDown {
 		err := postgres.DemandRecovery(b)
 		if err == nil {
-			err = overwrite(path, b)
+			err = k.writeControl(ctx, id, b)
 		}
 		if err != nil {
 			return p, err
@@ -113,6 +111,16 @@ func (k copier) coversPages(ctx context.Context, id tarn.TimelineID, c postgres.
 		return tarn.Unavailable("the object store has its WAL from %s to %s, and its pages need it up to %s", p.From, p.To, need)
 	}
 	return nil
+}
+
+// writeControl replaces pg_control.
+func (k copier) writeControl(ctx context.Context, id tarn.TimelineID, b []byte) error {
+	e, err := k.openEngine(ctx, engineName(id), id)
+	if err != nil {
+		return err
+	}
+	err = overwrite(filepath.Join(e.dataDir(), filepath.FromSlash(controlFile)), b)
+	return errors.Join(err, e.wreck(ctx))
 }
 
 // overwrite replaces the bytes of a file in place, as Postgres does with this
