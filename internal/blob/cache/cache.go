@@ -46,6 +46,7 @@ const (
 type Cache struct {
 	store  blob.Store
 	o      Options
+	dir    folder
 	lock   *os.File           // held while open
 	opens  singleflight.Group // of files, by their names
 	joined sync.WaitGroup     // fetches
@@ -96,7 +97,7 @@ func Open(store blob.Store, o Options) (*Cache, error) {
 		return nil, fmt.Errorf("open cache %s: %w", o.Dir, err)
 	}
 	c := &Cache{
-		store: store, o: o, lock: lock,
+		store: store, o: o, dir: folder(o.Dir), lock: lock,
 		entries: map[string]*entry{}, running: map[*fetching]context.CancelCauseFunc{},
 	}
 	c.recent.init()
@@ -105,7 +106,7 @@ func Open(store blob.Store, o Options) (*Cache, error) {
 		lock.Close()
 		return nil, fmt.Errorf("open cache %s: %w", o.Dir, err)
 	}
-	c.trim() // the limit may have been lowered
+	c.reserve(0) // the limit may have been lowered
 	return c, nil
 }
 
@@ -147,12 +148,12 @@ func (c *Cache) Close() error {
 		}
 		e.gone = true // a reader that still has the file closes it
 	}
-	order := c.order()
+	order := c.recent.order()
 	c.mu.Unlock()
 	for _, f := range files {
 		f.Close() // was written through WriteAt, whose errors are known
 	}
-	c.remember(order)
+	c.dir.remember(order)
 	return c.lock.Close()
 }
 

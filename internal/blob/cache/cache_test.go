@@ -99,7 +99,7 @@ func TestReaders(t *testing.T) {
 			for r := range 8 {
 				wg.Go(func() {
 					rnd := rand.New(rand.NewPCG(uint64(r), 0))
-					for range 150 {
+					for range 60 {
 						off := rnd.Int64N(size)
 						n := int(rnd.Int64N(min(3*step, size-off))) + 1
 						if err := check(t.Context(), c, fmt.Sprintf("layer/%d", rnd.IntN(objects)), size, off, n); err != nil {

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"os"
+	"slices"
 )
 
 // entry is one object, of which some ranges are on disk.
@@ -91,6 +92,20 @@ func (l *list) push(s *slot) {
 func (l *list) remove(s *slot) {
 	s.prev.next, s.next.prev = s.next, s.prev
 	s.prev, s.next = nil, nil
+}
+
+// order gives the names of entries, the least recently used first.
+func (l *list) order() []string {
+	var names []string
+	seen := map[*entry]bool{}
+	for s := l.head.next; s != &l.head; s = s.next {
+		if !seen[s.e] && s.e.made {
+			seen[s.e] = true
+			names = append(names, s.e.name)
+		}
+	}
+	slices.Reverse(names)
+	return names
 }
 
 // flow is a sequential reader of an entry, told by the ranges it touches.

@@ -33,9 +33,6 @@ func (c *Cache) reserve(n int64) bool {
 	}
 }
 
-// trim evicts down to the limit.
-func (c *Cache) trim() { c.reserve(0) }
-
 // leave begins the end of a slot: new readers wait; mu is held.
 func (c *Cache) leave(s *slot) {
 	setState(s, leaving)
@@ -66,7 +63,7 @@ func (c *Cache) vacate(s *slot) {
 		}
 		c.mu.Unlock()
 	}
-	c.discard(d)
+	c.dir.discard(d)
 	c.mu.Lock()
 	if !e.gone {
 		c.usage.Bytes -= e.length(s.index)
@@ -75,12 +72,12 @@ func (c *Cache) vacate(s *slot) {
 	close(s.load.ready)
 	c.mu.Unlock()
 	if !whole {
-		c.discard(d)
+		c.dir.discard(d)
 	}
 }
 
 func (c *Cache) strike(s *slot) error {
-	if err := c.writeRecord(s.e, s.index, make([]byte, recordSize)); err != nil {
+	if err := c.dir.writeRecord(s.e, s.index, make([]byte, recordSize)); err != nil {
 		return err
 	}
 	f, err := c.acquire(s.e)
@@ -129,14 +126,14 @@ func (c *Cache) detach(e *entry) (d detached) {
 }
 
 // discard removes the files of what was detached.
-func (c *Cache) discard(d detached) error {
+func (in folder) discard(d detached) error {
 	if d.file != nil {
 		d.file.Close() // its bytes are of no more use
 	}
 	if d.name == "" {
 		return nil
 	}
-	return c.removeFiles(d.name)
+	return in.removeFiles(d.name)
 }
 
 // Invalidate forgets ranges of key that a reader found wrong; the next read
@@ -166,7 +163,7 @@ func (c *Cache) Invalidate(key string, off, n int64) {
 	for _, s := range free {
 		c.vacate(s)
 	}
-	c.discard(d) // what cannot be removed fails its checksum after a restart, or is fetched beside
+	c.dir.discard(d) // what cannot be removed fails its checksum after a restart, or is fetched beside
 }
 
 // Drop forgets objects: those that were deleted from the store, and those that
@@ -182,7 +179,7 @@ func (c *Cache) Drop(keys ...string) error {
 	c.mu.Unlock()
 	var errs []error
 	for _, d := range all {
-		if err := c.discard(d); err != nil {
+		if err := c.dir.discard(d); err != nil {
 			errs = append(errs, fmt.Errorf("drop from cache: %w", err))
 		}
 	}
@@ -226,21 +223,22 @@ func (c *Cache) adopt(key, path string) error {
 		c.mu.Unlock()
 		return ErrClosed
 	}
-	e.name = c.nextName()
+	c.serial++
+	e.name = fmt.Sprint(c.serial)
 	c.joined.Add(1) // Close waits
 	c.mu.Unlock()
 	defer c.joined.Done()
 	if !c.reserve(e.size) {
 		return fmt.Errorf("%d bytes: %w", e.size, errNoRoom)
 	}
-	if err = os.Link(path, c.path(e.name, dataSuffix)); err == nil {
-		err = os.WriteFile(c.path(e.name, mapSuffix), e.header(), 0o600)
+	if err = os.Link(path, c.dir.path(e.name, dataSuffix)); err == nil {
+		err = os.WriteFile(c.dir.path(e.name, mapSuffix), e.header(), 0o600)
 	}
 	if err != nil {
 		c.mu.Lock()
 		c.usage.Bytes -= e.size
 		c.mu.Unlock()
-		return errors.Join(err, c.removeFiles(e.name))
+		return errors.Join(err, c.dir.removeFiles(e.name))
 	}
 	s := &slot{e: e, state: kept}
 	e.slots[0] = s
@@ -252,5 +250,5 @@ func (c *Cache) adopt(key, path string) error {
 	c.entries[key] = e
 	c.recent.push(s)
 	c.mu.Unlock()
-	return c.discard(d)
+	return c.dir.discard(d)
 }

@@ -35,7 +35,10 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-func (c *Cache) path(name, suffix string) string { return filepath.Join(c.o.Dir, name+suffix) }
+// folder is the directory of a cache.
+type folder string
+
+func (d folder) path(name, suffix string) string { return filepath.Join(string(d), name+suffix) }
 
 func (e *entry) header() []byte {
 	b := make([]byte, headerSize)
@@ -96,8 +99,8 @@ func decodeRecord(b []byte, i int64) (sum uint32, ok bool) {
 }
 
 // writeRecord says that the i-th range is on disk; zeros say that it is not.
-func (c *Cache) writeRecord(e *entry, i int64, rec []byte) error {
-	f, err := os.OpenFile(c.path(e.name, mapSuffix), os.O_WRONLY, 0)
+func (d folder) writeRecord(e *entry, i int64, rec []byte) error {
+	f, err := os.OpenFile(d.path(e.name, mapSuffix), os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -139,11 +142,11 @@ func (c *Cache) openData(e *entry) error {
 	var err error
 	switch {
 	case !made:
-		f, err = c.makeFiles(e)
+		f, err = c.dir.makeFiles(e)
 	case e.linked:
-		f, err = os.Open(c.path(e.name, dataSuffix))
+		f, err = os.Open(c.dir.path(e.name, dataSuffix))
 	default:
-		f, err = os.OpenFile(c.path(e.name, dataSuffix), os.O_RDWR, 0)
+		f, err = os.OpenFile(c.dir.path(e.name, dataSuffix), os.O_RDWR, 0)
 	}
 	if err != nil {
 		return err
@@ -163,7 +166,7 @@ func (c *Cache) openData(e *entry) error {
 	if gone {
 		f.Close()
 		if !made { // who took the entry out saw no files
-			return c.removeFiles(e.name)
+			return c.dir.removeFiles(e.name)
 		}
 	}
 	return nil
@@ -173,20 +176,20 @@ func (c *Cache) openData(e *entry) error {
 //
 //  1. the data file, a hole       (crash: without a map, removed by load)
 //  2. the map file with no record (crash: an entry without ranges)
-func (c *Cache) makeFiles(e *entry) (*os.File, error) {
+func (d folder) makeFiles(e *entry) (*os.File, error) {
 	if len(e.key) > maxKey {
 		return nil, fmt.Errorf("the key is longer than %d bytes", maxKey)
 	}
-	f, err := os.OpenFile(c.path(e.name, dataSuffix), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(d.path(e.name, dataSuffix), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	if err = f.Truncate(e.size); err == nil {
-		err = os.WriteFile(c.path(e.name, mapSuffix), e.header(), 0o600)
+		err = os.WriteFile(d.path(e.name, mapSuffix), e.header(), 0o600)
 	}
 	if err != nil {
 		f.Close()
-		return nil, errors.Join(err, c.removeFiles(e.name))
+		return nil, errors.Join(err, d.removeFiles(e.name))
 	}
 	return f, nil
 }
@@ -223,11 +226,11 @@ func (c *Cache) release(e *entry) {
 	}
 }
 
-func (c *Cache) removeFiles(name string) error {
+func (d folder) removeFiles(name string) error {
 	var errs []error
 	// The map first: data without a map is nothing.
 	for _, suffix := range []string{mapSuffix, dataSuffix} {
-		if err := os.Remove(c.path(name, suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(d.path(name, suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
@@ -263,14 +266,14 @@ func (c *Cache) load() error {
 		}
 		c.serial = max(c.serial, n)
 		if isData {
-			if _, err := os.Lstat(c.path(name, mapSuffix)); errors.Is(err, fs.ErrNotExist) {
-				if err := c.removeFiles(name); err != nil {
+			if _, err := os.Lstat(c.dir.path(name, mapSuffix)); errors.Is(err, fs.ErrNotExist) {
+				if err := c.dir.removeFiles(name); err != nil {
 					return err
 				}
 			}
 			continue
 		}
-		b, err := os.ReadFile(c.path(name, mapSuffix))
+		b, err := os.ReadFile(c.dir.path(name, mapSuffix))
 		if err != nil {
 			return err
 		}
@@ -279,9 +282,9 @@ func (c *Cache) load() error {
 			return err
 		}
 		e := parse(name, b)
-		data, err := os.Stat(c.path(name, dataSuffix))
+		data, err := os.Stat(c.dir.path(name, dataSuffix))
 		if e == nil || err != nil || data.Size() != e.size || len(e.slots) == 0 || !e.linked && e.step != c.o.Range {
-			if err := c.removeFiles(name); err != nil {
+			if err := c.dir.removeFiles(name); err != nil {
 				return err
 			}
 			continue
@@ -291,7 +294,7 @@ func (c *Cache) load() error {
 	slices.SortFunc(all, func(a, b found) int { return a.used.Compare(b.used) })
 	for _, f := range all {
 		if old := c.entries[f.e.key]; old != nil { // a crash while it was replaced
-			if err := c.discard(c.detach(old)); err != nil {
+			if err := c.dir.discard(c.detach(old)); err != nil {
 				return err
 			}
 		}
@@ -304,31 +307,12 @@ func (c *Cache) load() error {
 	return nil
 }
 
-// order gives the names of entries, the least recently used first; mu is held.
-func (c *Cache) order() []string {
-	var names []string
-	seen := map[*entry]bool{}
-	for s := c.recent.head.next; s != &c.recent.head; s = s.next {
-		if !seen[s.e] && s.e.made {
-			seen[s.e] = true
-			names = append(names, s.e.name)
-		}
-	}
-	slices.Reverse(names)
-	return names
-}
-
 // remember leaves the order of use in the times of the map files. After a crash
 // they say when something was fetched, which will do.
-func (c *Cache) remember(order []string) {
+func (d folder) remember(order []string) {
 	now := time.Now()
 	for i, name := range order {
 		at := now.Add(time.Duration(i-len(order)) * time.Millisecond)
-		_ = os.Chtimes(c.path(name, mapSuffix), at, at) // only the order of eviction depends on it
+		_ = os.Chtimes(d.path(name, mapSuffix), at, at) // only the order of eviction depends on it
 	}
-}
-
-func (c *Cache) nextName() string {
-	c.serial++
-	return fmt.Sprint(c.serial)
 }

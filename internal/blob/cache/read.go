@@ -99,7 +99,7 @@ func (c *Cache) readRange(ctx context.Context, key string, size int64, p []byte,
 			c.usage.Misses++
 		}
 		c.mu.Unlock()
-		c.discard(replaced)
+		c.dir.discard(replaced)
 		select {
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)
@@ -137,7 +137,8 @@ func (c *Cache) entryOf(key string, size int64) (e *entry, replaced detached) {
 		e = nil
 	}
 	if e == nil {
-		e = &entry{key: key, size: size, step: c.o.Range, name: c.nextName(), slots: map[int64]*slot{}}
+		c.serial++
+		e = &entry{key: key, size: size, step: c.o.Range, name: fmt.Sprint(c.serial), slots: map[int64]*slot{}}
 		c.entries[key] = e
 	}
 	return e, replaced
@@ -158,7 +159,8 @@ func (c *Cache) begin(ctx context.Context, e *entry, first, last int64) (own boo
 	var run []*slot
 	flush := func() {
 		if len(run) > 0 {
-			c.start(ctx, &fetching{e: e, slots: run, ahead: run[0].index > last})
+			f := &fetching{e: e, slots: run, ahead: run[0].index > last}
+			c.run(ctx, f, func(ctx context.Context) { c.fetch(ctx, f) })
 			run = nil
 		}
 	}
@@ -186,11 +188,7 @@ func (c *Cache) begin(ctx context.Context, e *entry, first, last int64) (own boo
 	return own
 }
 
-// start runs a fetch apart from its caller's end; mu is held.
-func (c *Cache) start(ctx context.Context, f *fetching) {
-	c.run(ctx, f, func(ctx context.Context) { c.fetch(ctx, f) })
-}
-
+// run does a fetch apart from its caller's end; mu is held.
 func (c *Cache) run(ctx context.Context, f *fetching, do func(context.Context)) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	c.running[f] = cancel
@@ -248,7 +246,7 @@ func (c *Cache) forget(s *slot, err error) {
 	close(s.load.ready)
 	d := c.remove(s)
 	c.mu.Unlock()
-	c.discard(d)
+	c.dir.discard(d)
 }
 
 // keep puts a range on disk:
@@ -284,7 +282,7 @@ func (c *Cache) keep(s *slot, buf []byte) {
 		}
 	}
 	c.mu.Unlock()
-	c.discard(d)
+	c.dir.discard(d)
 }
 
 var errNoRoom = errors.New("nothing can be evicted")
@@ -296,7 +294,7 @@ func (c *Cache) write(e *entry, i int64, buf []byte) error {
 	}
 	defer c.release(e)
 	if _, err = f.WriteAt(buf, i*e.step); err == nil {
-		err = c.writeRecord(e, i, record(checksum(buf), i))
+		err = c.dir.writeRecord(e, i, record(checksum(buf), i))
 	}
 	if err != nil { // of a full disk: give back what was taken
 		return errors.Join(err, punch(f, i*e.step, int64(len(buf))))
