@@ -72,7 +72,7 @@ func (s *Store) deleteBatch(ctx context.Context, keys []string) error {
 			}
 			keys = append(keys, key)
 		}
-		if err := pause(ctx, try); err != nil {
+		if err := pause(ctx, try+1); err != nil {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
 	}

@@ -90,8 +90,10 @@ func (s *Store) hint(a *answer) string {
 	switch a.code {
 	case "NoSuchBucket":
 		return fmt.Sprintf("make the bucket %s, or correct its name; asked was %s", s.o.Bucket, s.where())
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthorizationHeaderMalformed":
-		return fmt.Sprintf("%s does not know these credentials: see AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, and the region %s", s.where(), s.client.Options().Region)
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "XAdminUserNotFound":
+		return s.where() + " does not know these credentials: see AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE"
+	case "AuthorizationHeaderMalformed":
+		return "see the region, which is " + s.client.Options().Region + " here (AWS_REGION), and the credentials"
 	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired":
 		return "the credentials have expired: log in again, or give Tarn ones that renew themselves"
 	case "RequestTimeTooSkewed":

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/blob"
 )
 
@@ -146,10 +147,15 @@ func (b *body) Read(p []byte) (int, error) {
 
 func (b *body) Close() error { return b.under.Close() }
 
-// pause waits before a repeated try, longer each time, not in step with others.
+// backoff is how long to wait after the try-th failed, counted from 1: longer
+// each time, and not in step with others.
+func backoff(try int) time.Duration {
+	d := min(maxBackoff, 100*time.Millisecond<<min(max(try-1, 0), 10))
+	return d/2 + rand.N(d/2)
+}
+
 func pause(ctx context.Context, try int) error {
-	d := min(maxBackoff, 50*time.Millisecond<<try)
-	timer := time.NewTimer(d/2 + rand.N(d/2))
+	timer := time.NewTimer(backoff(try))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -159,12 +165,31 @@ func pause(ctx context.Context, try int) error {
 	}
 }
 
-// Head describes one object.
+// Head describes one object. The answer to a HEAD has no body that would say
+// whether it is the object that is missing, or the bucket or who asks: what seems
+// missing is asked for once more in a way that does.
 func (s *Store) Head(ctx context.Context, key string) (blob.Object, error) {
 	name, err := s.name(ctx, "head", key)
 	if err != nil {
 		return blob.Object{}, err
 	}
+	for range s.o.Tries {
+		o, err := s.head(ctx, key, name)
+		if !errors.Is(err, blob.ErrNotExist) {
+			return o, err
+		}
+		out, err := s.ask(ctx, name, 0, 1, nil)
+		if a := answered(err); err != nil && (a == nil || a.status != http.StatusRequestedRangeNotSatisfiable) {
+			return blob.Object{}, s.explain(ctx, "head "+key, err)
+		}
+		if err == nil { // it came to be just now
+			out.Body.Close()
+		}
+	}
+	return blob.Object{}, tarn.Unavailable("head %s: it comes and goes", key)
+}
+
+func (s *Store) head(ctx context.Context, key string, name *string) (blob.Object, error) {
 	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.o.Bucket, Key: name})
 	if err != nil {
 		return blob.Object{}, s.explain(ctx, "head "+key, err)

@@ -56,7 +56,7 @@ type Options struct {
 	AccessKey  string        // "" = AWS's standard chain: environment, profile, SSO, web identity, instance role
 	SecretKey  tarn.Secret   // goes with AccessKey
 	Stall      time.Duration // a connection on which no byte moves for so long is given up; default 30 s
-	Tries      int           // requests per call before it fails; default 5
+	Tries      int           // requests per call before it fails; default 6: about 3 s between the first and the last
 	PartBytes  int64         // an object longer than this is sent in parts of this size; default 8 MiB, at least 5
 	Parallel   int           // parts of one Put in flight, each holding PartBytes of memory; default 4
 }
@@ -109,7 +109,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	o.Stall = cmp.Or(o.Stall, 30*time.Second)
-	o.Tries = cmp.Or(o.Tries, 5)
+	o.Tries = cmp.Or(o.Tries, 6)
 	o.PartBytes = max(cmp.Or(o.PartBytes, 8<<20), minPart)
 	o.Parallel = cmp.Or(o.Parallel, 4)
 	s := &Store{o: o}
@@ -155,7 +155,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 		}
 		c.Retryer = retry.NewStandard(func(r *retry.StandardOptions) {
 			r.MaxAttempts = o.Tries
-			r.MaxBackoff = maxBackoff
+			r.Backoff = retry.BackoffDelayerFunc(func(try int, _ error) (time.Duration, error) { return backoff(try), nil })
 			r.RateLimiter = ratelimit.None
 		})
 	})

@@ -110,7 +110,7 @@ func (c condition) refusal(a *answer) error {
 		return blob.ErrExists
 	case a.status == http.StatusPreconditionFailed && c.match != "":
 		return blob.ErrMismatch
-	case a.status == http.StatusNotFound && a.code != "NoSuchBucket" && c.match != "",
+	case a.code == "NoSuchKey" && c.match != "",
 		a.code == "ObjectParentIsFile" && c.match != "": // of servers that keep objects in files
 		return blob.ErrNotExist
 	}
