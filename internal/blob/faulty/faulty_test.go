@@ -1,11 +1,15 @@
 package faulty_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tarndb/tarn/internal/blob"
 	"github.com/tarndb/tarn/internal/blob/blobtest"
@@ -18,6 +22,7 @@ func TestConformance(t *testing.T) {
 	for name, plan := range map[string]faulty.Plan{
 		"no plan": nil,
 		"short":   func(faulty.Call) faulty.Fault { return faulty.Short },
+		"slow":    faulty.Seeded(1, 0.1, faulty.Slow),
 	} {
 		t.Run(name, func(t *testing.T) {
 			blobtest.Run(t, func(t *testing.T) blob.Store { return faulty.New(memory.New(), plan) })
@@ -72,6 +77,63 @@ func TestTornRead(t *testing.T) {
 	if b, err := io.ReadAll(r); string(b) != "01234" || !errors.Is(err, faulty.ErrInjected) {
 		t.Errorf("read %q, %v", b, err)
 	}
+}
+
+func TestCutRead(t *testing.T) {
+	under := memory.New()
+	for _, key := range []string{"k", "l"} {
+		if err := under.Put(t.Context(), key, strings.NewReader("0123456789")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := faulty.New(under, faulty.Script(faulty.Cut, faulty.Cut))
+	r, err := s.Get(t.Context(), "k", 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if b, err := io.ReadAll(r); string(b) != "01234" || err != nil {
+		t.Errorf("read %q, %v", b, err)
+	}
+	n := 0
+	for _, err := range s.List(t.Context(), "", "") {
+		if n++; err != nil {
+			t.Error(err)
+		}
+	}
+	if n != 1 {
+		t.Errorf("listed %d objects", n)
+	}
+}
+
+// A call that hangs ends with its context, and says what is known then.
+func TestHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		under := memory.New()
+		cause := errors.New("given up")
+		for _, fault := range []faulty.Fault{faulty.Hang, faulty.HangAfter, faulty.Slow} {
+			s := faulty.New(under, faulty.Only(faulty.Script(faulty.None, fault), faulty.PutIfAbsent))
+			s.Slowness = time.Hour
+			key := fmt.Sprint(fault)
+			if err := s.PutIfAbsent(t.Context(), key+"/first", nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Head(t.Context(), key+"/first"); err != nil { // is not counted
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, cause)
+			err := s.PutIfAbsent(ctx, key, []byte("x"))
+			cancel()
+			_, missing := under.Head(t.Context(), key)
+			after := fault == faulty.HangAfter
+			if !errors.Is(err, cause) || errors.Is(err, blob.ErrAmbiguous) != after || (missing == nil) != after {
+				t.Errorf("fault %d: %v; head says %v", fault, err, missing)
+			}
+			if err := s.PutIfAbsent(t.Context(), key+"/last", nil); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
 
 func TestSeededIsDeterministic(t *testing.T) {
