@@ -26,6 +26,7 @@ type Volume struct {
 	freeze sync.RWMutex // shared by whoever changes something, exclusive for pin and close
 	names  sync.Mutex   // order of changes of names
 	closed atomic.Bool  // set under freeze
+	held   []layer.Ino  // without a name, but to be there at the next opening
 
 	mapping sync.Mutex // one map at a time; held while it is written
 }
@@ -116,6 +117,11 @@ func (v *Volume) Forget(ino layer.Ino) {
 	}
 }
 
+// Hold says that the files in held stay at Close although they have no name: the
+// kernel has them open, and ReopenVolume is to have them too. It is called when
+// nothing else is done to the volume any more.
+func (v *Volume) Hold(held []layer.Ino) { v.held = held }
+
 // Close makes everything durable and ends the volume. When the disk is full the volume stays open
 // and Close can be tried again. Closing twice is no error.
 func (v *Volume) Close() error { return v.store.closeVolume(v) }
@@ -187,6 +193,6 @@ func (v *Volume) shut() (end, error) {
 	}
 	v.ix.seq = v.Head()
 	v.ix.keep = dropOrphans
-	v.ix.dropNameless()
+	v.ix.dropNameless(v.held...)
 	return v.log.finish()
 }
