@@ -22,6 +22,7 @@ import (
 type life struct {
 	cancel context.CancelCauseFunc // asks it to end; the cause says why
 	done   chan struct{}           // closed when it is over
+	handed *HandedCompute          // what it begins with, if it was handed over; its own
 
 	// Guarded by Fleet.mu.
 	spec   tarn.ComputeSpec
@@ -62,6 +63,7 @@ var (
 	errAsked     = errors.New("asked to suspend")
 	errReplaced  = errors.New("its endpoint serves another timeline now")
 	errDeleted   = errors.New("its timeline is being deleted")
+	errHanding   = errors.New("left to the next node")
 )
 
 // Wake starts the endpoint's compute, or returns the running one, when it
@@ -141,12 +143,16 @@ func (f *Fleet) look(ctx context.Context, s tarn.ComputeSpec) (tarn.ComputeStatu
 // begin starts a life; the caller holds f.mu. It outlives the call that began
 // it.
 func (f *Fleet) begin(ctx context.Context, s tarn.ComputeSpec) *life {
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	l := &life{
-		cancel: cancel,
-		done:   make(chan struct{}),
-		ready:  make(chan struct{}),
-		spec:   s,
+	l := f.newLife(s)
+	f.run(ctx, l)
+	return l
+}
+
+func (f *Fleet) newLife(s tarn.ComputeSpec) *life {
+	return &life{
+		done:  make(chan struct{}),
+		ready: make(chan struct{}),
+		spec:  s,
 		status: tarn.ComputeStatus{
 			Endpoint:  s.Endpoint,
 			Branch:    s.Branch,
@@ -155,12 +161,17 @@ func (f *Fleet) begin(ctx context.Context, s tarn.ComputeSpec) *life {
 			PGVersion: s.PGVersion,
 		},
 	}
-	f.lives[s.Endpoint] = l
+}
+
+// run begins to live l; the caller holds f.mu.
+func (f *Fleet) run(ctx context.Context, l *life) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	l.cancel = cancel
+	f.lives[l.spec.Endpoint] = l
 	f.tasks.Go(func() {
 		defer cancel(nil)
 		f.live(ctx, l)
 	})
-	return l
 }
 
 // Suspend stops the endpoint's compute cleanly and returns when nothing of it
