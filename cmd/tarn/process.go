@@ -128,13 +128,19 @@ const (
 )
 
 // end asks p to end, and kills it when it has not after grace. killed tells
-// that it left work to sweep.
+// that it left work to sweep. It asks every second: a node that executes its
+// program anew does not hear it just then.
 func (p process) end(ctx context.Context, grace time.Duration) (killed bool, err error) {
-	p.signal(syscall.SIGTERM)
 	patient, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	if p.awaitEnd(patient) == nil {
-		return false, nil
+	for patient.Err() == nil {
+		p.signal(syscall.SIGTERM)
+		second, cancel := context.WithTimeout(patient, time.Second)
+		err := p.awaitEnd(second)
+		cancel()
+		if err == nil {
+			return false, nil
+		}
 	}
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)

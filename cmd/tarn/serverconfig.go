@@ -28,6 +28,7 @@ type serverConfig struct {
 	TLSKey      string
 	GatewayPort int
 	Owner       string // user name of the workspace owner, used at the first start
+	handed      int    // descriptor of what an earlier node left; 0 = none
 }
 
 func (c *serverConfig) flags(f *pflag.FlagSet) {

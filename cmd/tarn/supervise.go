@@ -171,16 +171,24 @@ func (s *supervisor) keep(ctx context.Context, role string, grace time.Duration,
 	}
 }
 
-// endChild ends a child that runs; ended says when it has.
+// endChild ends a child that runs; ended says when it has. A child that executes
+// its program anew just then does not hear a signal: it is sent again.
 func (s *supervisor) endChild(cmd *exec.Cmd, role string, grace time.Duration, ended <-chan error) {
-	// ESRCH only says that it ended in between.
-	_ = cmd.Process.Signal(syscall.SIGTERM)
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
 	patient := time.NewTimer(grace)
 	defer patient.Stop()
-	select {
-	case <-ended:
-		return
-	case <-patient.C:
+	for {
+		// ESRCH only says that it ended in between.
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+			return
+		case <-again.C:
+			continue
+		case <-patient.C:
+		}
+		break
 	}
 	s.log.Error("process does not end: killed", "path", role, "pid", cmd.Process.Pid, "took", grace)
 	_ = cmd.Process.Kill()

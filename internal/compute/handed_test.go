@@ -1,7 +1,10 @@
 package compute
 
 import (
+	"bytes"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -54,6 +57,16 @@ func TestHandOver(t *testing.T) {
 	}
 	run(t, c, `DROP TABLE doomed`)
 
+	// Files that are open and have no name, of somebody like Postgres.
+	nameless, err := os.Create(filepath.Join(st.Mount, "nameless"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nameless.Close()
+	if err := os.Remove(nameless.Name()); err != nil {
+		t.Fatal(err)
+	}
+
 	var stop atomic.Bool
 	var work sync.WaitGroup
 	written := 0
@@ -67,8 +80,15 @@ func TestHandOver(t *testing.T) {
 			written++
 		}
 	})
-	for range 5 {
+	page := make([]byte, 8192)
+	for i := range int64(5) {
+		if _, err := nameless.WriteAt(bytes.Repeat([]byte{byte(i + 1)}, 8192), 8192*i); err != nil {
+			t.Error(err)
+		}
 		f = handOver(t, f, o)
+		if _, err := nameless.ReadAt(page, 8192*i); err != nil || page[0] != byte(i+1) || page[8191] != byte(i+1) {
+			t.Errorf("page %d of a file without a name begins with %d: %v", i, page[0], err)
+		}
 		if now := wake(t, f, s); now.PID != st.PID || !now.StartTime.Equal(st.StartTime) {
 			t.Errorf("after the handover: %+v, before: %+v", now, st)
 		}
@@ -81,6 +101,9 @@ func TestHandOver(t *testing.T) {
 	work.Wait()
 	if n := query[int](t, c, `SELECT count(*) FROM t`); n != written {
 		t.Errorf("%d rows, %d were written", n, written)
+	}
+	if err := nameless.Close(); err != nil {
+		t.Error(err)
 	}
 	// A fork sees it all, and the endpoint can be suspended and woken as ever.
 	fork := create(t, f, tarn.TimelineSpec{Source: tl.ID})
@@ -101,7 +124,7 @@ func TestHandOver(t *testing.T) {
 // mustRecord is the record of an endpoint's Postgres; zero without one.
 func mustRecord(t *testing.T, o Options, endpoint string) postgres.Record {
 	t.Helper()
-	r, err := postgres.ReadRecord(o.Dir + "/run/" + endpoint + ".pid")
+	r, err := postgres.ReadRecord(filepath.Join(o.Dir, "run", endpoint+".pid"))
 	if err != nil && tarn.KindOf(err) != tarn.KindNotFound {
 		t.Fatal(err)
 	}

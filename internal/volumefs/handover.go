@@ -115,7 +115,9 @@ func adopt(dir string, h Handover, v Volume, o Options) (*Directory, error) {
 	}
 	unix.CloseOnExec(h.Device)
 	if !c.init.resends() {
-		log.Info("the kernel repeats no requests: those that a killed server had read stay unanswered")
+		if h.References == nil {
+			log.Warn("the kernel sends nothing again: what a killed server had read stays unanswered")
+		}
 	} else if err := c.notify(notifyResend, nil); err != nil {
 		return nil, fmt.Errorf("ask for lost requests: %w", err)
 	}
