@@ -96,7 +96,13 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 		return nil, errors.Join(err, m.store.Close())
 	}
 	if o.Handed != nil {
-		f.resume(ctx, o.Handed.Computes)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, c := range o.Handed.Computes {
+			l := newLife(c.Spec)
+			l.handed = &c
+			f.begin(ctx, l)
+		}
 	}
 	return f, nil
 }

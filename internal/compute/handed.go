@@ -82,7 +82,8 @@ func (f *Fleet) HandOver() (*Handed, error) {
 	return &Handed{Computes: f.handed}, err
 }
 
-// handLife leaves an active compute to the next fleet and ends the life.
+// handLife leaves an active compute to the next fleet and ends the life; false
+// for one that is stopping.
 //
 //  1. The mount answers what it has and stops reading.
 //  2. The volume is closed: everything is durable.
@@ -90,9 +91,13 @@ func (f *Fleet) HandOver() (*Handed, error) {
 //
 // The process's death after any step is a crash of the compute: the mount dies
 // with it, and Postgres recovers from its WAL.
-func (f *Fleet) handLife(ctx context.Context, l *life, e *engine) {
+func (f *Fleet) handLife(ctx context.Context, l *life, e *engine) bool {
 	began := time.Now()
 	f.mu.Lock()
+	if l.status.State != tarn.ComputeActive {
+		f.mu.Unlock()
+		return false
+	}
 	l.move(tarn.ComputeStopping, "")
 	l.engine = nil
 	c := HandedCompute{Spec: l.spec, Status: l.status}
@@ -112,6 +117,7 @@ func (f *Fleet) handLife(ctx context.Context, l *life, e *engine) {
 		f.mu.Unlock()
 	}
 	f.end(l, tarn.ComputeStopped, errHanding.Error(), errClosing)
+	return true
 }
 
 // handOver leaves the engine to the next one; when it cannot, nothing of it is
@@ -130,47 +136,40 @@ func (e *engine) handOver(ctx context.Context) (json.RawMessage, error) {
 	return h, nil
 }
 
-// resume begins the lives of computes that were handed over. Those that cannot
-// go on are started again.
-func (f *Fleet) resume(ctx context.Context, handed []HandedCompute) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range handed {
-		l := f.newLife(c.Spec)
-		l.handed = &c
-		f.run(ctx, l)
-	}
-}
-
 // resumeLife takes a compute over that was handed over, or starts it anew.
 func (f *Fleet) resumeLife(ctx context.Context, l *life) (*engine, error) {
 	c := l.handed
 	l.handed = nil
 	// Also when it is to end at once: it is ended as a compute that runs.
-	e, err := f.adopt(context.WithoutCancel(ctx), c)
+	running := context.WithoutCancel(ctx)
+	var e *engine
+	release, err := f.holds.take(running, string(c.Spec.Timeline))
 	if err == nil {
-		f.activate(l, e, c.Status.StartTime, c.Status.LastActive)
-		return e, nil
+		e, err = f.adopt(running, c)
+		release()
 	}
-	f.log.Error("compute not taken over, starting it again", "endpoint", c.Spec.Endpoint, "timeline", string(c.Spec.Timeline), "err", err)
-	return f.startLife(ctx, l)
+	if err != nil {
+		f.log.Error("compute not taken over, starting it again", "endpoint", c.Spec.Endpoint, "timeline", string(c.Spec.Timeline), "err", err)
+		return f.startLife(ctx, l)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.activate(e, c.Status.StartTime, c.Status.LastActive)
+	return e, nil
 }
 
 // adopt opens the volume of a compute that was handed over, goes on serving its
-// directory and watches its Postgres again. When it cannot, nothing of it is left.
-func (f *Fleet) adopt(ctx context.Context, c *HandedCompute) (*engine, error) {
+// directory and watches its Postgres again. When it cannot, nothing of it is
+// left. The caller holds the timeline.
+func (m *machine) adopt(ctx context.Context, c *HandedCompute) (*engine, error) {
 	began := time.Now()
-	release, err := f.holds.take(ctx, string(c.Spec.Timeline))
+	e := m.newEngine(c.Spec.Endpoint, c.Spec.Timeline)
+	var err error
+	e.volume, e.mount, err = m.store.Resume(ctx, e.timeline, e.dataDir(), c.Directory, m.log)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, m.clearEngine(e.name))
 	}
-	defer release()
-	e := f.newEngine(c.Spec.Endpoint, c.Spec.Timeline)
-	e.volume, e.mount, err = f.store.Resume(ctx, e.timeline, e.dataDir(), c.Directory, f.log)
-	if err != nil {
-		return nil, errors.Join(err, f.clearEngine(e.name))
-	}
-	in, err := f.install(c.Spec.PGVersion)
+	in, err := m.install(c.Spec.PGVersion)
 	if err == nil {
 		limit, cancel := context.WithTimeout(ctx, cleanPatience)
 		defer cancel()
@@ -179,6 +178,6 @@ func (f *Fleet) adopt(ctx context.Context, c *HandedCompute) (*engine, error) {
 	if err != nil {
 		return nil, errors.Join(err, postgres.KillOrphans(e.dataDir(), e.pidFile()), e.wreck(ctx))
 	}
-	f.log.Info("compute taken over", "endpoint", c.Spec.Endpoint, "timeline", string(e.timeline), "pid", e.server.PID(), "took", time.Since(began))
+	m.log.Info("compute taken over", "endpoint", c.Spec.Endpoint, "timeline", string(e.timeline), "pid", e.server.PID(), "took", time.Since(began))
 	return e, nil
 }

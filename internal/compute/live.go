@@ -35,9 +35,7 @@ func (f *Fleet) live(ctx context.Context, l *life) {
 			began = time.Now()
 			err = f.watch(ctx, l, e)
 			if err == nil {
-				if f.goesOn(ctx, l) {
-					f.handLife(ctx, l, e)
-				} else {
+				if !errors.Is(context.Cause(ctx), errHanding) || !f.handLife(ctx, l, e) {
 					f.stopLife(ctx, l, e)
 				}
 				return
@@ -99,25 +97,18 @@ func (f *Fleet) startLife(ctx context.Context, l *life) (*engine, error) {
 	}
 	now := time.Now().UTC()
 	f.log.Info("compute active", "endpoint", spec.Endpoint, "branch", spec.Branch.String(), "timeline", string(spec.Timeline), "pid", e.server.PID(), "took", now.Sub(began))
-	f.activate(l, e, now, now)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.activate(e, now, now)
 	return e, nil
 }
 
-// activate makes a life whose engine serves active.
-func (f *Fleet) activate(l *life, e *engine, started, lastActive time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// activate makes a life whose engine serves active; the caller holds f.mu.
+func (l *life) activate(e *engine, started, lastActive time.Time) {
 	l.engine = e
 	l.move(tarn.ComputeActive, "")
-	l.status.PID, l.status.SocketDir, l.status.Port, l.status.Mount = e.server.PID(), f.socketDir(e.name), port, e.dataDir()
+	l.status.PID, l.status.SocketDir, l.status.Port, l.status.Mount = e.server.PID(), e.on.socketDir(e.name), port, e.dataDir()
 	l.status.StartTime, l.status.LastActive = started, lastActive
-}
-
-// goesOn tells whether an active compute is to be left to the next node.
-func (f *Fleet) goesOn(ctx context.Context, l *life) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return l.status.State == tarn.ComputeActive && errors.Is(context.Cause(ctx), errHanding)
 }
 
 // stopLife suspends the compute cleanly and ends the life.

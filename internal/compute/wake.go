@@ -122,7 +122,7 @@ func (f *Fleet) look(ctx context.Context, s tarn.ComputeSpec) (tarn.ComputeStatu
 	s.PGVersion = t.PGVersion
 	l := f.lives[s.Endpoint]
 	if l == nil {
-		l = f.begin(ctx, s)
+		l = f.begin(ctx, newLife(s))
 		return l.status, l.ready, l, nil
 	}
 	if l.spec.Timeline != s.Timeline {
@@ -140,15 +140,7 @@ func (f *Fleet) look(ctx context.Context, s tarn.ComputeSpec) (tarn.ComputeStatu
 	return l.status, l.done, l, nil
 }
 
-// begin starts a life; the caller holds f.mu. It outlives the call that began
-// it.
-func (f *Fleet) begin(ctx context.Context, s tarn.ComputeSpec) *life {
-	l := f.newLife(s)
-	f.run(ctx, l)
-	return l
-}
-
-func (f *Fleet) newLife(s tarn.ComputeSpec) *life {
+func newLife(s tarn.ComputeSpec) *life {
 	return &life{
 		done:  make(chan struct{}),
 		ready: make(chan struct{}),
@@ -163,8 +155,9 @@ func (f *Fleet) newLife(s tarn.ComputeSpec) *life {
 	}
 }
 
-// run begins to live l; the caller holds f.mu.
-func (f *Fleet) run(ctx context.Context, l *life) {
+// begin begins to live l; the caller holds f.mu. It outlives the call that began
+// it.
+func (f *Fleet) begin(ctx context.Context, l *life) *life {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	l.cancel = cancel
 	f.lives[l.spec.Endpoint] = l
@@ -172,6 +165,7 @@ func (f *Fleet) run(ctx context.Context, l *life) {
 		defer cancel(nil)
 		f.live(ctx, l)
 	})
+	return l
 }
 
 // Suspend stops the endpoint's compute cleanly and returns when nothing of it

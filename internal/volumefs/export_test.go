@@ -40,7 +40,7 @@ func Forget(ctx context.Context, dir string, v Volume, fate func(op uint32) Fate
 		return nil, err
 	}
 	go s.serve(fate)
-	return s, nil
+	return s, declinePoll(dir)
 }
 
 func (s *Forgetful) serve(fate func(op uint32) Fate) {

@@ -153,7 +153,7 @@ func (f *filesystem) create(h *fuse.InHeader, name string, mode uint32, target s
 	file := layer.NewFile{Mode: mode, UID: h.Uid, GID: h.Gid, Target: target}
 	return f.hand("create", out, func() (layer.Attr, error) {
 		a, err := f.v.Create(layer.Ino(h.NodeId), name, file)
-		return f.made(h, layer.Ino(h.NodeId), name, a, err)
+		return made(f.v, h, layer.Ino(h.NodeId), name, a, err)
 	})
 }
 
@@ -188,7 +188,7 @@ func (f *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 	}
 	return f.hand("link", out, func() (layer.Attr, error) {
 		a, err := f.v.Link(layer.Ino(in.Oldnodeid), layer.Ino(in.NodeId), name)
-		return f.linked(in, name, a, err)
+		return linked(f.v, in, name, a, err)
 	})
 }
 
@@ -210,7 +210,7 @@ func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newNa
 		return fuse.Status(syscall.ENAMETOOLONG)
 	}
 	err := f.v.Rename(layer.Ino(in.NodeId), oldName, layer.Ino(in.Newdir), newName)
-	return f.errs.status("rename", f.renamed(in, newName, err))
+	return f.errs.status("rename", renamed(f.v, in, newName, err))
 }
 
 // Open, OpenDir and Flush are not implemented on purpose: from the first

@@ -169,20 +169,26 @@ func checkFree(dir string) error {
 	return nil
 }
 
-// prepare makes the new mount fit for use.
-func (m *Directory) prepare(readAheadKB int) error {
-	// Go's runtime asks the kernel to watch every file it opens, without
-	// letting its thread go: were our own process the first to open a file of
-	// this mount, nobody might be left to answer POLL. One question now, from
-	// a plain system call, teaches the kernel not to ask.
-	fd, err := unix.Open(filepath.Join(m.dir, pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// declinePoll teaches the kernel not to ask POLL. Go's runtime asks it to watch
+// every file it opens, without letting its thread go: were our own process the
+// first to open a file of this mount, nobody might be left to answer. One
+// question now, from a plain system call, is the last one.
+func declinePoll(dir string) error {
+	fd, err := unix.Open(filepath.Join(dir, pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("first use: %w", err)
 	}
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	_, _ = unix.Poll(fds, 0) // only the asking counts
 	unix.Close(fd)
+	return nil
+}
 
+// prepare makes the new mount fit for use.
+func (m *Directory) prepare(readAheadKB int) error {
+	if err := declinePoll(m.dir); err != nil {
+		return err
+	}
 	if readAheadKB == 0 {
 		readAheadKB = DefaultReadAheadKB
 	}

@@ -19,17 +19,17 @@ import (
 func isResent(h *fuse.InHeader) bool { return h.Unique>>63 != 0 }
 
 // made is the outcome of making a name.
-func (f *filesystem) made(h *fuse.InHeader, parent layer.Ino, name string, a layer.Attr, err error) (layer.Attr, error) {
+func made(v Volume, h *fuse.InHeader, parent layer.Ino, name string, a layer.Attr, err error) (layer.Attr, error) {
 	if isResent(h) && errors.Is(err, syscall.EEXIST) {
-		return f.v.Lookup(parent, name)
+		return v.Lookup(parent, name)
 	}
 	return a, err
 }
 
 // linked is the outcome of giving ino another name.
-func (f *filesystem) linked(in *fuse.LinkIn, name string, a layer.Attr, err error) (layer.Attr, error) {
+func linked(v Volume, in *fuse.LinkIn, name string, a layer.Attr, err error) (layer.Attr, error) {
 	if isResent(&in.InHeader) && errors.Is(err, syscall.EEXIST) {
-		if have, lookupErr := f.v.Lookup(layer.Ino(in.NodeId), name); lookupErr == nil && have.Ino == layer.Ino(in.Oldnodeid) {
+		if have, lookupErr := v.Lookup(layer.Ino(in.NodeId), name); lookupErr == nil && have.Ino == layer.Ino(in.Oldnodeid) {
 			return have, nil
 		}
 	}
@@ -45,9 +45,9 @@ func unmade(h *fuse.InHeader, err error) error {
 }
 
 // renamed is the outcome of moving a name.
-func (f *filesystem) renamed(in *fuse.RenameIn, newName string, err error) error {
+func renamed(v Volume, in *fuse.RenameIn, newName string, err error) error {
 	if isResent(&in.InHeader) && errors.Is(err, syscall.ENOENT) {
-		if _, lookupErr := f.v.Lookup(layer.Ino(in.Newdir), newName); lookupErr == nil {
+		if _, lookupErr := v.Lookup(layer.Ino(in.Newdir), newName); lookupErr == nil {
 			return nil
 		}
 	}
