@@ -183,3 +183,32 @@ func TestHandOverToNobody(t *testing.T) {
 		t.Errorf("%d rows", n)
 	}
 }
+
+// A node that is to end while it takes computes over ends them cleanly.
+func TestHandOverThenClose(t *testing.T) {
+	o := options(t, pgtest.Dir(t))
+	f := openFleet(t, o)
+	tl := create(t, f, tarn.TimelineSpec{})
+	s := spec("ep-1", tl.ID)
+	run(t, connectTo(t, wake(t, f, s), tarn.Superuser), `CREATE TABLE t AS SELECT 1 AS id`)
+	f = handOver(t, f, o)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	checkNothingLeft(t, o.Dir)
+	f = openFleet(t, o)
+	v, err := f.store.OpenVolume(t.Context(), tl.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	control, err := readControl(v)
+	if err != nil || control.State != postgres.StateShutDown {
+		t.Errorf("Postgres was left as %v, %v", control.State, err)
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := query[int](t, connectTo(t, wake(t, f, s), tarn.Superuser), `SELECT count(*) FROM t`); n != 1 {
+		t.Errorf("%d rows", n)
+	}
+}

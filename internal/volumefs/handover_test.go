@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -303,4 +304,30 @@ func TestLostReferences(t *testing.T) {
 		t.Error("lost references are said to be known")
 	}
 	ok(t, adopt(t, dir, h, v).Unmount(t.Context()))
+}
+
+// A request that is never answered keeps a mount from being handed over; it can
+// only be ended.
+func TestHandOverOfStuck(t *testing.T) {
+	requireMount(t)
+	v := &slow{memory: newMemory(uint32(os.Geteuid()), uint32(os.Getegid())), gate: make(chan struct{})}
+	dir := place(t)
+	m := mount(t, dir, v, volumefs.Options{})
+	f := create(t, filepath.Join(dir, "f"), []byte("x"))
+	v.waiting.Add(1)
+	synced := make(chan error, 1)
+	go func() { synced <- f.Sync() }()
+	v.waiting.Wait()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if h, err := m.HandOver(ctx); err == nil {
+		t.Errorf("handed over %+v", h)
+	}
+	close(v.gate) // the volume answers after all; the mount stays given up
+	ok(t, <-synced)
+	ok(t, f.Close())
+	ok(t, m.Unmount(t.Context()))
+	if left := mountsBelow(t, dir); left != "" {
+		t.Errorf("left mounted: %s", left)
+	}
 }
