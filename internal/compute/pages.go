@@ -66,12 +66,13 @@ func (v pageVolume) Show(ctx context.Context, dir string, log *slog.Logger) (sho
 	if err != nil {
 		return nil, err
 	}
-	return &pageMount{Directory: m}, nil
+	return &pageMount{Directory: m, volume: v.Volume}, nil
 }
 
 // pageMount is a mounted volume of the page store.
 type pageMount struct {
 	*volumefs.Directory
+	volume *pagestore.Volume
 	handed *volumefs.Handover // after HandOver
 }
 
@@ -81,6 +82,8 @@ func (m *pageMount) HandOver(ctx context.Context) (json.RawMessage, error) {
 		return nil, err
 	}
 	m.handed = &h
+	held, _ := h.Held()
+	m.volume.Hold(held)
 	return json.Marshal(h)
 }
 
@@ -108,7 +111,7 @@ func (p pages) Resume(ctx context.Context, id tarn.TimelineID, dir string, b jso
 	if err != nil {
 		return nil, nil, errors.Join(err, v.Close())
 	}
-	return pageVolume{v}, &pageMount{Directory: m}, nil
+	return pageVolume{v}, &pageMount{Directory: m, volume: v}, nil
 }
 
 // Pin is the head: the store keeps what stood at every seq.
