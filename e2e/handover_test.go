@@ -167,6 +167,34 @@ func TestNodeKilledAfterRestart(t *testing.T) {
 	}
 }
 
+// The node outlives its supervisor, and with it the databases; the next tarn up
+// takes it over, restarted or not.
+func TestNodeOutlivesSupervisor(t *testing.T) {
+	in := start(t)
+	ctx := testContext(t, 3*time.Minute)
+	in.tarn("project", "create", "shop")
+	in.connect(ctx, in.url("shop/production"))
+	c := in.onSocket(ctx, t)
+	node := in.process(t, "node")
+	for range 2 {
+		in.sigkill(in.record().Up.PID)
+		in.up()
+		in.tarn("restart", "node")
+		var one int
+		scan(ctx, t, c, &one, "SELECT 1")
+		if pid := in.process(t, "node"); pid != node {
+			t.Errorf("the node was process %d and is %d", node, pid)
+		}
+		in.awaitLogin(ctx, t, in.url("shop/production"))
+	}
+	// It is supervised: killed, it is started again.
+	in.kill(t, "node")
+	in.awaitLogin(ctx, t, in.url("shop/production"))
+	if pid := in.process(t, "node"); pid == node {
+		t.Error("the killed node is still the recorded one")
+	}
+}
+
 // A restart is refused where it would do harm or nothing.
 func TestRestartRefused(t *testing.T) {
 	in := start(t)

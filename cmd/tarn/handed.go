@@ -79,7 +79,7 @@ func (c *serverConfig) executeWith(h *compute.Handed) (err error) {
 		}
 		defer unix.CloseOnExec(fd)
 	}
-	args := append([]string{exe, "serve", "node"}, c.args()...)
+	args := append([]string{exe}, c.command("node")...)
 	return unix.Exec(exe, append(args, "--"+handedFlag, strconv.Itoa(memory)), os.Environ())
 }
 
