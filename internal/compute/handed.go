@@ -82,55 +82,61 @@ func (f *Fleet) HandOver() (*Handed, error) {
 	return &Handed{Computes: f.handed}, err
 }
 
-// handLife leaves an active compute to the next fleet and ends the life; false
-// for one that is stopping.
+// handLife leaves an active compute to the next fleet and ends the life. false:
+// it is stopping, or cannot go on without us, and must be stopped.
 //
 //  1. The mount answers what it has and stops reading.
 //  2. The volume is closed: everything is durable.
 //  3. Postgres is watched no more.
 //
 // The process's death after any step is a crash of the compute: the mount dies
-// with it, and Postgres recovers from its WAL.
+// with it, and Postgres recovers from its WAL. So is a step that fails.
 func (f *Fleet) handLife(ctx context.Context, l *life, e *engine) bool {
 	began := time.Now()
 	f.mu.Lock()
-	if l.status.State != tarn.ComputeActive {
-		f.mu.Unlock()
-		return false
-	}
-	l.move(tarn.ComputeStopping, "")
-	l.engine = nil
 	c := HandedCompute{Spec: l.spec, Status: l.status}
 	f.mu.Unlock()
+	if c.Status.State != tarn.ComputeActive {
+		return false
+	}
 	ctx = context.WithoutCancel(ctx)
 	release, err := f.holds.take(ctx, string(e.timeline))
-	if err == nil {
-		c.Directory, err = e.handOver(ctx)
-		release()
-	}
 	if err != nil {
-		f.log.Error("compute not handed over", "endpoint", l.spec.Endpoint, "timeline", string(e.timeline), "err", err)
+		return false
+	}
+	defer release()
+	c.Directory, err = e.handOver(ctx)
+	if tarn.KindOf(err) == tarn.KindConflict {
+		f.log.Warn("compute not handed over", "endpoint", l.spec.Endpoint, "timeline", string(e.timeline), "err", err)
+		return false
+	}
+	f.mu.Lock()
+	l.move(tarn.ComputeStopping, "")
+	l.engine = nil
+	if err == nil {
+		f.handed = append(f.handed, c)
+	}
+	f.mu.Unlock()
+	if err != nil {
+		f.log.Error("compute not handed over", "endpoint", l.spec.Endpoint, "timeline", string(e.timeline), "err", errors.Join(err, e.wreck(ctx)))
 	} else {
 		f.log.Info("compute handed over", "endpoint", l.spec.Endpoint, "timeline", string(e.timeline), "pid", c.Status.PID, "took", time.Since(began))
-		f.mu.Lock()
-		f.handed = append(f.handed, c)
-		f.mu.Unlock()
 	}
 	f.end(l, tarn.ComputeStopped, errHanding.Error(), errClosing)
 	return true
 }
 
-// handOver leaves the engine to the next one; when it cannot, nothing of it is
-// left.
+// handOver leaves the engine to the next one. KindConflict: it cannot be left,
+// and nothing has happened.
 func (e *engine) handOver(ctx context.Context) (json.RawMessage, error) {
 	limit, cancel := context.WithTimeout(ctx, cleanPatience)
 	defer cancel()
 	h, err := e.mount.HandOver(limit)
-	if err == nil {
-		err = e.volume.Close()
-	}
 	if err != nil {
-		return nil, errors.Join(err, e.wreck(ctx))
+		return nil, err
+	}
+	if err := e.volume.Close(); err != nil {
+		return nil, tarn.Unavailable("%w", err)
 	}
 	e.server.Release()
 	return h, nil

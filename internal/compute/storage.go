@@ -78,7 +78,8 @@ type shown interface {
 	Unmount(ctx context.Context) error
 	// HandOver leaves the directory as it is to the next program of this process,
 	// which needs what is returned for Resume. Whoever uses it meanwhile waits.
-	// The volume is used no more. Unmount is still possible.
+	// The volume is used no more. Unmount is still possible. KindConflict: it
+	// cannot be left, and is as it was.
 	HandOver(ctx context.Context) (json.RawMessage, error)
 	// Done is closed when it has ended, asked or not.
 	Done() <-chan struct{}

@@ -36,8 +36,8 @@ type Handover struct {
 
 // HandOver answers every request that was read and stops reading. Afterwards
 // the volume is used no more and can be closed, Unmount has nothing to do, and
-// the mount is what the Handover says. When ctx ends first there is an error,
-// and Unmount must end the mount.
+// the mount is what the Handover says. On an error Unmount must end the mount,
+// but for KindConflict: then it serves on, because it cannot be handed over.
 func (m *Directory) HandOver(ctx context.Context) (Handover, error) {
 	h, err := m.handOver(ctx)
 	if err != nil {
@@ -50,7 +50,7 @@ func (m *Directory) handOver(ctx context.Context) (Handover, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.detached {
-		return Handover{}, tarn.Conflict("it has ended")
+		return Handover{}, tarn.Unavailable("it has ended")
 	}
 	if err := m.transport.stop(m.dir); err != nil {
 		return Handover{}, err
