@@ -85,12 +85,19 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 }
 
 // Run keeps the fleet until ctx ends: it makes the templates that are missing,
-// prunes WAL, and then closes the fleet, every compute suspended cleanly. Idle
+// prunes WAL, lets the store work, and then closes the fleet, every compute suspended cleanly. Idle
 // suspends, marks and restarts are each life's own work.
 func (f *Fleet) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	work.Go(func() { f.maker.makeTemplates(ctx) })
 	work.Go(func() { f.maker.pruneLoop(ctx) })
+	if s, ok := f.store.(interface{ Run(context.Context) error }); ok { // a store with work in the background
+		work.Go(func() {
+			if err := s.Run(ctx); err != nil {
+				f.log.Error("work of the store ended", "err", err)
+			}
+		})
+	}
 	<-ctx.Done()
 	work.Wait()
 	return f.Close()
