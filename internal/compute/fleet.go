@@ -108,15 +108,23 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 }
 
 // Run keeps the fleet until ctx ends: it makes the templates that are missing,
-// prunes WAL, and then closes the fleet, every compute suspended cleanly. Idle
-// suspends, marks and restarts are each life's own work. When Restart is asked
-// for, Run ends with ErrRestart and the fleet goes on, for HandOver.
+// prunes WAL, lets the store work, and then closes the fleet, every compute
+// suspended cleanly. Idle suspends, marks and restarts are each life's own work.
+// When Restart is asked for, Run ends with ErrRestart and the fleet goes on, for
+// HandOver.
 func (f *Fleet) Run(ctx context.Context) error {
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var work sync.WaitGroup
 	work.Go(func() { f.maker.makeTemplates(own) })
 	work.Go(func() { f.maker.pruneLoop(own) })
+	if s, ok := f.store.(interface{ Run(context.Context) error }); ok { // a store with work in the background
+		work.Go(func() {
+			if err := s.Run(own); err != nil {
+				f.log.Error("work of the store ended", "err", err)
+			}
+		})
+	}
 	select {
 	case <-ctx.Done():
 		work.Wait()

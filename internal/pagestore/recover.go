@@ -131,6 +131,7 @@ func (s *shelf) head(ctx context.Context, t *timeline, held ...layer.Ino) (*inde
 	}
 	clean := man.Closed.unchanged(segments)
 	ix.keep = orphans
+	ix.dead.Store(0)
 	r := replay{store: s, of: t, man: man, ix: ix, segments: segments, from: from, floor: max(man.Closed.Head, s.floor(t.id)), clean: clean}
 	if err = r.run(ctx); err == nil && !clean {
 		err = r.repair()
@@ -143,6 +144,9 @@ func (s *shelf) head(ctx context.Context, t *timeline, held ...layer.Ino) (*inde
 		return nil, end{}, fmt.Errorf("read log: %w", err)
 	}
 	ix.marks = man.shown(ix.marks)
+	if clean {
+		ix.dead.Store(0) // it is in the manifest's
+	}
 	if !clean {
 		s.slog.Info("log recovered", "timeline", t.id, "seq", ix.seq, "count", len(segments))
 	}
