@@ -22,6 +22,7 @@ type Fleet struct {
 	holds    *holds
 	tasks    sync.WaitGroup // every life
 	calls    sync.WaitGroup // every call in progress that enters
+	resuming sync.WaitGroup // every life that was handed over, until it serves or has failed
 	once     sync.Once      // of close
 	closeErr error
 
@@ -101,6 +102,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 		for _, c := range o.Handed.Computes {
 			l := newLife(c.Spec)
 			l.handed = &c
+			f.resuming.Add(1)
 			f.begin(ctx, l)
 		}
 	}
@@ -120,6 +122,9 @@ func (f *Fleet) Run(ctx context.Context) error {
 	work.Go(func() { f.maker.pruneLoop(own) })
 	if s, ok := f.store.(interface{ Run(context.Context) error }); ok { // a store with work in the background
 		work.Go(func() {
+			// Until its volume is open again, the store does not know what a
+			// running Postgres holds open without a name.
+			f.resuming.Wait()
 			if err := s.Run(own); err != nil {
 				f.log.Error("work of the store ended", "err", err)
 			}

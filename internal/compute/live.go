@@ -25,7 +25,10 @@ func (f *Fleet) live(ctx context.Context, l *life) {
 		began := time.Now()
 		begin := f.startLife
 		if l.handed != nil {
-			begin = f.resumeLife
+			begin = func(ctx context.Context, l *life) (*engine, error) {
+				defer f.resuming.Done()
+				return f.resumeLife(ctx, l)
+			}
 		}
 		e, err := begin(ctx, l)
 		if err == nil {
