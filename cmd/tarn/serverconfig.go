@@ -31,6 +31,7 @@ type serverConfig struct {
 	Owner       string // user name of the workspace owner, used at the first start
 
 	Remote blob.Store // where WAL and the control database are copied to; nil = nowhere
+	handed int        // descriptor of what an earlier node left; 0 = none
 }
 
 func (c *serverConfig) flags(f *pflag.FlagSet) {

@@ -14,6 +14,7 @@ type Options struct {
 	Dir      string             // data directory; made if missing
 	Installs []postgres.Install // Postgres versions, newest first
 	RunAs    *postgres.RunAs    // whom Postgres runs as; nil = ourselves
+	Handed   *Handed            // computes to go on with; nil = none
 	Log      *slog.Logger       // nil = none
 
 	Retention   time.Duration // how far back timelines can be forked; 0 = 7 days

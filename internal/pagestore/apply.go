@@ -2,7 +2,6 @@ package pagestore
 
 import (
 	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -91,6 +90,7 @@ func (ix *index) applyData(n *node, r *layer.Record, ref pageRef) {
 		ix.applyPage(n, r.Page, r.Used, r.Time, ref)
 	case layer.KindZero:
 		n.clearPages(ix.owner, uint64(r.Page), uint64(r.Page)+uint64(r.Count))
+		ix.dead.Add(int64(r.Count) * layer.PageSize)
 		n.grow(uint64(r.Page+r.Count-1)*layer.PageSize + uint64(r.Used))
 		n.mtime.Store(r.Time)
 	case layer.KindSize:
@@ -112,6 +112,7 @@ func (ix *index) applyData(n *node, r *layer.Record, ref pageRef) {
 			n.size.Store(s.Size)
 			if s.Size < old {
 				n.clearPages(ix.owner, pagesIn(s.Size), maxPages)
+				ix.dead.Add(int64(old - s.Size))
 			}
 		}
 		if s.Has&layer.SetMtime != 0 {
@@ -122,7 +123,9 @@ func (ix *index) applyData(n *node, r *layer.Record, ref pageRef) {
 
 // applyPage makes ref the newest version of a page of n.
 func (ix *index) applyPage(n *node, page, used uint32, at int64, ref pageRef) {
-	n.setPage(ix.owner, page, ref)
+	if n.setPage(ix.owner, page, ref) != 0 {
+		ix.dead.Add(layer.PageSize)
+	}
 	n.grow(uint64(page)*layer.PageSize + uint64(used))
 	n.mtime.Store(at)
 }
@@ -212,34 +215,10 @@ func (ix *index) unlinked(n *node) {
 	} else if n.nlink.Add(^uint32(0)) != 0 {
 		return
 	}
+	if n.nlink.Load() == 0 && n.dir == nil {
+		ix.dead.Add(int64(n.size.Load()))
+	}
 	if n.nlink.Load() == 0 && ix.keep == dropOrphans {
 		ix.inodes.remove(n.ino)
 	}
-}
-
-// Marks younger than this behind the newest all stay; older ones thin out to
-// one in each markSpacing.
-const (
-	markKeepAll = 24 * time.Hour
-	markSpacing = time.Hour
-)
-
-// thin drops the marks that have grown old and stand close to an older one.
-// It counts time from the newest mark, so that a replay keeps the same ones
-// whenever it happens. Marks come in any order of seq but in order of writing.
-func thin(marks []tarn.Mark) []tarn.Mark {
-	if len(marks)%64 != 0 {
-		return marks
-	}
-	newest := marks[len(marks)-1].Time
-	kept := make([]tarn.Mark, 0, len(marks))
-	for _, m := range marks {
-		if len(kept) > 0 && newest.Sub(m.Time) > markKeepAll {
-			if d := m.Time.Sub(kept[len(kept)-1].Time); d >= 0 && d < markSpacing {
-				continue
-			}
-		}
-		kept = append(kept, m)
-	}
-	return kept
 }
