@@ -8,6 +8,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -179,7 +180,7 @@ func compare(ctx context.Context, u suite, volume, plain *server) (comparison, e
 func (u suite) run(ctx context.Context, s *server, out string) (map[string]verdict, error) {
 	args := append([]string{
 		"--bindir=" + s.install.BinDir, "--inputdir=" + u.input, "--outputdir=" + out, "--dlpath=" + u.dlpath,
-		"--host=" + s.socketDir(), "--port=" + strconv.Itoa(s.port), "--user=" + s.superuser(), "--dbname=" + u.database,
+		"--host=" + s.socketDir(), "--port=" + strconv.Itoa(s.port), "--user=" + cmp.Or(u.user, s.superuser()), "--dbname=" + u.database,
 		"--max-concurrent-tests=20",
 	}, u.args...)
 	cmd := exec.CommandContext(ctx, u.program, args...)

@@ -44,7 +44,7 @@ type files interface {
 	close(ctx context.Context) error
 }
 
-// superuser is whom dblink and postgres_fdw connect as when nothing is said: the
+// superuser is a second one, whom dblink and postgres_fdw connect as when nothing is said: the
 // role with the name of the user that runs Postgres.
 func (s *server) superuser() string {
 	if s.runAs != nil {

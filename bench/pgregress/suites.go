@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/postgres"
 )
 
@@ -20,6 +21,7 @@ type suite struct {
 	input    string            // directory with sql or specs, and expected
 	dlpath   string            // where regress.so is
 	database string            // made anew by the program
+	user     string            // a superuser; "" = the one with the name of Postgres's user
 	args     []string          // schedule or tests, options
 	settings map[string]string // of the server, beside the usual ones
 }
@@ -33,7 +35,7 @@ func findSuites(ctx context.Context, source string, in postgres.Install) ([]suit
 	src, dl := filepath.Join(source, "source"), filepath.Join(source, "dl")
 	server := func(name, program, at, schedule, database string) suite {
 		input := filepath.Join(src, "src", "test", at)
-		return suite{name: name, program: program, input: input, dlpath: dl, database: database, args: []string{"--schedule=" + filepath.Join(input, schedule)}}
+		return suite{name: name, program: program, input: input, dlpath: dl, database: database, user: tarn.Superuser, args: []string{"--schedule=" + filepath.Join(input, schedule)}}
 	}
 	suites := []suite{
 		server("regress", regress, "regress", "parallel_schedule", "regression"),
