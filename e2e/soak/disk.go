@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -89,7 +90,7 @@ func (d *disk) close() error {
 	var errs []error
 	if d.mounted != "" {
 		if err := syscall.Unmount(d.mounted, 0); err != nil {
-			errs = append(errs, fmt.Errorf("unmount %s: %w", d.mounted, err), syscall.Unmount(d.mounted, syscall.MNT_DETACH))
+			errs = append(errs, fmt.Errorf("unmount %s: %w; in use by %q", d.mounted, err, d.users()), syscall.Unmount(d.mounted, syscall.MNT_DETACH))
 		}
 		d.mounted = ""
 	}
@@ -99,4 +100,19 @@ func (d *disk) close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// users lists processes that have a file or their working directory on it.
+func (d *disk) users() (all []string) {
+	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	open, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, l := range append(links, open...) {
+		to, err := os.Readlink(l)
+		if err != nil || !strings.HasPrefix(to, d.dir) {
+			continue
+		}
+		who, _ := os.ReadFile(filepath.Join("/proc", strings.Split(l, "/")[2], "cmdline")) // it may have ended
+		all = append(all, fmt.Sprintf("%s: %s -> %s", strings.ReplaceAll(string(who), "\x00", " "), l, to))
+	}
+	return all
 }

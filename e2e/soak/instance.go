@@ -149,30 +149,44 @@ func (in *instance) compute(ctx context.Context, branch string) (p process, err 
 	return p, fmt.Errorf("no Postgres of branch %s runs", branch)
 }
 
-// kill sends SIGKILL to a process of a role and says which.
-func (in *instance) kill(role string, pid int) error {
-	if role != "postgres" {
-		b, err := os.ReadFile(filepath.Join(in.data, "processes.json"))
-		if err != nil {
-			return err
-		}
-		var rec map[string]json.RawMessage
-		var p struct{ PID int }
-		if err := json.Unmarshal(b, &rec); err != nil {
-			return err
-		}
-		if err := json.Unmarshal(rec[role], &p); err != nil {
-			return err
-		}
-		pid = p.PID
+// kill sends SIGKILL.
+func kill(p process) error {
+	if p.PID <= 1 {
+		return fmt.Errorf("no process of role %s is recorded", p.Role)
 	}
-	if pid <= 1 {
-		return fmt.Errorf("no process of role %s is recorded", role)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("kill %s %d: %w", role, pid, err)
+	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("kill %s %d: %w", p.Role, p.PID, err)
 	}
 	return nil
+}
+
+// recorded gives the process of a role other than postgres, which `tarn status`
+// knows only while control answers.
+func (in *instance) recorded(role string) (p process, err error) {
+	b, err := os.ReadFile(filepath.Join(in.data, "processes.json"))
+	if err != nil {
+		return p, err
+	}
+	var rec map[string]json.RawMessage
+	if err := json.Unmarshal(b, &rec); err != nil {
+		return p, err
+	}
+	p.Role = role
+	if len(rec[role]) == 0 {
+		return p, nil
+	}
+	return p, json.Unmarshal(rec[role], &p)
+}
+
+// replaced waits until another process has the role of one that was killed.
+func (in *instance) replaced(ctx context.Context, old process) error {
+	return await(ctx, "a new "+old.Role, func() error {
+		p, err := in.recorded(old.Role)
+		if err == nil && (p.PID == old.PID || p.PID == 0) {
+			err = fmt.Errorf("%d is still the recorded one", old.PID)
+		}
+		return err
+	})
 }
 
 // clear ends Tarn, and by force what it leaves, which is an error.

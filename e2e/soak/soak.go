@@ -179,7 +179,7 @@ func (s *soak) closeProject(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.in.tarn(ctx, "project", "delete", s.project); err != nil {
+	if _, err := s.in.tarn(ctx, "project", "delete", s.project, "--yes"); err != nil {
 		return err
 	}
 	if s.disk.canFill() {

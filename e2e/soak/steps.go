@@ -29,13 +29,13 @@ func (s *soak) steps() []step {
 		{"fork under a kill", 3, room, s.forkUnderKill},
 		{"judge again", 3, some, s.judgeAgain},
 		{"work beside", 2, some, s.workBeside},
-		{"delete", 3, some, s.deleteOne},
+		{"delete", 6, some, s.deleteOne},
 		{"suspend", 2, true, s.suspend},
 		{"checkpoint", 2, true, s.checkpoint},
 		{"ballast", 3, true, s.ballast},
 		{"kill postgres", 2, true, func(ctx context.Context) error { return s.killAndGoOn(ctx, "postgres") }},
 		{"kill node", 2, true, func(ctx context.Context) error { return s.killAndGoOn(ctx, "node") }},
-		{"kill control", 1, true, func(ctx context.Context) error { return s.killAndGoOn(ctx, "control") }},
+		{"kill control", 2, true, func(ctx context.Context) error { return s.killAndGoOn(ctx, "control") }},
 		{"full disk", 1, s.disk.canFill(), s.fullDisk},
 	}
 }
@@ -182,7 +182,7 @@ func (s *soak) forkUnderKill(ctx context.Context) error {
 		args = append(args, "--at", t.UTC().Format("2006-01-02T15:04:05.999999Z"))
 	}
 	victim := pick(s.r, []string{"postgres", "node", "node", "control"})
-	pid, err := s.victim(ctx, victim)
+	process, err := s.victim(ctx, victim)
 	if err != nil {
 		return err
 	}
@@ -198,7 +198,7 @@ func (s *soak) forkUnderKill(ctx context.Context) error {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	err = s.in.kill(victim, pid)
+	err = kill(process)
 	first := <-made
 	if err != nil {
 		return err
@@ -308,37 +308,38 @@ func (s *soak) ballast(ctx context.Context) error {
 }
 
 // victim gives a process of a role.
-func (s *soak) victim(ctx context.Context, role string) (int, error) {
+func (s *soak) victim(ctx context.Context, role string) (process, error) {
 	if role != "postgres" {
-		return 0, nil // recorded where kill looks
+		return s.in.recorded(role)
 	}
 	all, err := s.in.processes(ctx)
 	if err != nil {
-		return 0, err
+		return process{}, err
 	}
 	all = slices.DeleteFunc(all, func(p process) bool { return p.Role != "postgres" })
 	if len(all) == 0 {
-		return 0, fmt.Errorf("no Postgres runs although tellers work")
+		return process{}, fmt.Errorf("no Postgres runs although tellers work")
 	}
-	return pick(s.r, all).PID, nil
+	return pick(s.r, all), nil
 }
 
 func (s *soak) killAndGoOn(ctx context.Context, role string) error {
-	pid, err := s.victim(ctx, role)
+	p, err := s.victim(ctx, role)
 	if err != nil {
 		return err
 	}
-	if err := s.in.kill(role, pid); err != nil {
+	if err := kill(p); err != nil {
 		return err
 	}
-	if err := s.progress(ctx, 5); err != nil {
-		return err
+	if role != "postgres" {
+		if err := s.in.replaced(ctx, p); err != nil {
+			return err
+		}
+		if _, err := s.in.processes(ctx); err != nil { // until control and node answer
+			return err
+		}
 	}
-	if role == "postgres" {
-		return nil
-	}
-	_, err = s.in.processes(ctx) // until control and node answer again
-	return err
+	return s.progress(ctx, 10)
 }
 
 // fullDisk leaves nearly no room for some time. Work must go on by itself when
@@ -367,7 +368,11 @@ func (s *soak) fullDisk(ctx context.Context) error {
 
 // killWhileFull kills a node that has no room to recover in.
 func (s *soak) killWhileFull(ctx context.Context) error {
-	if err := s.in.kill("node", 0); err != nil {
+	p, err := s.in.recorded("node")
+	if err != nil {
+		return err
+	}
+	if err := kill(p); err != nil {
 		return err
 	}
 	timer := time.NewTimer(2 * time.Second)
