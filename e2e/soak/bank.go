@@ -93,23 +93,30 @@ func (s sums) judge(transfers int) (wrong []string) {
 }
 
 // read reads what a branch holds, in one snapshot.
-func read(ctx context.Context, c *pgx.Conn) (content, error) {
-	got := content{asked: time.Now(), transfers: map[key]struct{}{}}
-	err := pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
-		s := &got.sums
-		if err := tx.QueryRow(ctx, readSums, initialBalance).Scan(&s.balance, &s.unbalanced, &s.turns, &s.torn, &s.pages); err != nil {
-			return err
-		}
-		rows, err := tx.Query(ctx, "SELECT stream, n FROM transfers")
-		if err != nil {
-			return err
-		}
-		var k key
-		_, err = pgx.ForEachRow(rows, []any{&k.stream, &k.n}, func() error {
-			got.transfers[k] = struct{}{}
-			return nil
-		})
+func read(ctx context.Context, c *pgx.Conn) (got content, err error) {
+	asked := time.Now()
+	err = pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
+		got, err = readIn(ctx, tx)
 		return err
+	})
+	got.asked = asked
+	return got, err
+}
+
+func readIn(ctx context.Context, tx pgx.Tx) (content, error) {
+	got := content{transfers: map[key]struct{}{}}
+	s := &got.sums
+	if err := tx.QueryRow(ctx, readSums, initialBalance).Scan(&s.balance, &s.unbalanced, &s.turns, &s.torn, &s.pages); err != nil {
+		return got, err
+	}
+	rows, err := tx.Query(ctx, "SELECT stream, n FROM transfers")
+	if err != nil {
+		return got, err
+	}
+	var k key
+	_, err = pgx.ForEachRow(rows, []any{&k.stream, &k.n}, func() error {
+		got.transfers[k] = struct{}{}
+		return nil
 	})
 	return got, err
 }

@@ -105,7 +105,7 @@ func (o *origin) judge(base map[key]struct{}, l *ledger) []string {
 		case !known:
 			f.add("is there and was never sent", k)
 		case e.begun > o.never.UnixNano():
-			f.add(fmt.Sprintf("began %s after the moment and is there", time.Duration(e.begun-o.never.UnixNano())), k)
+			f.addBy("began after the moment and is there", k, time.Duration(e.begun-o.never.UnixNano()))
 		}
 		latest = max(latest, e.begun)
 	}
@@ -115,7 +115,7 @@ func (o *origin) judge(base map[key]struct{}, l *ledger) []string {
 		}
 		switch {
 		case e.acked <= o.surely.UnixNano():
-			f.add(fmt.Sprintf("was acknowledged %s before the moment and is missing", time.Duration(o.surely.UnixNano()-e.acked)), k)
+			f.addBy("was acknowledged before the moment and is missing", k, time.Duration(o.surely.UnixNano()-e.acked))
 		case e.acked < latest:
 			// Whatever the moment was: it is before one and after the other.
 			f.add("was acknowledged before another began that is there, and is missing", k)
@@ -140,31 +140,41 @@ func differ(what string, want, got map[key]struct{}) []string {
 	return f.list()
 }
 
-// findings counts what is wrong in the same way and keeps an example.
+// findings counts what is wrong in the same way and keeps the worst example.
 type findings struct {
-	count   map[string]int
-	example map[string]key
+	kinds map[string]*found
 }
 
-func (f *findings) add(what string, k key) {
-	if f.count == nil {
-		f.count, f.example = map[string]int{}, map[string]key{}
-	}
-	if f.count[what] == 0 {
-		f.example[what] = k
-	}
-	f.count[what]++
+type found struct {
+	count   int
+	example key
+	by      time.Duration // how far beyond the moment; 0 = not a matter of time
 }
 
-func (f *findings) list() []string {
-	const most = 10
-	var lines []string
-	for _, what := range slices.Sorted(maps.Keys(f.count)) {
-		if len(lines) == most {
-			return append(lines, "and more")
+func (f *findings) add(what string, k key) { f.addBy(what, k, 0) }
+
+func (f *findings) addBy(what string, k key, by time.Duration) {
+	if f.kinds == nil {
+		f.kinds = map[string]*found{}
+	}
+	if f.kinds[what] == nil {
+		f.kinds[what] = &found{example: k, by: by}
+	}
+	n := f.kinds[what]
+	n.count++
+	if by > n.by {
+		n.example, n.by = k, by
+	}
+}
+
+func (f *findings) list() (lines []string) {
+	for _, what := range slices.Sorted(maps.Keys(f.kinds)) {
+		n := f.kinds[what]
+		line := fmt.Sprintf("transfer %d of stream %d %s", n.example.n, n.example.stream, what)
+		if n.by != 0 {
+			line += fmt.Sprintf(" by %s", n.by)
 		}
-		k := f.example[what]
-		lines = append(lines, fmt.Sprintf("transfer %d of stream %d %s (%d such)", k.n, k.stream, what, f.count[what]))
+		lines = append(lines, fmt.Sprintf("%s (%d such)", line, n.count))
 	}
 	return lines
 }
