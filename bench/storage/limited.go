@@ -70,20 +70,17 @@ func limitDisk(dir string, bytesPerSecond int64) (release func() error, err erro
 	}
 	for file, text := range g.limits(device, bytesPerSecond) {
 		if err := os.WriteFile(filepath.Join(g.dir, file), []byte(text), 0); err != nil {
-			return nil, report.Skipped(fmt.Sprintf("the disk under %s cannot be limited: %v", dir, errors.Join(err, g.remove(nil))))
+			return nil, report.Skipped(fmt.Sprintf("the disk under %s cannot be limited: %v", dir, errors.Join(err, g.remove())))
 		}
 	}
 	family, err := familyOf(os.Getpid())
 	if err != nil {
-		return nil, errors.Join(err, g.remove(nil))
+		return nil, errors.Join(err, g.remove())
 	}
 	if err := enter(g.dir, family); err != nil {
-		return nil, errors.Join(err, g.remove(family))
+		return nil, errors.Join(err, g.remove())
 	}
-	return func() error {
-		family, err := familyOf(os.Getpid())
-		return errors.Join(err, g.remove(family))
-	}, nil
+	return g.remove, nil
 }
 
 // deviceOf gives major:minor of the disk dir lies on. A partition has none of
@@ -139,9 +136,29 @@ func (g ioGroup) limits(device string, bytesPerSecond int64) map[string]string {
 	return map[string]string{"io.max": fmt.Sprintf("%s rbps=%d wbps=%d", device, bytesPerSecond, bytesPerSecond)}
 }
 
-// remove puts processes back where everybody is, and ends the group.
-func (g ioGroup) remove(family []int) error {
-	return errors.Join(enter(g.parent, family), os.Remove(g.dir))
+// remove puts processes back where everybody is, and ends the group. What they
+// fork meanwhile is in the group too: they are listed until none is left.
+func (g ioGroup) remove() error {
+	for {
+		b, err := os.ReadFile(filepath.Join(g.dir, "cgroup.procs"))
+		if err != nil {
+			return err
+		}
+		if len(b) == 0 {
+			return os.Remove(g.dir)
+		}
+		var pids []int
+		for _, field := range strings.Fields(string(b)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				return err
+			}
+			pids = append(pids, pid)
+		}
+		if err := enter(g.parent, pids); err != nil {
+			return err
+		}
+	}
 }
 
 // enter moves processes; those that have ended meanwhile do not matter.
