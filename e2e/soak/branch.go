@@ -15,6 +15,7 @@ import (
 type branch struct {
 	name    string
 	from    *origin          // nil = the first
+	source  *branch          // which Tarn says it was made from; nil = none
 	base    map[key]struct{} // what it began with; nil until known
 	born    time.Time        // from here on it can be forked by time
 	streams []int32          // tellers that wrote to it
@@ -26,7 +27,8 @@ type branch struct {
 type origin struct {
 	parent        *branch
 	surely, never time.Time
-	how           string // for people
+	how           string // for people; "now" without a moment
+	at            string // for the command line; "" = now
 }
 
 // sample is an LSN of a branch and when it was read.

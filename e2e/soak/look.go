@@ -128,22 +128,25 @@ func (s *soak) amcheck(ctx context.Context, b *branch) error {
 	})
 }
 
-// exists says whether a branch is listed.
-func (s *soak) exists(ctx context.Context, name string) (bool, error) {
+// state is what a branch is listed as; "" = it is not.
+func (s *soak) state(ctx context.Context, name string) (string, error) {
 	out, err := s.in.tarn(ctx, "branch", "list", s.project, "--json")
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	var all []struct {
-		Name string `json:"name"`
+		Name   string `json:"name"`
+		Status struct {
+			State string `json:"current_state"`
+		} `json:"status"`
 	}
 	if err := json.Unmarshal([]byte(out), &all); err != nil {
-		return false, err
+		return "", err
 	}
 	for _, b := range all {
 		if strings.HasSuffix(b.Name, "/branches/"+name) {
-			return true, nil
+			return b.Status.State, nil
 		}
 	}
-	return false, nil
+	return "", nil
 }

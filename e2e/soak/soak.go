@@ -36,15 +36,16 @@ type soak struct {
 	done  map[string]int // steps by name
 	seen  int            // judgements of branches
 
-	project  string
-	projects int
-	names    int
-	ledger   *ledger
-	main     *branch
-	children []*branch
-	working  *tellers // on main
-	beside   *tellers // on one of the children, or nil
-	besideAt *branch
+	project   string
+	projects  int
+	names     int
+	ledger    *ledger
+	main      *branch
+	children  []*branch
+	snapshots []*snapshot
+	working   *tellers // on main
+	beside    *tellers // on one of the children, or nil
+	besideAt  *branch
 }
 
 // Run soaks a new Tarn and removes it.
@@ -146,7 +147,7 @@ func (s *soak) openProject(ctx context.Context) error {
 	}
 	s.ledger = &ledger{}
 	s.main = &branch{name: "production"}
-	s.children = nil
+	s.children, s.snapshots = nil, nil
 	c, err := s.connect(ctx, s.main)
 	if err != nil {
 		return err

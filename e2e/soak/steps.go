@@ -45,7 +45,7 @@ func (s *soak) step(ctx context.Context) error {
 	if err := s.progress(ctx, int64(10+s.r.IntN(200))); err != nil {
 		return err
 	}
-	all := slices.DeleteFunc(s.steps(), func(p step) bool { return !p.can })
+	all := slices.DeleteFunc(append(s.steps(), s.pastSteps()...), func(p step) bool { return !p.can })
 	sum := 0
 	for _, p := range all {
 		sum += p.weight
@@ -76,17 +76,17 @@ func (s *soak) source() *branch {
 
 func pick[T any](r *rand.Rand, all []T) T { return all[r.IntN(len(all))] }
 
-// grow adds a child and judges it now, or lets it wait for what comes.
-func (s *soak) grow(ctx context.Context, from *origin) error {
-	b := &branch{name: s.name(), from: from}
+// grow adds a child and judges it now, or lets it wait for what comes. With a
+// victim, a process is killed meanwhile: the branch is there afterwards or it
+// is not, and then it can be made.
+func (s *soak) grow(ctx context.Context, from *origin, victim string) error {
+	b := &branch{name: s.name(), from: from, source: from.parent}
 	args := []string{"branch", "create", s.project + "/" + b.name, "--from", from.parent.name}
-	if from.never == from.surely {
-		args = append(args, "--at", from.surely.UTC().Format("2006-01-02T15:04:05.999999Z"))
-	} else if from.how != "now" {
-		args = append(args, "--at", from.how)
+	if from.at != "" {
+		args = append(args, "--at", from.at)
 	}
 	began := time.Now()
-	if _, err := s.in.tarn(ctx, args...); err != nil {
+	if err := s.runKilled(ctx, victim, b.name, args); err != nil {
 		return err
 	}
 	if from.how == "now" {
@@ -117,7 +117,7 @@ func (s *soak) welcome(ctx context.Context, b *branch) error {
 }
 
 func (s *soak) forkNow(ctx context.Context) error {
-	return s.grow(ctx, &origin{parent: s.source(), surely: time.Now(), how: "now"})
+	return s.grow(ctx, &origin{parent: s.source(), surely: time.Now(), how: "now"}, "")
 }
 
 // moment picks a time in a branch's life, sometimes the very last.
@@ -137,11 +137,7 @@ func (s *soak) moment(b *branch) time.Time {
 	return t
 }
 
-func (s *soak) forkAtTime(ctx context.Context) error {
-	b := s.source()
-	t := s.moment(b)
-	return s.grow(ctx, &origin{parent: b, surely: t, never: t, how: fmt.Sprintf("%.3f s ago", time.Since(t).Seconds())})
-}
+func (s *soak) forkAtTime(ctx context.Context) error { return s.grow(ctx, s.past(s.source()), "") }
 
 func (s *soak) forkAtLSN(ctx context.Context) error {
 	b := s.source()
@@ -154,7 +150,7 @@ func (s *soak) forkAtLSN(ctx context.Context) error {
 		}
 	}
 	p := pick(s.r, b.samples)
-	return s.grow(ctx, &origin{parent: b, surely: p.before, never: p.after, how: p.lsn})
+	return s.grow(ctx, &origin{parent: b, surely: p.before, never: p.after, how: p.lsn, at: p.lsn}, "")
 }
 
 // sample reads where the WAL of a branch ends.
@@ -170,60 +166,12 @@ func (s *soak) sample(ctx context.Context, b *branch) error {
 	})
 }
 
-// forkUnderKill kills a process while a branch is made. The branch is there
-// afterwards or it is not, and then it can be made.
 func (s *soak) forkUnderKill(ctx context.Context) error {
 	from := &origin{parent: s.source(), surely: time.Now(), how: "now"}
-	b := &branch{name: s.name(), from: from}
-	args := []string{"branch", "create", s.project + "/" + b.name, "--from", from.parent.name}
 	if s.r.IntN(2) == 0 {
-		t := s.moment(from.parent)
-		from.surely, from.never, from.how = t, t, fmt.Sprintf("%.3f s ago", time.Since(t).Seconds())
-		args = append(args, "--at", t.UTC().Format("2006-01-02T15:04:05.999999Z"))
+		from = s.past(from.parent)
 	}
-	victim := pick(s.r, []string{"postgres", "node", "node", "control"})
-	process, err := s.victim(ctx, victim)
-	if err != nil {
-		return err
-	}
-	after := time.Duration(s.r.Int64N(int64(600 * time.Millisecond)))
-	made := make(chan error, 1)
-	go func() {
-		_, err := s.in.tarn(ctx, args...)
-		made <- err
-	}()
-	timer := time.NewTimer(after)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	err = kill(process)
-	first := <-made
-	if err != nil {
-		return err
-	}
-	s.say("%s from %s, %s, %s killed after %s: %v", b.name, from.parent.name, from.how, victim, after.Round(time.Millisecond), first)
-	if first != nil {
-		err := await(ctx, "branch "+b.name, func() error {
-			if ok, err := s.exists(ctx, b.name); err != nil || ok {
-				return err
-			}
-			_, err := s.in.tarn(ctx, args...)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if from.how == "now" {
-		// It is complete when it answers, and was made before.
-		if err := s.query(ctx, b, func(context.Context, conn) error { return nil }); err != nil {
-			return err
-		}
-		from.never = time.Now()
-	}
-	if err := s.welcome(ctx, b); err != nil {
+	if err := s.grow(ctx, from, pick(s.r, []string{"postgres", "node", "node", "control"})); err != nil {
 		return err
 	}
 	return s.progress(ctx, 1)
@@ -248,7 +196,7 @@ func (s *soak) workBeside(ctx context.Context) error {
 func (s *soak) deleteOne(ctx context.Context) error {
 	b := pick(s.r, s.children)
 	for _, c := range s.children {
-		if c.from.parent == b {
+		if c.source == b || c.from != nil && c.from.parent == b && !c.known() {
 			return s.judge(ctx, c)
 		}
 	}
