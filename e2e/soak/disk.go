@@ -17,28 +17,33 @@ type disk struct {
 	dir     string // where data may go
 	image   string // "" = a plain directory
 	mounted string
+	plain   string // why it is a plain directory that cannot be filled
 }
 
-func openDisk(ctx context.Context, dir string, megabytes int64) (d *disk, err error) {
-	d = &disk{dir: filepath.Join(dir, "data")}
+func openDisk(ctx context.Context, dir string, megabytes int64) (*disk, error) {
+	d := &disk{dir: filepath.Join(dir, "data")}
 	if err := os.Mkdir(d.dir, 0o755); err != nil {
 		return nil, err
 	}
 	if os.Getuid() != 0 {
+		d.plain = "only root mounts file systems"
 		return d, nil
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.close())
-		}
-	}()
-	d.image = filepath.Join(dir, "disk.img")
+	if err := d.mount(ctx, filepath.Join(dir, "disk.img"), megabytes); err != nil {
+		d.plain = err.Error() // a container without loop devices
+		return d, d.close()
+	}
+	return d, os.Chmod(d.dir, 0o755)
+}
+
+func (d *disk) mount(ctx context.Context, image string, megabytes int64) error {
+	d.image = image
 	f, err := os.Create(d.image)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := errors.Join(f.Truncate(megabytes<<20), f.Close()); err != nil {
-		return nil, err
+		return err
 	}
 	// Discarded blocks go back to the file system the image lies on.
 	for _, args := range [][]string{
@@ -46,11 +51,11 @@ func openDisk(ctx context.Context, dir string, megabytes int64) (d *disk, err er
 		{"mount", "-o", "loop,discard", d.image, d.dir},
 	} {
 		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("%s: %w: %s", args[0], err, out)
+			return fmt.Errorf("%s: %w: %s", args[0], err, out)
 		}
 	}
 	d.mounted = d.dir
-	return d, os.Chmod(d.dir, 0o755)
+	return nil
 }
 
 // canFill says whether it may be filled without harm to others.

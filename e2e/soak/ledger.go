@@ -48,6 +48,16 @@ func (l *ledger) ack(k key) {
 	l.streams[k.stream][k.n-1].acked = time.Now().UnixNano()
 }
 
+// count is how many transfers were tried.
+func (l *ledger) count() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.streams {
+		n += len(s)
+	}
+	return n
+}
+
 // of copies what is known of some streams now.
 func (l *ledger) of(streams []int32) map[key]entry {
 	l.mu.Lock()
