@@ -64,7 +64,7 @@ func (s *soak) restore(ctx context.Context, b *branch, victim string) error {
 
 // past is a moment of a branch: a time or an LSN.
 func (s *soak) past(b *branch) *origin {
-	if len(b.samples) > 0 && s.r.IntN(3) == 0 {
+	if s.forgetSamples(b); len(b.samples) > 0 && s.r.IntN(3) == 0 {
 		p := pick(s.r, b.samples)
 		return &origin{parent: b, surely: p.before, never: p.after, how: p.lsn, at: p.lsn}
 	}

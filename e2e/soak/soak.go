@@ -37,6 +37,7 @@ type soak struct {
 	seen  int            // judgements of branches
 
 	project   string
+	window    time.Duration // its history; 0 = longer than any run
 	projects  int
 	names     int
 	ledger    *ledger
@@ -81,7 +82,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := s.in.up(ctx); err != nil {
 		return err
 	}
-	for _, c := range []string{"branch restore", "branch reset", "snapshot create", "store check"} {
+	for _, c := range []string{"branch restore", "branch reset", "snapshot create", "project update", "store check"} {
 		s.can[c] = s.in.knows(ctx, strings.Fields(c)...)
 	}
 	defer s.rest()
@@ -151,9 +152,16 @@ func (s *soak) full() (bool, error) {
 func (s *soak) openProject(ctx context.Context) error {
 	s.projects++
 	s.project = fmt.Sprintf("soak%d", s.projects)
-	if _, err := s.in.tarn(ctx, "project", "create", s.project); err != nil {
+	args := []string{"project", "create", s.project}
+	// With a short history much is collected, with the usual one much is kept.
+	if s.window = 0; s.can["project update"] && s.r.IntN(3) > 0 {
+		s.window = pick(s.r, []time.Duration{40 * time.Second, 90 * time.Second, 5 * time.Minute})
+		args = append(args, "--history", s.window.String())
+	}
+	if _, err := s.in.tarn(ctx, args...); err != nil {
 		return err
 	}
+	s.say("project %s, history %s (0 = as it comes)", s.project, s.window)
 	s.ledger = &ledger{}
 	s.main = &branch{name: "production"}
 	s.children, s.snapshots = nil, nil

@@ -120,9 +120,16 @@ func (s *soak) forkNow(ctx context.Context) error {
 	return s.grow(ctx, &origin{parent: s.source(), surely: time.Now(), how: "now"}, "")
 }
 
+// slack is how far from the end of a project's history nothing is asked for: a
+// command may take so long, or its process be killed and started meanwhile.
+const slack = 20 * time.Second
+
 // moment picks a time in a branch's life, sometimes the very last.
 func (s *soak) moment(b *branch) time.Time {
 	life := time.Since(b.born)
+	if s.window > 0 {
+		life = min(life, s.window-slack)
+	}
 	back := time.Duration(s.r.Int64N(int64(life)))
 	switch s.r.IntN(4) {
 	case 0:
@@ -141,7 +148,7 @@ func (s *soak) forkAtTime(ctx context.Context) error { return s.grow(ctx, s.past
 
 func (s *soak) forkAtLSN(ctx context.Context) error {
 	b := s.source()
-	if len(b.samples) == 0 || s.r.IntN(2) == 0 {
+	if s.forgetSamples(b); len(b.samples) == 0 || s.r.IntN(2) == 0 {
 		if err := s.sample(ctx, b); err != nil {
 			return err
 		}
@@ -151,6 +158,13 @@ func (s *soak) forkAtLSN(ctx context.Context) error {
 	}
 	p := pick(s.r, b.samples)
 	return s.grow(ctx, &origin{parent: b, surely: p.before, never: p.after, how: p.lsn, at: p.lsn}, "")
+}
+
+// forgetSamples leaves out those that are in no history any more.
+func (s *soak) forgetSamples(b *branch) {
+	b.samples = slices.DeleteFunc(b.samples, func(p sample) bool {
+		return s.window > 0 && time.Since(p.before) > s.window-slack
+	})
 }
 
 // sample reads where the WAL of a branch ends.
@@ -240,7 +254,7 @@ func (s *soak) ballast(ctx context.Context) error {
 	b := s.source()
 	return s.query(ctx, b, func(ctx context.Context, c conn) error {
 		for _, sql := range pick(s.r, [][]string{
-			{"DROP TABLE IF EXISTS ballast", "CREATE TABLE ballast AS SELECT i, md5(i::text) AS t FROM generate_series(1, 150000) i", "CREATE INDEX ON ballast (t)"},
+			{"DROP TABLE IF EXISTS ballast", "CREATE TABLE ballast AS SELECT i, md5(i::text) AS t FROM generate_series(1, 600000) i", "CREATE INDEX ON ballast (t)"},
 			{"DROP TABLE IF EXISTS ballast"},
 			{"UPDATE pages SET body = body"},
 			{"VACUUM pages", "VACUUM accounts"},
