@@ -18,9 +18,12 @@ type snapshot struct {
 	from *origin
 }
 
+// history is the part of a soak that turns branches back.
+type history struct{ *soak }
+
 // pastSteps are the steps with what came later to Tarn; can says which
 // commands there are.
-func (s *soak) pastSteps() []step {
+func (s history) pastSteps() []step {
 	room := len(s.children) < maxChildren
 	return []step{
 		{"restore", 4, s.can["branch restore"] && room, func(ctx context.Context) error { return s.restore(ctx, s.main, "") }},
@@ -37,7 +40,7 @@ func (s *soak) pastSteps() []step {
 }
 
 // knownChild is one of the children whose beginning is certain, or nil.
-func (s *soak) knownChild() *branch {
+func (s history) knownChild() *branch {
 	known := slices.DeleteFunc(slices.Clone(s.children), func(b *branch) bool { return !b.known() })
 	if len(known) == 0 {
 		return nil
@@ -46,7 +49,7 @@ func (s *soak) knownChild() *branch {
 }
 
 // resettable is a child with a parent, or nil.
-func (s *soak) resettable() *branch {
+func (s history) resettable() *branch {
 	all := slices.DeleteFunc(slices.Clone(s.children), func(b *branch) bool { return !b.known() || b.source == nil || !b.source.known() })
 	if len(all) == 0 {
 		return nil
@@ -57,13 +60,13 @@ func (s *soak) resettable() *branch {
 // restore puts a branch back to a moment of its past. What it held goes on as
 // another branch, and both are judged. Tellers rest meanwhile: what they had
 // acknowledged must be in what it held.
-func (s *soak) restore(ctx context.Context, b *branch, victim string) error {
+func (s history) restore(ctx context.Context, b *branch, victim string) error {
 	to := s.past(b)
 	return s.swap(ctx, b, to, victim, "restore", "--to", to.at)
 }
 
 // past is a moment of a branch: a time or an LSN.
-func (s *soak) past(b *branch) *origin {
+func (s *ground) past(b *branch) *origin {
 	if s.forgetSamples(b); len(b.samples) > 0 && s.r.IntN(3) == 0 {
 		p := pick(s.r, b.samples)
 		return &origin{parent: b, surely: p.before, never: p.after, how: p.lsn, at: p.lsn}
@@ -73,14 +76,14 @@ func (s *soak) past(b *branch) *origin {
 }
 
 // reset puts a child to what its parent holds now.
-func (s *soak) reset(ctx context.Context) error {
+func (s history) reset(ctx context.Context) error {
 	b := s.resettable()
 	return s.swap(ctx, b, &origin{parent: b.source, surely: time.Now(), how: "now"}, "", "reset")
 }
 
 // swap runs a command that gives a branch another line, and keeps books of it:
 // the old line goes on under a new name with all that was known of the branch.
-func (s *soak) swap(ctx context.Context, b *branch, to *origin, victim, verb string, flags ...string) error {
+func (s history) swap(ctx context.Context, b *branch, to *origin, victim, verb string, flags ...string) error {
 	main := b == s.main
 	if main {
 		s.working.stop()
@@ -123,7 +126,7 @@ func (s *soak) swap(ctx context.Context, b *branch, to *origin, victim, verb str
 
 // runKilled runs a command line while a process is killed, and again until the
 // branch it makes is ready.
-func (s *soak) runKilled(ctx context.Context, victim, makes string, args []string) error {
+func (s *ground) runKilled(ctx context.Context, victim, makes string, args []string) error {
 	if victim == "" {
 		_, err := s.in.tarn(ctx, args...)
 		return err
@@ -166,7 +169,7 @@ func (s *soak) runKilled(ctx context.Context, victim, makes string, args []strin
 	})
 }
 
-func (s *soak) snapshot(ctx context.Context) error {
+func (s history) snapshot(ctx context.Context) error {
 	b := s.source()
 	p := &snapshot{name: fmt.Sprintf("s%d", s.names), from: &origin{parent: b, surely: time.Now(), how: "now"}}
 	s.names++
@@ -186,7 +189,7 @@ func (s *soak) snapshot(ctx context.Context) error {
 	return nil
 }
 
-func (s *soak) forkSnapshot(ctx context.Context) error {
+func (s history) forkSnapshot(ctx context.Context) error {
 	p := pick(s.r, s.snapshots)
 	b := &branch{name: s.name(), from: p.from}
 	if _, err := s.in.tarn(ctx, "branch", "create", s.project+"/"+b.name, "--snapshot", p.name); err != nil {
@@ -196,7 +199,7 @@ func (s *soak) forkSnapshot(ctx context.Context) error {
 	return s.welcome(ctx, b)
 }
 
-func (s *soak) deleteSnapshot(ctx context.Context) error {
+func (s history) deleteSnapshot(ctx context.Context) error {
 	p := pick(s.r, s.snapshots)
 	if _, err := s.in.tarn(ctx, "snapshot", "delete", s.project+"/"+p.name); err != nil {
 		return err
@@ -206,7 +209,7 @@ func (s *soak) deleteSnapshot(ctx context.Context) error {
 }
 
 // storeCheck verifies all that the page store has, while it is written.
-func (s *soak) storeCheck(ctx context.Context) error {
+func (s history) storeCheck(ctx context.Context) error {
 	_, err := s.in.tarn(ctx, "store", "check")
 	return err
 }

@@ -25,22 +25,29 @@ type Options struct {
 	Say    func(string) // one line of progress
 }
 
-// soak is one run.
-type soak struct {
+// ground is what a run stands on: a Tarn, its disk, a project and what is known
+// of it.
+type ground struct {
 	o     Options
 	r     *rand.Rand
 	disk  *disk
 	in    *instance
 	can   map[string]bool // commands that this version of the program has
 	began time.Time
-	done  map[string]int // steps by name
-	seen  int            // judgements of branches
+	seen  int // judgements of branches
+	names int
 
-	project   string
-	window    time.Duration // its history; 0 = longer than any run
-	projects  int
-	names     int
-	ledger    *ledger
+	project string
+	window  time.Duration // its history; 0 = longer than any run
+	ledger  *ledger
+}
+
+// soak is one run.
+type soak struct {
+	*ground
+	done     map[string]int // steps by name
+	projects int
+
 	main      *branch
 	children  []*branch
 	snapshots []*snapshot
@@ -59,7 +66,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s := &soak{o: o, r: rand.New(rand.NewPCG(o.Seed, 0)), began: time.Now(), done: map[string]int{}, can: map[string]bool{}}
+	s := &soak{done: map[string]int{}, ground: &ground{o: o, r: rand.New(rand.NewPCG(o.Seed, 0)), began: time.Now(), can: map[string]bool{}}}
 	s.say("seed %d, %s", o.Seed, o.Length)
 	// What was begun must be ended although we were interrupted.
 	clean := context.WithoutCancel(ctx)
@@ -129,14 +136,14 @@ func (s *soak) summary() string {
 	return fmt.Sprintf("%d judgements without a finding, %d projects; %s", s.seen, s.projects, strings.Join(all, ", "))
 }
 
-func (s *soak) say(format string, args ...any) {
+func (s *ground) say(format string, args ...any) {
 	if s.o.Say != nil {
 		s.o.Say(fmt.Sprintf("%8.1fs ", time.Since(s.began).Seconds()) + fmt.Sprintf(format, args...))
 	}
 }
 
 // full says whether the project should make room for the next one.
-func (s *soak) full() (bool, error) {
+func (s *ground) full() (bool, error) {
 	const most = 150_000 // transfers
 	if s.ledger.count() > most {
 		return true, nil
@@ -249,7 +256,7 @@ func (s *soak) progress(ctx context.Context, n int64) error {
 }
 
 // keep copies logs to where the caller wants them.
-func (s *soak) keep(data string) error {
+func (s *ground) keep(data string) error {
 	if s.o.KeepIn == "" {
 		return nil
 	}

@@ -45,7 +45,7 @@ func (s *soak) step(ctx context.Context) error {
 	if err := s.progress(ctx, int64(10+s.r.IntN(200))); err != nil {
 		return err
 	}
-	all := slices.DeleteFunc(append(s.steps(), s.pastSteps()...), func(p step) bool { return !p.can })
+	all := slices.DeleteFunc(append(s.steps(), history{s}.pastSteps()...), func(p step) bool { return !p.can })
 	sum := 0
 	for _, p := range all {
 		sum += p.weight
@@ -96,7 +96,7 @@ func (s *soak) grow(ctx context.Context, from *origin, victim string) error {
 	return s.welcome(ctx, b)
 }
 
-func (s *soak) name() string {
+func (s *ground) name() string {
 	s.names++
 	return fmt.Sprintf("b%d", s.names)
 }
@@ -125,12 +125,12 @@ func (s *soak) forkNow(ctx context.Context) error {
 const slack = 20 * time.Second
 
 // moment picks a time in a branch's life, sometimes the very last.
-func (s *soak) moment(b *branch) time.Time {
+func (s *ground) moment(b *branch) time.Time {
 	life := time.Since(b.born)
 	if s.window > 0 {
 		life = min(life, s.window-slack)
 	}
-	back := time.Duration(s.r.Int64N(int64(life)))
+	back := time.Duration(s.r.Int64N(int64(max(life, 1))))
 	switch s.r.IntN(4) {
 	case 0:
 		back = min(back, time.Duration(s.r.Int64N(int64(5*time.Second))))
@@ -161,14 +161,14 @@ func (s *soak) forkAtLSN(ctx context.Context) error {
 }
 
 // forgetSamples leaves out those that are in no history any more.
-func (s *soak) forgetSamples(b *branch) {
+func (s *ground) forgetSamples(b *branch) {
 	b.samples = slices.DeleteFunc(b.samples, func(p sample) bool {
 		return s.window > 0 && time.Since(p.before) > s.window-slack
 	})
 }
 
 // sample reads where the WAL of a branch ends.
-func (s *soak) sample(ctx context.Context, b *branch) error {
+func (s *ground) sample(ctx context.Context, b *branch) error {
 	return s.query(ctx, b, func(ctx context.Context, c conn) error {
 		p := sample{before: time.Now()}
 		if err := c.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(&p.lsn); err != nil {
@@ -270,7 +270,7 @@ func (s *soak) ballast(ctx context.Context) error {
 }
 
 // victim gives a process of a role.
-func (s *soak) victim(ctx context.Context, role string) (process, error) {
+func (s *ground) victim(ctx context.Context, role string) (process, error) {
 	if role != "postgres" {
 		return s.in.recorded(role)
 	}

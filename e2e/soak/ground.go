@@ -21,7 +21,7 @@ type conn = *pgx.Conn
 
 // urlOf gives connection strings with fresh credentials, which are good for an
 // hour.
-func (s *soak) urlOf(b *branch) func(context.Context) (string, error) {
+func (s *ground) urlOf(b *branch) func(context.Context) (string, error) {
 	name := s.project + "/" + b.name
 	return func(ctx context.Context) (string, error) {
 		out, err := s.in.tarn(ctx, "connection-string", name, "--credential")
@@ -30,7 +30,7 @@ func (s *soak) urlOf(b *branch) func(context.Context) (string, error) {
 }
 
 // connect waits for a branch to answer.
-func (s *soak) connect(ctx context.Context, b *branch) (c conn, err error) {
+func (s *ground) connect(ctx context.Context, b *branch) (c conn, err error) {
 	url := s.urlOf(b)
 	err = await(ctx, "branch "+b.name+" to answer", func() error {
 		to, err := url(ctx)
@@ -45,7 +45,7 @@ func (s *soak) connect(ctx context.Context, b *branch) (c conn, err error) {
 
 // query runs f on a connection to a branch. What was killed shortly before may
 // cut it off, so it is tried again.
-func (s *soak) query(ctx context.Context, b *branch, f func(context.Context, conn) error) error {
+func (s *ground) query(ctx context.Context, b *branch, f func(context.Context, conn) error) error {
 	return await(ctx, "an answer of branch "+b.name, func() error {
 		c, err := s.connect(ctx, b)
 		if err != nil {
@@ -69,7 +69,7 @@ func damage(err error) error {
 }
 
 // admin runs f as the superuser, past the gateway.
-func (s *soak) admin(ctx context.Context, b *branch, f func(context.Context, conn) error) error {
+func (s *ground) admin(ctx context.Context, b *branch, f func(context.Context, conn) error) error {
 	return s.query(ctx, b, func(ctx context.Context, _ conn) error {
 		p, err := s.in.compute(ctx, b.name)
 		if err != nil {
@@ -85,7 +85,7 @@ func (s *soak) admin(ctx context.Context, b *branch, f func(context.Context, con
 }
 
 // judge reads a branch and says what is wrong with it.
-func (s *soak) judge(ctx context.Context, b *branch) error {
+func (s *ground) judge(ctx context.Context, b *branch) error {
 	var c content
 	err := s.query(ctx, b, func(ctx context.Context, conn conn) (err error) {
 		c, err = read(ctx, conn)
@@ -108,7 +108,7 @@ func (s *soak) judge(ctx context.Context, b *branch) error {
 var alreadyThere = regexp.MustCompile(`(?m)^NOTICE:  extension "amcheck" already exists, skipping$`)
 
 // amcheck has pg_amcheck compare every table of a branch with its indexes.
-func (s *soak) amcheck(ctx context.Context, b *branch) error {
+func (s *ground) amcheck(ctx context.Context, b *branch) error {
 	tools, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pg_amcheck")
 	if len(tools) == 0 {
 		return fmt.Errorf("pg_amcheck is not installed: make setup-test")
@@ -129,7 +129,7 @@ func (s *soak) amcheck(ctx context.Context, b *branch) error {
 }
 
 // state is what a branch is listed as; "" = it is not.
-func (s *soak) state(ctx context.Context, name string) (string, error) {
+func (s *ground) state(ctx context.Context, name string) (string, error) {
 	out, err := s.in.tarn(ctx, "branch", "list", s.project, "--json")
 	if err != nil {
 		return "", err
