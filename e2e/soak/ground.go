@@ -116,7 +116,9 @@ func (s *ground) amcheck(ctx context.Context, b *branch) error {
 	return s.admin(ctx, b, func(ctx context.Context, c conn) error {
 		args := []string{"-h", c.Config().Host, "-p", strconv.Itoa(int(c.Config().Port)), "-U", "tarn_admin",
 			"--install-missing", "--heapallindexed", "-d", "databricks_postgres"}
-		out, err := exec.CommandContext(ctx, tools[len(tools)-1], args...).CombinedOutput()
+		cmd := exec.CommandContext(ctx, tools[len(tools)-1], args...)
+		cmd.Dir = "/"
+		out, err := cmd.CombinedOutput()
 		// A child has the extension of its parent.
 		if out = bytes.TrimSpace(alreadyThere.ReplaceAll(out, nil)); err != nil || len(out) > 0 {
 			if ctx.Err() == nil && !bytes.Contains(out, []byte("connection")) {
