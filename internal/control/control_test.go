@@ -58,6 +58,26 @@ func (s *scripted) DeleteTimeline(_ context.Context, id tarn.TimelineID) error {
 	return tarn.NotFound("timeline %s does not exist", id)
 }
 
+func (s *scripted) Timeline(_ context.Context, id tarn.TimelineID) (tarn.TimelineStatus, error) {
+	return tarn.TimelineStatus{ID: id}, nil
+}
+
+// Window is an hour long for every timeline.
+func (s *scripted) Window(context.Context, tarn.TimelineID) (tarn.Window, error) {
+	now := time.Now()
+	return tarn.Window{From: tarn.Mark{LSN: 1, Time: now.Add(-time.Hour)}, To: tarn.Mark{LSN: 1 << 20, Time: now}, History: time.Hour}, nil
+}
+
+func (s *scripted) SetHistory(_ context.Context, id tarn.TimelineID, d time.Duration) error {
+	s.note("history %s %s", id, d)
+	return nil
+}
+
+func (s *scripted) DropSlots(_ context.Context, id tarn.TimelineID) error {
+	s.note("drop slots %s", id)
+	return nil
+}
+
 func (s *scripted) Versions(context.Context) ([]int, error) { return []int{18, 16}, nil }
 
 func (s *scripted) Wake(_ context.Context, c tarn.ComputeSpec) (tarn.ComputeStatus, error) {
@@ -352,7 +372,7 @@ func updates(t *testing.T, db *controldb.DB) {
 	}
 	for _, f := range []func(*tarn.Project){
 		func(p *tarn.Project) { p.Name.Project = "other" }, func(p *tarn.Project) { p.PGVersion = 16 },
-		func(p *tarn.Project) { p.UID = "x" }, func(p *tarn.Project) { p.History = -1 },
+		func(p *tarn.Project) { p.UID = "x" }, func(p *tarn.Project) { p.History = 36 * 24 * time.Hour },
 	} {
 		_, err := c.UpdateProject(ctx, n, func(p *tarn.Project) error { f(p); return nil })
 		kind(t, err, tarn.KindInvalid)

@@ -110,12 +110,8 @@ func (w worker) perform(ctx context.Context, tx *controldb.Tx, op tarn.Operation
 		return controldb.DeferOperation(ctx, tx, op.Name, backoff(attempt))
 	}
 	log.Warn(op.Verb+" failed", "err", err)
-	forgotten, ferr := w.forget(ctx, tx, op, err)
-	if ferr == nil && !forgotten {
-		ferr = explain(ctx, tx, op, err)
-	}
-	if ferr != nil {
-		return ferr
+	if rerr := w.recover(ctx, tx, op, err); rerr != nil {
+		return rerr
 	}
 	return controldb.FinishOperation(ctx, tx, op.Name, tarn.KindOf(err), err.Error())
 }
