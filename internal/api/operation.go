@@ -71,7 +71,7 @@ func (d *operationDoor) resource(ctx context.Context, target string) (any, error
 		return branchOf(b), nil
 	}
 	if n, err := tarn.ParseSnapshotName(target); err == nil {
-		s, err := d.control.GetSnapshot(ctx, n)
+		s, err := d.control.Snapshots.Get(ctx, n)
 		if err != nil {
 			return nil, err
 		}

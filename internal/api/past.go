@@ -25,11 +25,11 @@ func (d *pastDoor) window(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := d.control.Window(ctx, n)
+	w, err := d.control.Pasts.Window(ctx, n)
 	if err != nil {
 		return nil, err
 	}
-	st, err := d.control.Timeline(ctx, n)
+	st, err := d.control.Pasts.Timeline(ctx, n)
 	if err != nil {
 		return nil, err
 	}
@@ -64,14 +64,14 @@ func (d *pastDoor) act(ctx context.Context, q *query) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		op, err := d.control.RestoreBranch(ctx, q.who, n, s)
+		op, err := d.control.Pasts.Restore(ctx, q.who, n, s)
 		return d.ops.answer(ctx, op, err)
 	case "reset":
 		var in wire.ResetBranch
 		if err := q.decode(&in); err != nil {
 			return nil, err
 		}
-		op, err := d.control.ResetBranch(ctx, q.who, n, in.KeepAs)
+		op, err := d.control.Pasts.Reset(ctx, q.who, n, in.KeepAs)
 		return d.ops.answer(ctx, op, err)
 	}
 	return nil, tarn.NotFound("a branch can do :restore and :reset, not %q", verb)

@@ -35,9 +35,9 @@ func (d *snapshotDoor) create(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	op, err := d.control.CreateSnapshot(ctx, q.who, s)
+	op, err := d.control.Snapshots.Create(ctx, q.who, s)
 	err = existing(err, alreadyExists, func() error {
-		_, err := d.control.GetSnapshot(ctx, s.Name)
+		_, err := d.control.Snapshots.Get(ctx, s.Name)
 		return err
 	})
 	return d.ops.answer(ctx, op, err)
@@ -77,7 +77,7 @@ func (d *snapshotDoor) list(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, next, err := d.control.ListSnapshots(ctx, p, pg)
+	all, next, err := d.control.Snapshots.List(ctx, p, pg)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (d *snapshotDoor) get(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := d.control.GetSnapshot(ctx, n)
+	s, err := d.control.Snapshots.Get(ctx, n)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (d *snapshotDoor) delete(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	op, err := d.control.DeleteSnapshot(ctx, n)
+	op, err := d.control.Snapshots.Delete(ctx, n)
 	return d.ops.answer(ctx, op, err)
 }
 

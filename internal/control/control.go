@@ -62,6 +62,9 @@ type Config struct {
 // Control keeps projects, branches, endpoints, principals and tokens. It is
 // safe for concurrent use.
 type Control struct {
+	Pasts     *Pasts
+	Snapshots *Snapshots
+
 	cfg       Config
 	fleet     *fleet // the node's computes as last seen
 	signals   *signals
@@ -79,7 +82,11 @@ func New(cfg Config) *Control {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Control{cfg: cfg, fleet: &fleet{node: cfg.Node}, signals: &signals{}}
+	told := &signals{}
+	return &Control{
+		Pasts: &Pasts{cfg: cfg, signals: told}, Snapshots: &Snapshots{cfg: cfg, signals: told},
+		cfg: cfg, fleet: &fleet{node: cfg.Node}, signals: told,
+	}
 }
 
 // Workspace is the workspace that Bootstrap made or found.

@@ -104,7 +104,7 @@ func (c *Control) SuspendEndpoint(ctx context.Context, n tarn.EndpointName) erro
 // While the branch is put on another timeline, which takes a moment, it waits.
 // KindUnavailable while it cannot start, KindConflict when disabled.
 func (c *Control) WakeEndpoint(ctx context.Context, n tarn.EndpointName) (tarn.ComputeStatus, error) {
-	w, err := c.settledWakeable(ctx, n)
+	w, err := settledWakeable(ctx, c.cfg.DB, n)
 	if err == nil {
 		err = refuseWake(w)
 	}
@@ -121,13 +121,13 @@ const (
 
 // settledWakeable reads what a start needs, and reads it again for a while as
 // long as the branch is RESETTING.
-func (c *Control) settledWakeable(ctx context.Context, n tarn.EndpointName) (controldb.Wakeable, error) {
+func settledWakeable(ctx context.Context, db *controldb.DB, n tarn.EndpointName) (controldb.Wakeable, error) {
 	limit, cancel := context.WithTimeout(ctx, resetPatience)
 	defer cancel()
 	again := time.NewTicker(resetPoll)
 	defer again.Stop()
 	for {
-		w, err := controldb.GetWakeable(ctx, c.cfg.DB, n)
+		w, err := controldb.GetWakeable(ctx, db, n)
 		if err != nil || w.State != tarn.BranchResetting {
 			return w, err
 		}

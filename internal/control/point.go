@@ -14,7 +14,7 @@ const askPatience = 5 * time.Second
 
 // Window tells what of a branch's past can be had again. The past before the
 // branch was restored is that of branch b.Earlier.
-func (c *Control) Window(ctx context.Context, n tarn.BranchName) (tarn.Window, error) {
+func (c *Pasts) Window(ctx context.Context, n tarn.BranchName) (tarn.Window, error) {
 	b, err := controldb.GetBranch(ctx, c.cfg.DB, n)
 	if err != nil {
 		return tarn.Window{}, err
@@ -26,7 +26,7 @@ func (c *Control) Window(ctx context.Context, n tarn.BranchName) (tarn.Window, e
 }
 
 // Timeline tells of the timeline that a branch is on.
-func (c *Control) Timeline(ctx context.Context, n tarn.BranchName) (tarn.TimelineStatus, error) {
+func (c *Pasts) Timeline(ctx context.Context, n tarn.BranchName) (tarn.TimelineStatus, error) {
 	b, err := controldb.GetBranch(ctx, c.cfg.DB, n)
 	if err != nil {
 		return tarn.TimelineStatus{}, err
@@ -64,7 +64,7 @@ func lineAt(ctx context.Context, cfg Config, b tarn.Branch, at time.Time, lsn ta
 				return b, nil
 			}
 			if b.Name != first {
-				refusal = fmt.Errorf("branch %q has its past before it was restored: %w", b.Name.Branch, refusal)
+				refusal = fmt.Errorf("before its restore it was what is branch %q now: %w", b.Name.Branch, refusal)
 			}
 			if lsn == 0 || lsn >= w.From.LSN || b.Earlier == "" {
 				return b, refusal

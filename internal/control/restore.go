@@ -10,14 +10,20 @@ import (
 	"github.com/tarndb/tarn/internal/controldb"
 )
 
-// RestoreBranch puts a branch back to what it held at a time or LSN, or to what
+// Pasts puts branches back to what they were, and tells what can be had again.
+type Pasts struct {
+	cfg     Config
+	signals *signals
+}
+
+// Restore puts a branch back to what it held at a time or LSN, or to what
 // a snapshot holds. Its endpoints stay, and what it held until now goes on as
 // another branch, to which the branches made from it belong from then on.
 //
 // A point that cannot be had is KindInvalid at once, and the error names the
 // window; a protected branch, and one that is being restored, are KindConflict.
-func (c *Control) RestoreBranch(ctx context.Context, p tarn.Principal, n tarn.BranchName, s tarn.RestoreSpec) (tarn.Operation, error) {
-	op, err := c.restoreBranch(ctx, n, s)
+func (c *Pasts) Restore(ctx context.Context, p tarn.Principal, n tarn.BranchName, s tarn.RestoreSpec) (tarn.Operation, error) {
+	op, err := c.restore(ctx, n, s)
 	if err != nil {
 		return tarn.Operation{}, fmt.Errorf("restore branch %s of project %s: %w", n.Branch, n.Project, err)
 	}
@@ -25,7 +31,7 @@ func (c *Control) RestoreBranch(ctx context.Context, p tarn.Principal, n tarn.Br
 	return op, nil
 }
 
-func (c *Control) restoreBranch(ctx context.Context, n tarn.BranchName, s tarn.RestoreSpec) (op tarn.Operation, err error) {
+func (c *Pasts) restore(ctx context.Context, n tarn.BranchName, s tarn.RestoreSpec) (op tarn.Operation, err error) {
 	if err := checkRestore(s); err != nil {
 		return op, err
 	}
@@ -82,9 +88,9 @@ func checkRestore(s tarn.RestoreSpec) error {
 	return nil
 }
 
-// ResetBranch puts a branch to what its parent holds now. Its endpoints stay.
+// Reset puts a branch to what its parent holds now. Its endpoints stay.
 // What it held until now is gone, or goes on as branch keepAs.
-func (c *Control) ResetBranch(ctx context.Context, p tarn.Principal, n tarn.BranchName, keepAs string) (op tarn.Operation, err error) {
+func (c *Pasts) Reset(ctx context.Context, p tarn.Principal, n tarn.BranchName, keepAs string) (op tarn.Operation, err error) {
 	if keepAs != "" {
 		_, err = tarn.ParseID("branch", keepAs)
 	}
@@ -108,7 +114,7 @@ func resetBranch(ctx context.Context, tx *controldb.Tx, n tarn.BranchName, keepA
 		return op, err
 	case b.Source == "" && b.SourceSnapshot != "":
 		return op, tarn.Conflict("it has no parent: it was made from snapshot %q", b.SourceSnapshot).
-			WithHint("tarn branch restore " + n.Project + "/" + n.Branch + " --to snapshot:" + b.SourceSnapshot)
+			WithHint("tarn branch restore " + n.Project + "/" + n.Branch + " --to " + b.SourceSnapshot)
 	case b.Source == "":
 		return op, tarn.Conflict("it is a root branch and has no parent").
 			WithHint("put it back to a point of its own past: tarn branch restore " + n.Project + "/" + n.Branch + " --to TIME")

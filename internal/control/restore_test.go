@@ -81,7 +81,7 @@ func testRestore(t *testing.T, major int) {
 
 	// To before the DROP: every row is back, and what was replaced is kept.
 	before := h.branch(prod)
-	h.end(h.RestoreBranch(ctx, owner, prod, tarn.RestoreSpec{Time: three, KeepAs: "dropped"}))
+	h.end(h.Pasts.Restore(ctx, owner, prod, tarn.RestoreSpec{Time: three, KeepAs: "dropped"}))
 	h.holds(prod, 1, 2, 3)
 	h.holds(p.Branch("dropped"))
 	h.holds(p.Branch("dev"), 1, 2, 3, 4)
@@ -114,7 +114,7 @@ func testRestore(t *testing.T, major int) {
 	h.exec(prod, `INSERT INTO t VALUES (5)`)
 	five := h.moment(prod)
 	h.exec(prod, `INSERT INTO t VALUES (6)`)
-	h.end(h.RestoreBranch(ctx, owner, prod, tarn.RestoreSpec{Time: two}))
+	h.end(h.Pasts.Restore(ctx, owner, prod, tarn.RestoreSpec{Time: two}))
 	h.holds(prod, 1, 2)
 	second := h.branch(prod)
 	if !strings.HasPrefix(second.Earlier, "production-before-restore-2") {
@@ -122,9 +122,9 @@ func testRestore(t *testing.T, major int) {
 	}
 	h.holds(p.Branch(second.Earlier), 1, 2, 3, 5, 6)
 	// And back, through two restores: a restore of a restore.
-	h.end(h.RestoreBranch(ctx, owner, prod, tarn.RestoreSpec{Time: five, KeepAs: "third"}))
+	h.end(h.Pasts.Restore(ctx, owner, prod, tarn.RestoreSpec{Time: five, KeepAs: "third"}))
 	h.holds(prod, 1, 2, 3, 5)
-	h.end(h.RestoreBranch(ctx, owner, prod, tarn.RestoreSpec{LSN: lsn, KeepAs: "fourth"}))
+	h.end(h.Pasts.Restore(ctx, owner, prod, tarn.RestoreSpec{LSN: lsn, KeepAs: "fourth"}))
 	h.holds(prod, 1, 2, 3)
 	h.exec(prod, `INSERT INTO t VALUES (7)`)
 	// A branch from a past before all of it.
@@ -160,20 +160,20 @@ func (h *house) refusesPoints(p tarn.ProjectName, born time.Time) {
 		"taken name":    {tarn.RestoreSpec{Time: time.Now(), KeepAs: "dev"}, tarn.KindConflict, "already exists"},
 		"bad name":      {tarn.RestoreSpec{Time: time.Now(), KeepAs: "-"}, tarn.KindInvalid, "want 1 to 63"},
 	} {
-		_, err := h.RestoreBranch(ctx, h.begin.Owner, prod, c.s)
+		_, err := h.Pasts.Restore(ctx, h.begin.Owner, prod, c.s)
 		if tarn.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v (%s)", name, err, tarn.KindOf(err))
 		}
 	}
 	_, err := h.CreateBranch(ctx, h.begin.Owner, tarn.BranchSpec{Name: p.Branch("never"), SourceTime: time.Now().Add(time.Hour)})
 	wantKind(t, err, tarn.KindInvalid)
-	_, err = h.CreateSnapshot(ctx, h.begin.Owner, tarn.SnapshotSpec{Name: p.Snapshot("never"), SourceLSN: 1 << 50})
+	_, err = h.Snapshots.Create(ctx, h.begin.Owner, tarn.SnapshotSpec{Name: p.Snapshot("never"), SourceLSN: 1 << 50})
 	wantKind(t, err, tarn.KindInvalid)
 	if n := len(h.branches(p)); n != had {
 		t.Errorf("%d branches, had %d", n, had)
 	}
 	h.end(h.UpdateBranch(ctx, prod, func(b *tarn.Branch) error { b.Protected = true; return nil }))
-	_, err = h.RestoreBranch(ctx, h.begin.Owner, prod, tarn.RestoreSpec{Time: time.Now()})
+	_, err = h.Pasts.Restore(ctx, h.begin.Owner, prod, tarn.RestoreSpec{Time: time.Now()})
 	wantKind(t, err, tarn.KindConflict)
 	if hint := tarn.HintOf(err); !strings.Contains(hint, "tarn branch unprotect "+p.Project+"/production") {
 		t.Errorf("hint %q", hint)
@@ -188,7 +188,7 @@ func (h *house) resets(p tarn.ProjectName) {
 	t, ctx, owner := h.t, h.t.Context(), h.begin.Owner
 	t.Helper()
 	prod, kid := p.Branch(tarn.DefaultBranch), p.Branch("kid")
-	_, err := h.ResetBranch(ctx, owner, prod, "")
+	_, err := h.Pasts.Reset(ctx, owner, prod, "")
 	wantKind(t, err, tarn.KindConflict)
 	if !strings.Contains(err.Error(), "root branch") || tarn.HintOf(err) == "" {
 		t.Errorf("reset of a root: %v (%s)", err, tarn.HintOf(err))
@@ -197,19 +197,19 @@ func (h *house) resets(p tarn.ProjectName) {
 	h.exec(kid, `DELETE FROM t`)
 	h.exec(prod, `INSERT INTO t VALUES (8)`)
 	want := h.ids(prod)
-	h.end(h.ResetBranch(ctx, owner, kid, ""))
+	h.end(h.Pasts.Reset(ctx, owner, kid, ""))
 	h.holds(kid, want...)
 	if b := h.branch(kid); b.Source != tarn.DefaultBranch || b.Earlier != "" {
 		t.Errorf("reset branch %+v", b)
 	}
 	h.exec(kid, `INSERT INTO t VALUES (9)`)
 	h.end(h.CreateBranch(ctx, owner, tarn.BranchSpec{Name: p.Branch("grandkid"), Source: "kid"}))
-	_, err = h.ResetBranch(ctx, owner, kid, "")
+	_, err = h.Pasts.Reset(ctx, owner, kid, "")
 	wantKind(t, err, tarn.KindConflict)
 	if !strings.Contains(tarn.HintOf(err), "--keep-as") {
 		t.Errorf("reset of a branch with children: %v (%s)", err, tarn.HintOf(err))
 	}
-	h.end(h.ResetBranch(ctx, owner, kid, "kid-was"))
+	h.end(h.Pasts.Reset(ctx, owner, kid, "kid-was"))
 	h.holds(kid, want...)
 	h.holds(p.Branch("kid-was"), append(slices.Clone(want), 9)...)
 	if b := h.branch(p.Branch("grandkid")); b.Source != "kid-was" {
@@ -244,12 +244,12 @@ func TestSnapshots(t *testing.T) {
 	h.exec(dev, `INSERT INTO t VALUES (3)`)
 
 	past, now, ends := p.Snapshot("past"), p.Snapshot("now"), p.Snapshot("ends")
-	h.end(h.CreateSnapshot(ctx, owner, tarn.SnapshotSpec{Name: past, SourceTime: one}))
-	h.end(h.CreateSnapshot(ctx, owner, tarn.SnapshotSpec{Name: now, Source: "dev"}))
-	h.end(h.CreateSnapshot(ctx, owner, tarn.SnapshotSpec{Name: ends, ExpireTime: time.Now().Add(time.Hour)}))
-	_, err := h.CreateSnapshot(ctx, owner, tarn.SnapshotSpec{Name: now})
+	h.end(h.Snapshots.Create(ctx, owner, tarn.SnapshotSpec{Name: past, SourceTime: one}))
+	h.end(h.Snapshots.Create(ctx, owner, tarn.SnapshotSpec{Name: now, Source: "dev"}))
+	h.end(h.Snapshots.Create(ctx, owner, tarn.SnapshotSpec{Name: ends, ExpireTime: time.Now().Add(time.Hour)}))
+	_, err := h.Snapshots.Create(ctx, owner, tarn.SnapshotSpec{Name: now})
 	wantKind(t, err, tarn.KindConflict)
-	s := must(h.GetSnapshot(ctx, past))(t)
+	s := must(h.Snapshots.Get(ctx, past))(t)
 	if s.State != tarn.BranchReady || !s.PointTime.Equal(one.Truncate(time.Microsecond)) || s.PointLSN == 0 || s.Source != tarn.DefaultBranch {
 		t.Errorf("snapshot %+v, want the point %s", s, one)
 	}
@@ -267,15 +267,15 @@ func TestSnapshots(t *testing.T) {
 	if b := h.branch(p.Branch("a")); b.SourceSnapshot != "now" || b.Source != "" {
 		t.Errorf("branch of a snapshot: %+v", b)
 	}
-	_, err = h.ResetBranch(ctx, owner, p.Branch("a"), "")
+	_, err = h.Pasts.Reset(ctx, owner, p.Branch("a"), "")
 	wantKind(t, err, tarn.KindConflict)
-	h.end(h.RestoreBranch(ctx, owner, prod, tarn.RestoreSpec{Snapshot: "past"}))
+	h.end(h.Pasts.Restore(ctx, owner, prod, tarn.RestoreSpec{Snapshot: "past"}))
 	h.holds(prod, 1)
 	h.exec(prod, `INSERT INTO t VALUES (10)`)
-	h.end(h.RestoreBranch(ctx, owner, prod, tarn.RestoreSpec{Snapshot: "past"}))
+	h.end(h.Pasts.Restore(ctx, owner, prod, tarn.RestoreSpec{Snapshot: "past"}))
 	h.holds(prod, 1)
 	names := func() (all []string) {
-		rows, _, err := h.ListSnapshots(ctx, p, control.Page{})
+		rows, _, err := h.Snapshots.List(ctx, p, control.Page{})
 		ok(t, err)
 		for _, s := range rows {
 			all = append(all, s.Name.Snapshot)
@@ -285,11 +285,11 @@ func TestSnapshots(t *testing.T) {
 	if got := names(); !slices.Equal(got, []string{"ends", "now", "past"}) {
 		t.Errorf("snapshots %q", got)
 	}
-	h.end(h.DeleteSnapshot(ctx, past))
+	h.end(h.Snapshots.Delete(ctx, past))
 	h.holds(prod, 1)
-	_, err = h.GetSnapshot(ctx, past)
+	_, err = h.Snapshots.Get(ctx, past)
 	wantKind(t, err, tarn.KindNotFound)
-	_, err = h.DeleteSnapshot(ctx, past)
+	_, err = h.Snapshots.Delete(ctx, past)
 	wantKind(t, err, tarn.KindNotFound)
 
 	// The project takes the rest with it.
@@ -343,7 +343,7 @@ func TestAnySecond(t *testing.T) {
 	}
 	conn.Close(ctx)
 	m := moments[7]
-	h.end(h.RestoreBranch(ctx, owner, prod, tarn.RestoreSpec{Time: m.at}))
+	h.end(h.Pasts.Restore(ctx, owner, prod, tarn.RestoreSpec{Time: m.at}))
 	if sum, n := query[int](h, prod, `SELECT sum(balance) FROM account`), query[int](h, prod, `SELECT max(n) FROM done`); sum != total || n != m.n {
 		t.Errorf("restored to %s: balances add up to %d, want %d; %d transfers, want %d", m.at, sum, total, n, m.n)
 	}

@@ -10,11 +10,17 @@ import (
 	"github.com/tarndb/tarn/internal/controldb"
 )
 
-// CreateSnapshot keeps a point of a branch until the snapshot is deleted. A
+// Snapshots keeps points of branches.
+type Snapshots struct {
+	cfg     Config
+	signals *signals
+}
+
+// Create keeps a point of a branch until the snapshot is deleted. A
 // point that cannot be had is KindInvalid at once, and the error names the
 // window.
-func (c *Control) CreateSnapshot(ctx context.Context, p tarn.Principal, s tarn.SnapshotSpec) (tarn.Operation, error) {
-	op, err := c.createSnapshot(ctx, s)
+func (c *Snapshots) Create(ctx context.Context, p tarn.Principal, s tarn.SnapshotSpec) (tarn.Operation, error) {
+	op, err := c.create(ctx, s)
 	if err != nil {
 		return tarn.Operation{}, fmt.Errorf("create snapshot %s of project %s: %w", s.Name.Snapshot, s.Name.Project, err)
 	}
@@ -22,7 +28,7 @@ func (c *Control) CreateSnapshot(ctx context.Context, p tarn.Principal, s tarn.S
 	return op, nil
 }
 
-func (c *Control) createSnapshot(ctx context.Context, s tarn.SnapshotSpec) (op tarn.Operation, err error) {
+func (c *Snapshots) create(ctx context.Context, s tarn.SnapshotSpec) (op tarn.Operation, err error) {
 	if _, err := tarn.ParseID("snapshot", s.Name.Snapshot); err != nil {
 		return op, err
 	}
@@ -80,14 +86,14 @@ func readySnapshot(ctx context.Context, tx *controldb.Tx, n tarn.SnapshotName) (
 	return s, err
 }
 
-// GetSnapshot reads a snapshot.
-func (c *Control) GetSnapshot(ctx context.Context, n tarn.SnapshotName) (tarn.Snapshot, error) {
+// Get reads a snapshot.
+func (c *Snapshots) Get(ctx context.Context, n tarn.SnapshotName) (tarn.Snapshot, error) {
 	return controldb.GetSnapshot(ctx, c.cfg.DB, n)
 }
 
-// ListSnapshots gives one page of a project's snapshots, by id, and the next
+// List gives one page of a project's snapshots, by id, and the next
 // page's token.
-func (c *Control) ListSnapshots(ctx context.Context, n tarn.ProjectName, pg Page) ([]tarn.Snapshot, string, error) {
+func (c *Snapshots) List(ctx context.Context, n tarn.ProjectName, pg Page) ([]tarn.Snapshot, string, error) {
 	after, size, err := pg.start()
 	if err != nil {
 		return nil, "", err
@@ -103,10 +109,10 @@ func (c *Control) ListSnapshots(ctx context.Context, n tarn.ProjectName, pg Page
 	return rows, next, nil
 }
 
-// DeleteSnapshot lets go of a snapshot's point. Branches that were made from it
+// Delete lets go of a snapshot's point. Branches that were made from it
 // keep what they have; one that is still being made forbids it. Asked again
 // meanwhile, it gives the same operation.
-func (c *Control) DeleteSnapshot(ctx context.Context, n tarn.SnapshotName) (tarn.Operation, error) {
+func (c *Snapshots) Delete(ctx context.Context, n tarn.SnapshotName) (tarn.Operation, error) {
 	var op tarn.Operation
 	err := c.cfg.DB.InTx(ctx, func(tx *controldb.Tx) error {
 		s, err := controldb.LockSnapshot(ctx, tx, n)

@@ -93,7 +93,7 @@ func (s *sweeper) expired(ctx context.Context) error {
 	errs = append(errs, err)
 	for _, snap := range snapshots {
 		s.c.cfg.Log.Info("snapshot expired", "project", snap.Name.Project, "path", snap.Name.String())
-		_, err := s.c.DeleteSnapshot(ctx, snap.Name)
+		_, err := s.c.Snapshots.Delete(ctx, snap.Name)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
