@@ -693,7 +693,7 @@ func sweep(t *testing.T, db *controldb.DB) {
 	node := &scripted{}
 	c := New(Config{DB: db, Node: node})
 	n := ready(t, c, "swept")
-	for _, id := range []string{"ends", "off", "on"} {
+	for _, id := range []string{"ends", "off", "on", "astray"} {
 		child(t, c, n.Branch(id))
 	}
 	uid := func(branch string) string {
@@ -708,10 +708,11 @@ func sweep(t *testing.T, db *controldb.DB) {
 		{Endpoint: "ep-" + uuid.NewString(), State: tarn.ComputeActive}, // its row is gone
 		{Endpoint: uid("off"), State: tarn.ComputeStarting},
 		{Endpoint: uid("on"), State: tarn.ComputeActive, LastActive: seen},
+		{Endpoint: uid("astray"), State: tarn.ComputeActive, Timeline: newTimelineID()}, // its branch was restored since
 	}
 	s := &sweeper{c: c}
 	ok(t, s.computes(ctx))
-	want := []string{"suspend " + node.computes[0].Endpoint, "suspend " + uid("off")}
+	want := []string{"suspend " + node.computes[0].Endpoint, "suspend " + uid("off"), "suspend " + uid("astray")}
 	if got := node.notes(); !slices.Equal(got, want) {
 		t.Errorf("node was asked to %q, want %q", got, want)
 	}
@@ -734,4 +735,34 @@ func sweep(t *testing.T, db *controldb.DB) {
 		t.Errorf("operation %+v", op)
 	}
 	ok(t, s.prune(ctx))
+
+	// A protected branch neither expires nor goes; a snapshot's time comes, too.
+	kept := n.Branch("on")
+	_, err = c.UpdateBranch(ctx, kept, func(b *tarn.Branch) error { b.Protected = true; return nil })
+	ok(t, err)
+	_, err = c.UpdateBranch(ctx, kept, func(b *tarn.Branch) error { b.ExpireTime = time.Now().Add(time.Hour); return nil })
+	kind(t, err, tarn.KindInvalid)
+	_, err = c.DeleteProject(ctx, n)
+	kind(t, err, tarn.KindConflict)
+	if hint := tarn.HintOf(err); !strings.Contains(err.Error(), "protected branches: on") || !strings.Contains(hint, "tarn branch unprotect swept/on") {
+		t.Errorf("%v (%s)", err, hint)
+	}
+	snap := n.Snapshot("ends")
+	op, err = c.Snapshots.Create(ctx, ann, tarn.SnapshotSpec{Name: snap, ExpireTime: time.Now().Add(50 * time.Millisecond)})
+	ok(t, err)
+	if op = wait(t, c, op.Name); op.Error != "" {
+		t.Errorf("operation %+v", op)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+		ok(t, s.expired(ctx))
+		if _, err = c.Snapshots.Get(ctx, snap); tarn.KindOf(err) == tarn.KindNotFound {
+			break
+		}
+		ok(t, err)
+		if time.Now().After(deadline) {
+			t.Fatal("an expired snapshot does not go")
+		}
+	}
 }

@@ -144,7 +144,7 @@ func insertKept(ctx context.Context, tx *controldb.Tx, b tarn.Branch, s controld
 }
 
 // stuckPause is how long what is left of a swap waits before it is tried again.
-const stuckPause = 5 * time.Second
+const stuckPause = 2 * time.Second
 
 // settleSwap does steps 5 to 7.
 func (w worker) settleSwap(ctx context.Context, n tarn.BranchName, s controldb.Swap) (ending, error) {
