@@ -44,11 +44,6 @@ func (w Window) String() string {
 // clock prints a time as precisely as Postgres keeps it.
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.999999Z07:00") }
 
-// Contains tells whether a time is neither before nor behind the window.
-func (w Window) Contains(t time.Time) bool {
-	return w.History > 0 && !t.Before(w.From.Time) && !t.After(w.To.Time)
-}
-
 // Check refuses a time or an LSN outside the window, with an error that names
 // it; neither means the present, which is always there.
 func (w Window) Check(t time.Time, lsn LSN) error {
