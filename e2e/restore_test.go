@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -115,6 +116,65 @@ func (in *instance) awaitSynced(ctx context.Context, t *testing.T, address strin
 			t.Fatalf("the synced table is %s: %s", state, table.Status.Message)
 		case <-tick.C:
 		}
+	}
+}
+
+// Restores under transfers: each line's money adds up, every transfer that was
+// acknowledged is on one of the lines, and clients only have to connect again.
+func TestRestoreUnderLoad(t *testing.T) {
+	in := start(t)
+	ctx := testContext(t, 5*time.Minute)
+	in.tarn("project", "create", "bank")
+	b := &bank{url: in.url("bank/production"), acked: map[string]bool{}}
+	b.open(ctx, t)
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	var tellersDone sync.WaitGroup
+	defer tellersDone.Wait()
+	for k := range tellers {
+		tellersDone.Go(func() { b.teller(work, k) })
+	}
+	lines := []string{"bank/production"}
+	b.awaitProgress(ctx, t, 200)
+	for round := 1; round <= 4; round++ {
+		b.mu.Lock()
+		before, at := len(b.acked), time.Now()
+		b.mu.Unlock()
+		b.awaitProgress(ctx, t, 200)
+		keep := fmt.Sprintf("line-%d", round)
+		began := time.Now()
+		in.tarn("branch", "restore", "bank/production", "--to", at.UTC().Format(time.RFC3339Nano), "--keep-as", keep)
+		restored := time.Since(began)
+		lines = append(lines, "bank/"+keep)
+		b.awaitProgress(ctx, t, 1)
+		t.Logf("round %d: restored in %s to when %d transfers were acknowledged, working again after %s",
+			round, restored.Round(time.Millisecond), before, time.Since(began).Round(time.Millisecond))
+	}
+	stop()
+	tellersDone.Wait()
+	there := map[string]bool{}
+	for _, line := range lines {
+		c := in.connect(ctx, in.url(line))
+		var sum int64
+		var tags []string
+		if err := c.QueryRow(ctx, "SELECT (SELECT sum(balance)::bigint FROM accounts), (SELECT array_agg(tag) FROM transfers)").Scan(&sum, &tags); err != nil {
+			t.Fatal(err)
+		}
+		if sum != accounts*initialBalance {
+			t.Errorf("%s: balances sum to %d, want %d", line, sum, accounts*initialBalance)
+		}
+		for _, tag := range tags {
+			there[tag] = true
+		}
+	}
+	lost := 0
+	for tag := range b.acked {
+		if !there[tag] {
+			lost++
+		}
+	}
+	if lost > 0 {
+		t.Errorf("%d of %d acknowledged transfers are on no line", lost, len(b.acked))
 	}
 }
 

@@ -302,6 +302,37 @@ func TestSnapshots(t *testing.T) {
 	}
 }
 
+// A branch and a snapshot go when their time has come; what was made from them
+// stays.
+func TestExpiry(t *testing.T) {
+	h, ctx := open(t), t.Context()
+	owner := h.begin.Owner
+	p, prod := h.project("shop", 0)
+	h.exec(prod, `CREATE TABLE t AS SELECT 1 AS id`)
+	soon := time.Now().Add(2 * time.Second)
+	h.end(h.CreateBranch(ctx, owner, tarn.BranchSpec{Name: p.Branch("brief"), ExpireTime: soon}))
+	h.end(h.Snapshots.Create(ctx, owner, tarn.SnapshotSpec{Name: p.Snapshot("brief"), ExpireTime: soon}))
+	h.end(h.Snapshots.Create(ctx, owner, tarn.SnapshotSpec{Name: p.Snapshot("of-brief"), Source: "brief"}))
+	h.end(h.CreateBranch(ctx, owner, tarn.BranchSpec{Name: p.Branch("stays"), SourceSnapshot: "brief"}))
+	_, err := h.CreateBranch(ctx, owner, tarn.BranchSpec{Name: p.Branch("child"), Source: "brief"})
+	wantKind(t, err, tarn.KindConflict)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+		_, b := h.GetBranch(ctx, p.Branch("brief"))
+		_, s := h.Snapshots.Get(ctx, p.Snapshot("brief"))
+		if tarn.KindOf(b) == tarn.KindNotFound && tarn.KindOf(s) == tarn.KindNotFound {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("branch: %v, snapshot: %v", b, s)
+		}
+	}
+	h.holds(p.Branch("stays"), 1)
+	h.end(h.CreateBranch(ctx, owner, tarn.BranchSpec{Name: p.Branch("later"), SourceSnapshot: "of-brief"}))
+	h.holds(p.Branch("later"), 1)
+}
+
 // Money that moves all the time adds up at every past moment.
 func TestAnySecond(t *testing.T) {
 	h, ctx := open(t), t.Context()
