@@ -124,8 +124,20 @@ func (k *maker) setHistory(ctx context.Context, id tarn.TimelineID, d time.Durat
 	return k.retain(ctx, t)
 }
 
-// retain tells the page store how long the points of a timeline are wanted.
-func (k *maker) retain(context.Context, timeline) error { return nil }
+// forgetful is storage that lets go of points longer ago than it was told to
+// keep them; other storage keeps all that it has.
+type forgetful interface {
+	SetHistory(ctx context.Context, id tarn.TimelineID, d time.Duration) error
+}
+
+// retain tells the storage how long the points of a timeline are wanted.
+func (k *maker) retain(ctx context.Context, t timeline) error {
+	s, ok := k.store.(forgetful)
+	if !ok {
+		return nil
+	}
+	return s.SetHistory(ctx, t.ID, t.history())
+}
 
 // DropSlots removes what belongs to the consumers of a timeline that begins to
 // serve another branch: they go on elsewhere, and slots that nobody reads would
