@@ -65,6 +65,8 @@ func (k *maker) window(ctx context.Context, id tarn.TimelineID) (tarn.Window, er
 // window gives what of the timeline's past, up to to, it can be forked at, and
 // the marks at which a replay to a target in it may begin.
 func (t timeline) window(marks []tarn.Mark, to tarn.Mark) (tarn.Window, []tarn.Mark) {
+	// Both ends are said and asked for in microseconds: what is printed is inside.
+	to.Time = to.Time.Truncate(time.Microsecond)
 	w := tarn.Window{From: to, To: to, History: t.history()}
 	if w.History <= 0 {
 		return w, nil
@@ -84,6 +86,7 @@ func (t timeline) window(marks []tarn.Mark, to tarn.Mark) (tarn.Window, []tarn.M
 		// promised ends here.
 		w.From.Time, w.Whole = horizon, false
 	}
+	w.From.Time = w.From.Time.Add(time.Microsecond - 1).Truncate(time.Microsecond)
 	return w, kept
 }
 

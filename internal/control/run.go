@@ -16,6 +16,7 @@ const (
 	workers     = 4
 	idleTime    = 500 * time.Millisecond // how often a worker looks by itself
 	attemptTime = 5 * time.Minute        // for one attempt
+	forkTime    = time.Hour              // for one that makes a timeline: it may replay much WAL
 	giveUpAfter = 10 * time.Minute       // since it was asked, while it meets KindUnavailable
 )
 
@@ -87,7 +88,11 @@ func (e later) Unwrap() error { return e.err }
 
 func (w worker) perform(ctx context.Context, tx *controldb.Tx, op tarn.Operation, attempt int) error {
 	start := time.Now()
-	limit, cancel := context.WithTimeoutCause(ctx, attemptTime, tarn.Unavailable("no end within %s", attemptTime))
+	longest := attemptTime
+	if op.Verb == "create" || op.Verb == "restore" || op.Verb == "reset" {
+		longest = forkTime
+	}
+	limit, cancel := context.WithTimeoutCause(ctx, longest, tarn.Unavailable("no end within %s", longest))
 	defer cancel()
 	finish, err := w.do(limit, op)
 	log := w.cfg.Log.With("path", op.Name, "took", time.Since(start))

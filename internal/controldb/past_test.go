@@ -27,24 +27,32 @@ func snapshots(t *testing.T, db *controldb.DB) {
 	_, err := controldb.InsertSnapshot(ctx, db, s, prod.Timeline)
 	wantKind(t, err, tarn.KindConflict)
 	same(t, must[tarn.TimelineID](t)(controldb.SnapshotSource(ctx, db, s.Name)), prod.Timeline)
+	making := func(target string) (done func()) {
+		op := must[tarn.Operation](t)(controldb.InsertOperation(ctx, db, tarn.Operation{Name: target + "/operations/c", Verb: "create", Target: target}))
+		return func() { do(t, controldb.FinishOperation(ctx, db, op.Name, 0, "")) }
+	}
+	same(t, len(must[[]string](t)(controldb.UnmadeSnapshots(ctx, db, prod.Timeline))), 0)
+	done := making(s.Name.String())
 	same(t, must[[]string](t)(controldb.UnmadeSnapshots(ctx, db, prod.Timeline)), []string{"a"})
+	done()
+	same(t, len(must[[]string](t)(controldb.UnmadeSnapshots(ctx, db, prod.Timeline))), 0)
 	s.PointTime, s.PointLSN = time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), 7
 	do(t, controldb.SetSnapshotReady(ctx, db, s))
 	wantKind(t, controldb.SetSnapshotReady(ctx, db, s), tarn.KindConflict)
 	do(t, controldb.SetSnapshotMessage(ctx, db, s.Name, "well"))
 	got = must[tarn.Snapshot](t)(controldb.GetSnapshot(ctx, db, s.Name))
 	same(t, []any{got.State, got.PointTime, got.PointLSN, got.StatusMessage}, []any{tarn.BranchReady, s.PointTime, s.PointLSN, "well"})
-	same(t, len(must[[]string](t)(controldb.UnmadeSnapshots(ctx, db, prod.Timeline))), 0)
 
 	// Who is still to be forked from it.
 	same(t, len(must[[]string](t)(controldb.SnapshotUsers(ctx, db, s))), 0)
 	made := must[tarn.Branch](t)(controldb.InsertBranch(ctx, db, tarn.Branch{BranchSpec: tarn.BranchSpec{Name: p.Branch("made"), SourceSnapshot: "a"},
 		UID: uuid.NewString(), Timeline: newTimeline()}))
 	same(t, []any{made.SourceSnapshot, made.Source}, []any{"a", ""})
+	done = making(made.Name.String())
 	op := must[tarn.Operation](t)(controldb.InsertOperation(ctx, db, tarn.Operation{Name: prod.Name.String() + "/operations/r", Verb: "restore", Target: prod.Name.String()}))
 	do(t, controldb.InsertSwap(ctx, db, controldb.Swap{Operation: op.Name, Source: s.Timeline, Timeline: newTimeline(), Replaced: prod.Timeline}))
 	same(t, must[[]string](t)(controldb.SnapshotUsers(ctx, db, s)), []string{"branch made is being made", "restore of projects/snapped/branches/production"})
-	do(t, controldb.SetBranchState(ctx, db, made.Name, tarn.BranchInit, tarn.BranchReady, ""))
+	done()
 	do(t, controldb.FinishOperation(ctx, db, op.Name, 0, ""))
 	same(t, len(must[[]string](t)(controldb.SnapshotUsers(ctx, db, s))), 0)
 

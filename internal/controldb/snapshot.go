@@ -73,24 +73,27 @@ func AllSnapshots(ctx context.Context, c Conn, n tarn.ProjectName) ([]tarn.Snaps
 
 const allSnapshots = `SELECT ` + snapshotColumns + ` FROM snapshots WHERE project = $1 ORDER BY name`
 
-// UnmadeSnapshots gives the ids of the snapshots that are still to be forked
-// from a timeline.
+// UnmadeSnapshots gives the ids of the snapshots that are being forked from a
+// timeline.
 func UnmadeSnapshots(ctx context.Context, c Conn, source tarn.TimelineID) ([]string, error) {
 	v, err := list(ctx, c, scanText, unmadeSnapshots, source)
 	return v, fault(err, "snapshots of timeline %s", source)
 }
 
-const unmadeSnapshots = `SELECT name FROM snapshots WHERE source_timeline = $1 AND state = 'INIT' ORDER BY name`
+const unmadeSnapshots = `
+SELECT s.name FROM snapshots s JOIN operations o ON o.target = 'projects/' || s.project || '/snapshots/' || s.name
+WHERE s.source_timeline = $1 AND s.state = 'INIT' AND o.verb = 'create' AND NOT o.done ORDER BY s.name`
 
-// SnapshotUsers says what is still to be forked from a snapshot: branches that
-// are being made and restores.
+// SnapshotUsers says what is being forked from a snapshot: branches and
+// restores.
 func SnapshotUsers(ctx context.Context, c Conn, s tarn.Snapshot) ([]string, error) {
 	v, err := list(ctx, c, scanText, snapshotUsers, s.Name.Project, s.Name.Snapshot, s.Timeline)
 	return v, fault(err, "users of snapshot %q of project %q", s.Name.Snapshot, s.Name.Project)
 }
 
 const snapshotUsers = `
-SELECT 'branch ' || name || ' is being made' FROM branches WHERE project = $1 AND source_snapshot = $2 AND state = 'INIT'
+SELECT 'branch ' || b.name || ' is being made' FROM branches b JOIN operations o ON o.target = 'projects/' || b.project || '/branches/' || b.name
+WHERE b.project = $1 AND b.source_snapshot = $2 AND b.state = 'INIT' AND o.verb = 'create' AND NOT o.done
 UNION ALL
 SELECT o.verb || ' of ' || o.target FROM swaps s JOIN operations o ON o.name = s.operation
 WHERE NOT o.done AND NOT s.swapped AND s.source_timeline = $3
