@@ -23,6 +23,9 @@ type ProjectSpec struct {
 	// Native password logins; on by default in Tarn, where an application may
 	// have no token.
 	DisableNativeLogin bool
+	// ProtectDefault has the project begin with its default branch protected;
+	// from then on the branch itself says whether it is.
+	ProtectDefault bool
 }
 
 // Project is a project as observed.

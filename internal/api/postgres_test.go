@@ -108,9 +108,12 @@ func TestProjectSpecs(t *testing.T) {
 	if err != nil || s.DisplayName != "Shop" || s.PGVersion != 17 || s.History != 48*time.Hour || s.Endpoint.MaxCU != 4 || s.Endpoint.SuspendAfter >= 0 {
 		t.Errorf("%+v %v", s, err)
 	}
+	if s, err = readProjectSpec(decodeTo[wire.Project](t, `{"initial_branch_spec":{"is_protected":true}}`)); err != nil || !s.ProtectDefault {
+		t.Errorf("%+v %v", s, err)
+	}
 	for _, bad := range []string{
 		`{"spec":{"history_retention_duration":"3024001s"}}`, `{"spec":{"history_retention_duration":"-60s"}}`, `{"spec":{"default_branch":"projects/p/branches/x"}}`,
-		`{"initial_branch_spec":{"is_protected":true}}`, `{"initial_endpoint_spec":{"group":{"min":3,"max":3}}}`,
+		`{"initial_endpoint_spec":{"group":{"min":3,"max":3}}}`,
 	} {
 		if _, err := readProjectSpec(decodeTo[wire.Project](t, bad)); err == nil {
 			t.Errorf("%s was taken", bad)

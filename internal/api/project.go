@@ -44,9 +44,7 @@ func (d *projectDoor) create(ctx context.Context, q *query) (any, error) {
 // readProjectSpec reads what is asked of a new project.
 func readProjectSpec(in wire.Project) (tarn.ProjectSpec, error) {
 	var s tarn.ProjectSpec
-	if in.InitialBranchSpec != nil && in.InitialBranchSpec.IsProtected != nil && *in.InitialBranchSpec.IsProtected {
-		return s, unbuilt("initial_branch_spec.is_protected: create the project, then protect branch %s", tarn.DefaultBranch)
-	}
+	s.ProtectDefault = in.InitialBranchSpec != nil && in.InitialBranchSpec.IsProtected != nil && *in.InitialBranchSpec.IsProtected
 	if sp := in.Spec; sp != nil {
 		if sp.DefaultBranch != "" {
 			return s, badField("spec.default_branch", "a new project begins with branch %s", tarn.DefaultBranch)

@@ -736,6 +736,13 @@ func sweep(t *testing.T, db *controldb.DB) {
 	}
 	ok(t, s.prune(ctx))
 
+	whole := tarn.ProjectName{Project: "born-protected"}
+	_, err = c.CreateProject(ctx, ann, tarn.ProjectSpec{Name: whole, ProtectDefault: true}, tarn.InstanceSpec{})
+	ok(t, err)
+	if b, err = c.GetBranch(ctx, whole.Branch("production")); err != nil || !b.Protected {
+		t.Errorf("branch %+v, %v", b, err)
+	}
+
 	// A protected branch neither expires nor goes; a snapshot's time comes, too.
 	kept := n.Branch("on")
 	_, err = c.UpdateBranch(ctx, kept, func(b *tarn.Branch) error { b.Protected = true; return nil })

@@ -37,7 +37,7 @@ func recordProject(ctx context.Context, cfg Config, p tarn.Principal, s tarn.Pro
 		return op, err
 	}
 	project := tarn.Project{ProjectSpec: s, UID: uuid.NewString(), Owner: p.Name, Instance: inst}
-	b := tarn.Branch{BranchSpec: tarn.BranchSpec{Name: s.Name.Branch(tarn.DefaultBranch)}, Default: true}
+	b := tarn.Branch{BranchSpec: tarn.BranchSpec{Name: s.Name.Branch(tarn.DefaultBranch), Protected: s.ProtectDefault}, Default: true}
 	err = cfg.DB.InTx(ctx, func(tx *controldb.Tx) (err error) {
 		if _, err := controldb.InsertProject(ctx, tx, project); err != nil {
 			if tarn.KindOf(err) == tarn.KindConflict {
