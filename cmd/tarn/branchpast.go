@@ -19,8 +19,9 @@ func branchRestore(sh *shell) *cobra.Command {
 		Use: "restore [PROJECT/]NAME --to TIME|LSN|SNAPSHOT", Short: "Put a branch back to a moment of its past, or to a snapshot",
 		Long: `Put a branch back to what it held at a time or an LSN, or to what a snapshot holds.
 
-Its address and its roles of that time stay; sessions are cut and may connect again at once. Nothing is lost: what
-the branch held until now goes on as another branch, and the branches made from it belong to that one.`,
+Its address stays; data, roles and passwords are those of that moment. Sessions are cut and may connect again at
+once. Nothing is lost: what the branch held until now goes on as another branch, and the branches made from it
+belong to that one.`,
 		Example: "  tarn branch restore production --to '10 minutes ago'\n  tarn branch restore shop/production --to '2026-11-20 14:00:00' --keep-as broken\n" +
 			"  tarn branch restore shop/production --to 0/1A2B3C8\n  tarn branch restore shop/production --to before-migration",
 		Args: args(1, 1, "the branch's name"), ValidArgsFunction: completeBranch(sh),
