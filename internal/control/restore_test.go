@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/control"
@@ -18,10 +20,15 @@ import (
 // ids are the rows of table t, in order; nil where there is no such table.
 func (h *house) ids(b tarn.BranchName) []int32 {
 	h.t.Helper()
-	if !query[bool](h, b, `SELECT to_regclass('t') IS NOT NULL`) {
+	conn := must(h.Connect(h.t.Context(), b, "", nil))(h.t)
+	defer conn.Close(h.t.Context())
+	var ids []int32
+	err := conn.QueryRow(h.t.Context(), `SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM t`).Scan(&ids)
+	if pg, is := errors.AsType[*pgconn.PgError](err); is && pg.Code == "42P01" {
 		return nil
 	}
-	return query[[]int32](h, b, `SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM t`)
+	ok(h.t, err)
+	return ids
 }
 
 func (h *house) holds(b tarn.BranchName, want ...int32) {
@@ -121,6 +128,9 @@ func testRestore(t *testing.T, major int) {
 		t.Errorf("made-up name %q", second.Earlier)
 	}
 	h.holds(p.Branch(second.Earlier), 1, 2, 3, 5, 6)
+	if major != pgtest.Newest(t).Major {
+		return // the older ones differ little
+	}
 	// And back, through two restores: a restore of a restore.
 	h.end(h.Pasts.Restore(ctx, owner, prod, tarn.RestoreSpec{Time: five, KeepAs: "third"}))
 	h.holds(prod, 1, 2, 3, 5)
