@@ -225,15 +225,16 @@ func (k *maker) settle(ctx context.Context, t timeline) (tarn.Mark, error) {
 // settled returns the mark at the end of a timeline on which no Postgres runs,
 // if it is the end of its WAL too. That nothing was written behind a mark is not
 // enough: what a killed Postgres acknowledged may be in its WAL alone. So either
-// it shut down cleanly, or it never ran since the timeline was forked: a start
-// writes, and the next mark is then the second.
+// it shut down cleanly, or it never ran since the timeline was forked: its only
+// mark is then at the LSN of the fork. One mark alone says nothing, since the
+// storage lets go of old ones.
 func (k *maker) settled(ctx context.Context, t timeline) (m tarn.Mark, ok bool, err error) {
 	st, err := k.store.Stat(ctx, t.ID)
 	if err != nil {
 		return m, false, err
 	}
 	m, ok = endMark(st.Marks, st.Head)
-	if !ok || len(st.Marks) == 1 {
+	if !ok || len(st.Marks) == 1 && m.LSN == t.ForkLSN {
 		return m, ok, nil
 	}
 	v, err := k.store.OpenVolume(ctx, t.ID)

@@ -10,6 +10,9 @@ import (
 	"github.com/tarndb/tarn/internal/postgres/pgtest"
 )
 
+// The page store lets go of what is outside of a timeline's history.
+var _ forgetful = pages{}
+
 // A line that begins to serve another branch forgets the consumers it had; its
 // end stays known, and its past can be had as before.
 func TestDropSlots(t *testing.T) {
