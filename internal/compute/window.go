@@ -11,15 +11,21 @@ import (
 	"github.com/tarndb/tarn"
 )
 
+// past answers a fleet's callers what concerns the past of timelines.
+type past struct {
+	maker *maker
+	enter func() (leave func(), err error) // of the fleet
+}
+
 // Window tells what of a timeline's past it can be forked at. A timeline whose
 // Postgres was killed is recovered for that.
-func (f *Fleet) Window(ctx context.Context, id tarn.TimelineID) (tarn.Window, error) {
-	leave, err := f.enter()
+func (p *past) Window(ctx context.Context, id tarn.TimelineID) (tarn.Window, error) {
+	leave, err := p.enter()
 	if err != nil {
 		return tarn.Window{}, err
 	}
 	defer leave()
-	w, err := f.maker.window(ctx, id)
+	w, err := p.maker.window(ctx, id)
 	if err != nil {
 		return tarn.Window{}, fmt.Errorf("look at the window of timeline %s: %w", id, err)
 	}
@@ -96,13 +102,13 @@ func (t timeline) window(marks []tarn.Mark, to tarn.Mark) (tarn.Window, []tarn.M
 //  1. The record says so: targets outside are refused.
 //  2. The page store may let go of the points before. A crash between leaves it
 //     keeping too much, until it is asked again.
-func (f *Fleet) SetHistory(ctx context.Context, id tarn.TimelineID, d time.Duration) error {
-	leave, err := f.enter()
+func (p *past) SetHistory(ctx context.Context, id tarn.TimelineID, d time.Duration) error {
+	leave, err := p.enter()
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if err := f.maker.setHistory(ctx, id, d); err != nil {
+	if err := p.maker.setHistory(ctx, id, d); err != nil {
 		return fmt.Errorf("set the history of timeline %s: %w", id, err)
 	}
 	return nil
@@ -149,13 +155,13 @@ func (k *maker) retain(ctx context.Context, t timeline) error {
 //  1. Empty the directories of slots and of logical decoding. A crash leaves
 //     them half emptied, and the timeline one that recovers at its next start.
 //  2. Mark the end again where there was an end mark.
-func (f *Fleet) DropSlots(ctx context.Context, id tarn.TimelineID) error {
-	leave, err := f.enter()
+func (p *past) DropSlots(ctx context.Context, id tarn.TimelineID) error {
+	leave, err := p.enter()
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if err := f.maker.dropSlots(ctx, id); err != nil {
+	if err := p.maker.dropSlots(ctx, id); err != nil {
 		return fmt.Errorf("drop the slots of timeline %s: %w", id, err)
 	}
 	return nil
