@@ -17,7 +17,6 @@ type Options struct {
 	Handed   *Handed            // computes to go on with; nil = none
 	Log      *slog.Logger       // nil = none
 
-	Retention   time.Duration // how far back timelines can be forked; 0 = 7 days
 	CheckEvery  time.Duration // how often a compute is asked whether it needs a mark; 0 = 10 s
 	MarkEvery   time.Duration // a mark at most this old while WAL grows; 0 = 1 min
 	MarkWAL     int64         // a mark at most this many bytes of WAL behind; 0 = 64 MiB
@@ -33,7 +32,6 @@ func (o *Options) fill() error {
 		return err
 	}
 	o.Dir = dir
-	setDefault(&o.Retention, 7*24*time.Hour)
 	setDefault(&o.CheckEvery, 10*time.Second)
 	setDefault(&o.MarkEvery, time.Minute)
 	setDefault(&o.MarkWAL, 64<<20)
