@@ -30,8 +30,9 @@ type serverConfig struct {
 	GatewayPort int
 	Owner       string // user name of the workspace owner, used at the first start
 
-	Remote blob.Store // where WAL and the control database are copied to; nil = nowhere
-	handed int        // descriptor of what an earlier node left; 0 = none
+	storage storage    // what was asked of Remote
+	Remote  blob.Store // where everything is copied to that must outlive Data; nil = nowhere
+	handed  int        // descriptor of what an earlier node left; 0 = none
 }
 
 func (c *serverConfig) flags(f *pflag.FlagSet) {
@@ -42,6 +43,7 @@ func (c *serverConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate file of the API; needed to listen beyond loopback")
 	f.StringVar(&c.TLSKey, "tls-key", "", "key file of the API's certificate")
 	f.IntVar(&c.GatewayPort, "gateway-port", 5432, "port of the Postgres gateway on every endpoint's address")
+	c.storage.flags(f)
 	f.StringVar(&c.Owner, "owner", "", "user name of the workspace owner, at the first start (default <user>@localhost)")
 }
 
@@ -64,6 +66,9 @@ func (c *serverConfig) complete() error {
 	syscall.Umask(0o022)
 	if err := os.MkdirAll(c.Data, 0o755); err != nil {
 		return tarn.Invalid("make data directory %s: %w", c.Data, err)
+	}
+	if err := c.storage.complete(c.Data); err != nil {
+		return err
 	}
 	if c.Owner == "" {
 		c.Owner = "owner@localhost"
@@ -95,7 +100,7 @@ func (c *serverConfig) args() []string {
 			a = append(a, flag, v)
 		}
 	}
-	return a
+	return append(a, c.storage.args()...)
 }
 
 // socketDir gives the directory of a unix socket. A socket's path may have 107

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/tarndb/tarn/internal/blob"
 	"github.com/tarndb/tarn/internal/postgres"
 	"github.com/tarndb/tarn/internal/wal"
 )
@@ -22,8 +23,17 @@ type Options struct {
 	MarkWAL     int64         // a mark at most this many bytes of WAL behind; 0 = 64 MiB
 	MemoryBytes int64         // of this computer; 0 = ask the kernel
 
-	Remote   *wal.Remote // where WAL is copied to; nil = nowhere
+	Remote Remote // what outlives the data directory
+}
+
+// Remote is what is kept beyond the data directory, in an object store. With a
+// zero Remote everything is on this computer only.
+type Remote struct {
+	WAL      *wal.Remote // where WAL is copied to; nil = nowhere
+	Store    blob.Store  // where pages and records are kept; nil = nowhere
+	Node     string      // names the data directory: 32 hexadecimal digits
 	LocalWAL int64       // bytes of a timeline's copied segments to keep here too; 0 = 1 GiB
+	Local    int64       // about how many bytes of copied pages to keep here too; 0 = all
 }
 
 func (o *Options) fill() error {
@@ -35,7 +45,7 @@ func (o *Options) fill() error {
 	setDefault(&o.CheckEvery, 10*time.Second)
 	setDefault(&o.MarkEvery, time.Minute)
 	setDefault(&o.MarkWAL, 64<<20)
-	setDefault(&o.LocalWAL, 1<<30)
+	setDefault(&o.Remote.LocalWAL, 1<<30)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -3,9 +3,11 @@ package compute
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/tarndb/tarn"
@@ -13,35 +15,96 @@ import (
 	"github.com/tarndb/tarn/internal/wal"
 )
 
-// rebuildMissing makes the WAL of complete timelines that have none on this
-// computer, because it is a new one: pages and records came back from
-// elsewhere, WAL comes from the object store. One that cannot be brought back
-// does not keep the others: it is tried again at the next Open, and does not
-// start until then.
-func (k copier) rebuildMissing(ctx context.Context) error {
-	if k.o.Remote == nil {
+// away are complete timelines that are in the object store and not on this
+// computer, because it is a new one. One is brought back when it is wanted, or
+// before by the copier; who does so holds it.
+//
+//	away ──present──▶ here
+//	  └──────────────▶ away, with the reason; tried again when it is wanted next
+type away struct {
+	mu  sync.Mutex // guards why; not held across I/O
+	why map[tarn.TimelineID]error
+}
+
+func newAway() *away { return &away{why: map[tarn.TimelineID]error{}} }
+
+// has tells whether a timeline is away, and why it could not be brought back;
+// nil before somebody has tried.
+func (a *away) has(id tarn.TimelineID) (why error, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	why, ok = a.why[id]
+	return why, ok
+}
+
+func (a *away) note(id tarn.TimelineID, why error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.why[id] = why
+}
+
+func (a *away) remove(id tarn.TimelineID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.why, id)
+}
+
+// rebuilder brings timelines back.
+type rebuilder struct{ *maker }
+
+// findAway notes the complete timelines that have no WAL on this computer: pages
+// and records came back from elsewhere, WAL comes from the object store.
+func (k rebuilder) findAway() error {
+	if k.o.Remote.WAL == nil {
 		return nil
 	}
 	for _, id := range k.records.ids() {
 		_, err := os.Lstat(k.path("wal", string(id)))
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			k.away.note(id, nil)
+		case err != nil:
 			return err
 		}
-		began := time.Now()
-		p, err := k.rebuild(ctx, id)
-		if err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			k.log.Error("timeline not brought back", "timeline", string(id), "err", err)
-			continue
-		}
-		k.log.Info("timeline brought back", "timeline", string(id), "lsn", p.To.String(), "version", p.Time.Format(time.RFC3339), "took", time.Since(began))
 	}
 	return nil
+}
+
+// present brings a timeline back that is away; one that is here is left alone.
+// The caller holds it.
+func (k *maker) present(ctx context.Context, id tarn.TimelineID) error {
+	if _, ok := k.away.has(id); !ok {
+		return nil
+	}
+	began := time.Now()
+	p, err := rebuilder{k}.rebuild(ctx, id)
+	if err == nil {
+		err = rebuilder{k}.cameBack(id, p)
+	}
+	if err != nil {
+		err = fmt.Errorf("bring timeline %s back from the object store: %w", id, err)
+		if ctx.Err() == nil {
+			k.away.note(id, err)
+			k.log.Error("timeline not brought back", "timeline", string(id), "err", err)
+		}
+		return err
+	}
+	k.away.remove(id)
+	k.log.Info("timeline brought back", "timeline", string(id), "lsn", p.To.String(), "version", p.Time.Format(time.RFC3339), "took", time.Since(began))
+	return nil
+}
+
+// cameBack records how far a timeline came back.
+func (k rebuilder) cameBack(id tarn.TimelineID, p wal.Position) error {
+	t, ok := k.records.known(id)
+	if !ok {
+		return tarn.NotFound("timeline %s does not exist", id)
+	}
+	t.BackLSN, t.BackTime = p.To, p.Time
+	if t.BackTime.IsZero() { // nothing was written since it was forked
+		t.BackTime = t.ForkTime
+	}
+	return k.records.publish(t)
 }
 
 // rebuild makes the WAL of a timeline behind its pages, as far as the object
@@ -53,7 +116,7 @@ func (k copier) rebuildMissing(ctx context.Context) error {
 //  3. Rebuild the WAL in a directory of another name. Crash: litter, which Open
 //     removes.
 //  4. Give it its name.
-func (k copier) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Position, err error) {
+func (k rebuilder) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Position, err error) {
 	v, err := k.store.OpenVolume(ctx, id)
 	if err != nil {
 		return p, err
@@ -66,7 +129,7 @@ func (k copier) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Position
 	if err != nil {
 		return p, err
 	}
-	if p, err = k.o.Remote.Position(ctx, id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes}); err != nil {
+	if p, err = k.o.Remote.WAL.Position(ctx, id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes}); err != nil {
 		return p, err
 	}
 	if err := k.coversPages(ctx, id, c, p); err != nil {
@@ -87,7 +150,7 @@ func (k copier) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Position
 	if err := fresh.Remove(); err != nil {
 		return p, err
 	}
-	if err := k.o.Remote.Rebuild(ctx, id, fresh, wal.Range{TLI: c.TLI, From: c.Redo, To: p.To, SegmentBytes: c.SegmentBytes}); err != nil {
+	if err := k.o.Remote.WAL.Rebuild(ctx, id, fresh, wal.Range{TLI: c.TLI, From: c.Redo, To: p.To, SegmentBytes: c.SegmentBytes}); err != nil {
 		return p, err
 	}
 	if err := os.Rename(k.path("wal", string(id)+".new"), k.path("wal", string(id))); err != nil {
@@ -98,7 +161,7 @@ func (k copier) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Position
 
 // coversPages refuses WAL that ends before the pages: from there they cannot
 // become what they were at one moment.
-func (k copier) coversPages(ctx context.Context, id tarn.TimelineID, c postgres.Control, p wal.Position) error {
+func (k rebuilder) coversPages(ctx context.Context, id tarn.TimelineID, c postgres.Control, p wal.Position) error {
 	st, err := k.store.Stat(ctx, id)
 	if err != nil {
 		return err
@@ -114,7 +177,7 @@ func (k copier) coversPages(ctx context.Context, id tarn.TimelineID, c postgres.
 }
 
 // writeControl replaces pg_control.
-func (k copier) writeControl(ctx context.Context, id tarn.TimelineID, b []byte) error {
+func (k rebuilder) writeControl(ctx context.Context, id tarn.TimelineID, b []byte) error {
 	e, err := k.openEngine(ctx, engineName(id), id)
 	if err != nil {
 		return err
