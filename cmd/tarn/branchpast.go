@@ -114,7 +114,7 @@ func putBranch(ctx context.Context, sh *shell, c *client.Client, n tarn.BranchNa
 	if err != nil {
 		return err
 	}
-	return sh.show(shownBranch{b, &w}, func() {
+	return sh.show(shownBranch{b, &w, nil}, func() {
 		sh.say("%s branch %s/%s in %s.", done, n.Project, n.Branch, took)
 		if w.EarlierBranch != "" {
 			sh.say("What it held before is branch %s/%s.", n.Project, last(w.EarlierBranch))
