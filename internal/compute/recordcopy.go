@@ -138,7 +138,8 @@ func (c *recordCopies) copy(ctx context.Context, stored map[tarn.TimelineID]bool
 // returns how many.
 //
 //  1. Write them to a directory of another name.  crash: litter, made anew
-//  2. Give it the name of the empty one.          crash: all of them, or none
+//  2. Remove the empty one.                       crash: Open makes it anew
+//  3. Give the other its name.                    crash: all of them, or none
 func (c *recordCopies) fetch(ctx context.Context) (int, error) {
 	if c == nil {
 		return 0, nil
@@ -175,7 +176,7 @@ func (c *recordCopies) fill(ctx context.Context) (int, error) {
 			return 0, err
 		}
 	}
-	if err := errors.Join(syncDir(fresh), os.Rename(fresh, dir)); err != nil {
+	if err := errors.Join(syncDir(fresh), os.Remove(dir), os.Rename(fresh, dir)); err != nil {
 		return 0, err
 	}
 	return len(stored), syncDir(filepath.Dir(dir))
