@@ -35,6 +35,7 @@ type connection struct {
 	fs     *filesystem
 	server *fuse.ProtocolServer
 	log    *slog.Logger
+	rings  *rings // nil = the kernel uses the device alone
 }
 
 // transport brings requests of a connection to its answer, and the answers
@@ -45,9 +46,27 @@ type transport interface {
 	serve() error
 }
 
-// connect answers the kernel's INIT, the first request of a mount.
-func connect(fd int, fs *filesystem, name string, log *slog.Logger) (*connection, error) {
+// connect answers the kernel's INIT, the first request of a mount, and agrees
+// with it on rings when it offers them and r wants them.
+func connect(fd int, fs *filesystem, name string, log *slog.Logger, r Rings) (*connection, error) {
 	c := &connection{fd: fd, fs: fs, log: log}
+	b := newBuffers()
+	n, err := readDevice(fd, b.in)
+	if err != nil {
+		return nil, fmt.Errorf("read INIT: %w", err)
+	}
+	if opcode(b.in) != opInit {
+		return nil, fmt.Errorf("the first request of the mount is %d, not INIT", opcode(b.in))
+	}
+	var extra uint64
+	if r != RingsNever && offersRings(b.in[:n]) {
+		// Everything that can fail is done before the kernel hears yes.
+		if c.rings, err = openRings(c); err != nil {
+			log.Warn("no io_uring for this mount", "err", err) // slower, no harm
+		} else {
+			extra = fuse.CAP_OVER_IO_URING
+		}
+	}
 	c.server = fuse.NewProtocolServer(fs, &fuse.MountOptions{
 		MaxBackground:            64,
 		MaxWrite:                 maxRequest,
@@ -57,23 +76,29 @@ func connect(fd int, fs *filesystem, name string, log *slog.Logger) (*connection
 		DisableXAttrs:            true,
 		ExplicitDataCacheControl: true, // nobody else changes the contents
 		EnableSymlinkCaching:     true,
+		ExtraCapabilities:        extra,
 	})
-	b := newBuffers()
-	n, err := readDevice(fd, b.in)
-	if err != nil {
-		return nil, fmt.Errorf("read INIT: %w", err)
-	}
-	if opcode(b.in) != opInit {
-		return nil, fmt.Errorf("the first request of the mount is %d, not INIT", opcode(b.in))
-	}
 	n = c.answer(b.request(n), b.answer())
 	if errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(b.out[4:]))); errno != 0 {
-		return nil, fmt.Errorf("answer INIT: %w", errno)
+		return nil, errors.Join(fmt.Errorf("answer INIT: %w", errno), c.rings.abandon())
 	}
 	if _, err := unix.Write(fd, b.out[:n]); err != nil {
-		return nil, fmt.Errorf("answer INIT: %w", err)
+		return nil, errors.Join(fmt.Errorf("answer INIT: %w", err), c.rings.abandon())
+	}
+	if c.rings != nil {
+		if err := c.rings.register(); err != nil {
+			return nil, errors.Join(errRings, err)
+		}
 	}
 	return c, nil
+}
+
+// transport is what the connection agreed with the kernel on.
+func (c *connection) transport() transport {
+	if c.rings != nil {
+		return c.rings
+	}
+	return newDevice(c)
 }
 
 // answer serves one request, whole but in any number of pieces, and returns the

@@ -43,6 +43,7 @@ type Options struct {
 	Name        string       // first column of df and mount; "" = tarn
 	ReadAheadKB int          // 0 = DefaultReadAheadKB, negative = the kernel's own; without root always the latter
 	Log         *slog.Logger // nil = none
+	Rings       Rings        // 0 = where the kernel offers them
 }
 
 // Directory is a mounted volume.
@@ -86,23 +87,41 @@ func mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, er
 	if err := checkFree(dir); err != nil {
 		return nil, err
 	}
-	fd, err := attach(ctx, dir, o.Name)
+	log := o.Log.With("path", dir)
+	if o.Rings == RingsAsked {
+		if err := askForRings(); err != nil {
+			log.Warn("io_uring not switched on for FUSE", "err", err) // slower, no harm
+		}
+	}
+	c, err := open(ctx, dir, v, o, log)
+	if errors.Is(err, errRings) {
+		log.Warn("mounting once more without io_uring", "err", err)
+		o.Rings = RingsNever
+		c, err = open(ctx, dir, v, o, log)
+	}
 	if err != nil {
 		return nil, err
 	}
-	log := o.Log.With("path", dir)
-	fs := newFilesystem(v, log)
-	c, err := connect(fd, fs, o.Name, log)
-	if err != nil {
-		// Closing the descriptor ends the mount's life.
-		return nil, errors.Join(err, unix.Close(fd), detach(ctx, dir, detachLazy))
-	}
 	m := &Directory{dir: dir, log: log, done: make(chan struct{})}
-	go m.serve(c, newDevice(c))
+	go m.serve(c, c.transport())
 	if err := m.prepare(o.ReadAheadKB); err != nil {
 		return nil, errors.Join(err, m.Unmount(ctx))
 	}
 	return m, nil
+}
+
+// open makes the mount, whose first request is answered.
+func open(ctx context.Context, dir string, v Volume, o Options, log *slog.Logger) (*connection, error) {
+	fd, err := attach(ctx, dir, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	c, err := connect(fd, newFilesystem(v, log), o.Name, log, o.Rings)
+	if err != nil {
+		// Closing the descriptor ends the mount's life.
+		return nil, errors.Join(err, unix.Close(fd), detach(ctx, dir, detachLazy))
+	}
+	return c, nil
 }
 
 // serve answers requests until none can come any more.
