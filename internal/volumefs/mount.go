@@ -53,9 +53,10 @@ type Options struct {
 // It is done when no request can come any more: after Unmount, or when somebody
 // else unmounted it.
 type Directory struct {
-	dir  string
-	log  *slog.Logger
-	done chan struct{}
+	dir   string
+	log   *slog.Logger
+	rings bool
+	done  chan struct{}
 
 	mu       sync.Mutex // held across unmounting: a second caller waits for the first
 	detached bool
@@ -102,7 +103,7 @@ func mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, er
 	if err != nil {
 		return nil, err
 	}
-	m := &Directory{dir: dir, log: log, done: make(chan struct{})}
+	m := &Directory{dir: dir, log: log, rings: c.rings != nil, done: make(chan struct{})}
 	go m.serve(c, c.transport())
 	if err := m.prepare(o.ReadAheadKB); err != nil {
 		return nil, errors.Join(err, m.Unmount(ctx))
@@ -211,6 +212,9 @@ func (m *Directory) prepare(readAheadKB int) error {
 
 // Dir is where it is mounted.
 func (m *Directory) Dir() string { return m.dir }
+
+// OnRings tells whether requests come through io_uring.
+func (m *Directory) OnRings() bool { return m.rings }
 
 // Done is closed when no request can come any more.
 func (m *Directory) Done() <-chan struct{} { return m.done }
