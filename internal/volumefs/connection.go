@@ -105,6 +105,9 @@ func (c *connection) transport() transport {
 // length of the answer it put into out; 0 = none is wanted. out has room for
 // what the request asks for. It may block: see mayWait.
 func (c *connection) answer(in, out [][]byte) int {
+	if n, ok := c.quick(in, out); ok {
+		return n
+	}
 	n, st := c.server.HandleRequest(in, out)
 	if st.Ok() {
 		return n
