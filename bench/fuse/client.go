@@ -3,8 +3,11 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -71,8 +74,8 @@ func runClient(context.Context) error {
 			_, err := unix.Pread(fd, page, int64(i*4099%filePages)*layer.PageSize)
 			return 1, err
 		},
-		"scan": func(int) (int, error) {
-			if err := unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED); err != nil {
+		"cold-scan": func(int) (int, error) {
+			if err := errors.Join(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED), evict(filepath.Dir(filepath.Dir(path)))); err != nil {
 				return 0, err
 			}
 			for i := range filePages {
@@ -94,6 +97,20 @@ func runClient(context.Context) error {
 		return fmt.Errorf("no operation %s", op)
 	}
 	return measure(do, time.Duration(seconds)*time.Second)
+}
+
+// evict drops every file below dir, the store's segments, from the page cache.
+func evict(dir string) error {
+	return filepath.WalkDir(filepath.Join(dir, "store"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+	})
 }
 
 func pwrite(fd int, page []byte, i int) error {

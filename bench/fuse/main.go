@@ -46,7 +46,7 @@ var operations = []struct {
 	name    string
 	callers int
 }{
-	{"pwrite", 1}, {"pwrite", 2}, {"lseek-after-pwrite", 1}, {"read-miss", 1}, {"scan", 1}, {"pwrite-fsync", 1},
+	{"pwrite", 1}, {"pwrite", 2}, {"lseek-after-pwrite", 1}, {"read-miss", 1}, {"cold-scan", 1}, {"pwrite-fsync", 1},
 }
 
 func run(ctx context.Context) (err error) {
