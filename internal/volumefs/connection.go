@@ -58,15 +58,7 @@ func connect(fd int, fs *filesystem, name string, log *slog.Logger, r Rings) (*c
 	if opcode(b.in) != opInit {
 		return nil, fmt.Errorf("the first request of the mount is %d, not INIT", opcode(b.in))
 	}
-	var extra uint64
-	if r != RingsNever && offersRings(b.in[:n]) {
-		// Everything that can fail is done before the kernel hears yes.
-		if c.rings, err = openRings(c); err != nil {
-			log.Warn("no io_uring for this mount", "err", err) // slower, no harm
-		} else {
-			extra = fuse.CAP_OVER_IO_URING
-		}
-	}
+	c.offer(b.in[:n], r)
 	c.server = fuse.NewProtocolServer(fs, &fuse.MountOptions{
 		MaxBackground:            64,
 		MaxWrite:                 maxRequest,
@@ -76,7 +68,7 @@ func connect(fd int, fs *filesystem, name string, log *slog.Logger, r Rings) (*c
 		DisableXAttrs:            true,
 		ExplicitDataCacheControl: true, // nobody else changes the contents
 		EnableSymlinkCaching:     true,
-		ExtraCapabilities:        extra,
+		ExtraCapabilities:        fuse.CAP_OVER_IO_URING,
 	})
 	n = c.answer(b.request(n), b.answer())
 	if errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(b.out[4:]))); errno != 0 {
@@ -85,12 +77,7 @@ func connect(fd int, fs *filesystem, name string, log *slog.Logger, r Rings) (*c
 	if _, err := unix.Write(fd, b.out[:n]); err != nil {
 		return nil, errors.Join(fmt.Errorf("answer INIT: %w", err), c.rings.abandon())
 	}
-	if c.rings != nil {
-		if err := c.rings.register(); err != nil {
-			return nil, errors.Join(errRings, err)
-		}
-	}
-	return c, nil
+	return c, c.rings.register()
 }
 
 // transport is what the connection agreed with the kernel on.

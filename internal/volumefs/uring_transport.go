@@ -40,14 +40,36 @@ var errRings = errors.New("set up io_uring")
 
 func askForRings() error { return os.WriteFile(ringsParameter, []byte("Y"), 0) }
 
-// offersRings reads an INIT request:
+// Where an INIT request says what the kernel can do; its answer says there what
+// is agreed on.
 //
-//	header 40 │ major, minor, max read ahead, flags u32 │ more flags u32 │ …
-func offersRings(request []byte) bool {
-	const more, initExt, overRings = requestHeader + 16, 1 << 30, 1 << (41 - 32)
-	return len(request) >= more+4 &&
-		binary.NativeEndian.Uint32(request[more-4:])&initExt != 0 &&
-		binary.NativeEndian.Uint32(request[more:])&overRings != 0
+//	request   header 40 │ major, minor, max read ahead, flags u32 │ more flags u32 │ …
+const (
+	initFlags     = requestHeader + 12
+	initMoreFlags = requestHeader + 16
+	initExt       = 1 << 30        // there are more flags
+	overRings     = 1 << (41 - 32) // among them
+)
+
+// offer makes rings when an INIT request offers them and r wants them; otherwise
+// the offer is struck out of the request. Everything that can fail is done
+// before the kernel hears yes.
+func (c *connection) offer(request []byte, r Rings) {
+	if len(request) < initMoreFlags+4 || binary.NativeEndian.Uint32(request[initFlags:])&initExt == 0 {
+		return
+	}
+	more := binary.NativeEndian.Uint32(request[initMoreFlags:])
+	if more&overRings == 0 {
+		return
+	}
+	if r != RingsNever {
+		var err error
+		if c.rings, err = openRings(c); err == nil {
+			return
+		}
+		c.log.Warn("no io_uring for this mount", "err", err) // slower, no harm
+	}
+	binary.NativeEndian.PutUint32(request[initMoreFlags:], more&^overRings)
 }
 
 // rings is the transport that takes requests from one io_uring for each
@@ -115,6 +137,9 @@ func (t *rings) hear() error {
 // register gives the kernel the rings, when it has heard that it gets them. With
 // an error there are none and the mount is lost.
 func (t *rings) register() error {
+	if t == nil {
+		return nil
+	}
 	for range t.queues {
 		t.start <- struct{}{}
 	}
@@ -126,7 +151,7 @@ func (t *rings) register() error {
 		q.stop.Store(true)
 		q.rouse()
 	}
-	return errors.Join(err, t.close())
+	return errors.Join(errRings, err, t.close())
 }
 
 // abandon ends rings that were not registered.
