@@ -34,6 +34,7 @@ import (
 	"github.com/tarndb/tarn/internal/postgres"
 	"github.com/tarndb/tarn/internal/syncedtable"
 	"github.com/tarndb/tarn/internal/token"
+	"github.com/tarndb/tarn/internal/volumefs"
 )
 
 // serveCommand is `tarn serve control|node`: one of the two processes that
@@ -70,7 +71,11 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	fleet, err := compute.Open(ctx, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Log: log})
+	rings := volumefs.RingsOffered
+	if c.FUSEUring {
+		rings = volumefs.RingsAsked
+	}
+	fleet, err := compute.Open(ctx, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Log: log, Rings: rings})
 	if err != nil {
 		return fmt.Errorf("open the fleet: %w", err)
 	}

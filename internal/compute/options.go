@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/volumefs"
 )
 
 // Options of a fleet.
@@ -20,6 +21,8 @@ type Options struct {
 	MarkEvery   time.Duration // a mark at most this old while WAL grows; 0 = 1 min
 	MarkWAL     int64         // a mark at most this many bytes of WAL behind; 0 = 64 MiB
 	MemoryBytes int64         // of this computer; 0 = ask the kernel
+
+	Rings volumefs.Rings // whether mounts use FUSE over io_uring; 0 = where the kernel offers it
 }
 
 func (o *Options) fill() error {
