@@ -56,6 +56,7 @@ func serveCommand() *cobra.Command {
 			},
 		}
 		c.flags(sub.Flags())
+		sub.Flags().IntVar(&c.handed, handedFlag, 0, "descriptor of what an earlier node left")
 		cmd.AddCommand(sub)
 	}
 	return cmd
@@ -71,18 +72,36 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	rings := volumefs.RingsOffered
+	rings := volumefs.RingsNever
 	if c.FUSEUring {
 		rings = volumefs.RingsAsked
 	}
-	fleet, err := compute.Open(ctx, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Log: log, Rings: rings})
+	handed, err := readHanded(c.handed)
 	if err != nil {
-		return fmt.Errorf("open the fleet: %w", err)
+		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return fleet.Run(ctx) })
-	g.Go(func() error { return node.Serve(ctx, c.nodeSocket(), fleet, log) })
-	return orderly(g.Wait())
+	for {
+		opening := ctx
+		if handed != nil {
+			opening = context.WithoutCancel(ctx) // taken over, if only to be ended cleanly
+		}
+		fleet, err := compute.Open(opening, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Handed: handed, Log: log, Rings: rings})
+		if err != nil {
+			return fmt.Errorf("open the fleet: %w", err)
+		}
+		g, running := errgroup.WithContext(ctx)
+		g.Go(func() error { return fleet.Run(running) })
+		g.Go(func() error { return node.Serve(running, c.nodeSocket(), restartable{fleet}, log) })
+		if err := g.Wait(); !errors.Is(err, compute.ErrRestart) {
+			return orderly(err)
+		}
+		if handed, err = fleet.HandOver(); err != nil {
+			log.Error("fleet not closed cleanly", "err", err)
+		}
+		if ctx.Err() == nil {
+			log.Error("node goes on with its old program", "err", c.execute(handed))
+		}
+	}
 }
 
 // serveControl wires doors and keepers.

@@ -18,7 +18,8 @@
 // A name is an endpoint's UID, or "_" and a timeline's id where Postgres runs
 // for the fleet itself. Nothing in mnt and run outlives the process: after a
 // crash Open kills what it finds there, and the page store and Postgres recover
-// when the endpoint is woken next.
+// when the endpoint is woken next. A process may execute its program anew under
+// running computes, though: see Handed.
 //
 // # Marks
 //

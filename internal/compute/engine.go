@@ -28,7 +28,8 @@ const (
 // one holds the timeline meanwhile, and ends it with stop or wreck.
 //
 //	openEngine ──▶ mounted ──start──▶ serving ──stop──▶ gone
-//	                  └──────────────────┴─────wreck──▶ gone
+//	                  └──────────────────┼─────wreck──▶ gone
+//	adopt ───────────────────────────────┘──handOver──▶ the next adopt
 type engine struct {
 	on       *machine
 	name     string
@@ -41,7 +42,7 @@ type engine struct {
 
 // openEngine opens and mounts a timeline's volume.
 func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineID) (*engine, error) {
-	e := &engine{on: m, name: name, timeline: id, wal: m.walOf(id)}
+	e := m.newEngine(name, id)
 	if err := m.closeStuck(id); err != nil {
 		return nil, err
 	}
@@ -54,6 +55,10 @@ func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineI
 		return nil, errors.Join(err, e.closeVolume())
 	}
 	return e, nil
+}
+
+func (m *machine) newEngine(name string, id tarn.TimelineID) *engine {
+	return &engine{on: m, name: name, timeline: id, wal: m.walOf(id)}
 }
 
 func (e *engine) dataDir() string { return e.on.path("mnt", e.name) }
@@ -100,19 +105,23 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 	if err := os.Mkdir(socketDir, 0o700); err != nil {
 		return err
 	}
-	s, err := postgres.Start(ctx, postgres.Config{
+	s, err := postgres.Start(ctx, e.config(in, settings))
+	e.server = s
+	return err
+}
+
+func (e *engine) config(in postgres.Install, settings map[string]string) postgres.Config {
+	return postgres.Config{
 		Install:   in,
 		DataDir:   e.dataDir(),
-		SocketDir: socketDir,
+		SocketDir: e.on.socketDir(e.name),
 		Port:      port,
 		Settings:  settings,
 		RunAs:     e.on.o.RunAs,
 		LogFile:   e.logFile(),
 		PIDFile:   e.pidFile(),
 		Log:       e.on.log,
-	})
-	e.server = s
-	return err
+	}
 }
 
 // hba lets in whoever reaches the socket: its directory has mode 0700, and

@@ -23,7 +23,14 @@ func (f *Fleet) live(ctx context.Context, l *life) {
 	crashes := 0
 	for {
 		began := time.Now()
-		e, err := f.startLife(ctx, l)
+		begin := f.startLife
+		if l.handed != nil {
+			begin = func(ctx context.Context, l *life) (*engine, error) {
+				defer f.resuming.Done()
+				return f.resumeLife(ctx, l)
+			}
+		}
+		e, err := begin(ctx, l)
 		if err == nil {
 			if crashes > 0 {
 				f.log.Info("compute restarted", "endpoint", l.spec.Endpoint, "count", crashes, "took", time.Since(began))
@@ -31,7 +38,9 @@ func (f *Fleet) live(ctx context.Context, l *life) {
 			began = time.Now()
 			err = f.watch(ctx, l, e)
 			if err == nil {
-				f.stopLife(ctx, l, e)
+				if !errors.Is(context.Cause(ctx), errHanding) || !f.handLife(ctx, l, e) {
+					f.stopLife(ctx, l, e)
+				}
 				return
 			}
 			if time.Since(began) >= steadyAfter {
@@ -90,14 +99,19 @@ func (f *Fleet) startLife(ctx context.Context, l *life) (*engine, error) {
 		return nil, errors.Join(err, e.wreck(ctx))
 	}
 	now := time.Now().UTC()
+	f.log.Info("compute active", "endpoint", spec.Endpoint, "branch", spec.Branch.String(), "timeline", string(spec.Timeline), "pid", e.server.PID(), "took", now.Sub(began))
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	l.activate(e, now, now)
+	return e, nil
+}
+
+// activate makes a life whose engine serves active; the caller holds f.mu.
+func (l *life) activate(e *engine, started, lastActive time.Time) {
 	l.engine = e
 	l.move(tarn.ComputeActive, "")
-	l.status.PID, l.status.SocketDir, l.status.Port, l.status.Mount = e.server.PID(), f.socketDir(e.name), port, e.dataDir()
-	l.status.StartTime, l.status.LastActive = now, now
-	f.log.Info("compute active", "endpoint", spec.Endpoint, "branch", spec.Branch.String(), "timeline", string(spec.Timeline), "pid", e.server.PID(), "took", now.Sub(began))
-	return e, nil
+	l.status.PID, l.status.SocketDir, l.status.Port, l.status.Mount = e.server.PID(), e.on.socketDir(e.name), port, e.dataDir()
+	l.status.StartTime, l.status.LastActive = started, lastActive
 }
 
 // stopLife suspends the compute cleanly and ends the life.
@@ -153,7 +167,7 @@ func (f *Fleet) endLife(ctx context.Context, l *life, err error) {
 	}
 	why := context.Cause(ctx)
 	waiters := error(errSuspended)
-	if errors.Is(why, errClosing) {
+	if errors.Is(why, errClosing) || errors.Is(why, errHanding) {
 		waiters = errClosing
 	}
 	f.end(l, tarn.ComputeStopped, why.Error(), waiters)

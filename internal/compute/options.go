@@ -14,6 +14,7 @@ type Options struct {
 	Dir      string             // data directory; made if missing
 	Installs []postgres.Install // Postgres versions, newest first
 	RunAs    *postgres.RunAs    // whom Postgres runs as; nil = ourselves
+	Handed   *Handed            // computes to go on with; nil = none
 	Log      *slog.Logger       // nil = none
 
 	Retention   time.Duration // how far back timelines can be forked; 0 = 7 days
@@ -22,7 +23,7 @@ type Options struct {
 	MarkWAL     int64         // a mark at most this many bytes of WAL behind; 0 = 64 MiB
 	MemoryBytes int64         // of this computer; 0 = ask the kernel
 
-	Rings volumefs.Rings // whether mounts use FUSE over io_uring; 0 = where the kernel offers it
+	Rings volumefs.Rings // whether mounts use FUSE over io_uring; 0 = no
 }
 
 func (o *Options) fill() error {

@@ -17,10 +17,13 @@ import (
 // names before it is an error, and a bug of ours.
 func (ix *index) apply(r *layer.Record, ref pageRef) error {
 	switch r.Kind {
-	case layer.KindPage, layer.KindZero, layer.KindSize, layer.KindSetAttr:
+	case layer.KindPage, layer.KindZero, layer.KindSize, layer.KindSetAttr, layer.KindCopy:
 		n := ix.inodes.get(r.Ino)
 		if n == nil {
 			return nil
+		}
+		if r.Kind == layer.KindCopy && ix.inodes.get(r.From) == nil {
+			return fmt.Errorf("copy from inode %d, which is gone", r.From)
 		}
 		if err := ix.prepare(n, r); err != nil {
 			return &tableError{err}
@@ -70,6 +73,11 @@ func (ix *index) prepare(n *node, r *layer.Record) error {
 		return ix.ready(n, uint64(r.Page), uint64(r.Page)+1, loadWhole)
 	case layer.KindZero:
 		return ix.ready(n, uint64(r.Page), uint64(r.Page)+uint64(r.Count), skipWhole)
+	case layer.KindCopy:
+		if err := ix.ready(ix.inodes.get(r.From), uint64(r.FromPage), uint64(r.FromPage)+uint64(r.Count), loadWhole); err != nil {
+			return err
+		}
+		return ix.ready(n, uint64(r.Page), uint64(r.Page)+uint64(r.Count), loadWhole)
 	case layer.KindSetAttr:
 		if r.Set.Has&layer.SetSize != 0 && r.Set.Size < n.size.Load() {
 			first := pagesIn(r.Set.Size)
@@ -91,6 +99,15 @@ func (ix *index) applyData(n *node, r *layer.Record, ref pageRef) {
 	case layer.KindZero:
 		n.clearPages(ix.owner, uint64(r.Page), uint64(r.Page)+uint64(r.Count))
 		ix.dead.Add(int64(r.Count) * layer.PageSize)
+		n.grow(uint64(r.Page+r.Count-1)*layer.PageSize + uint64(r.Used))
+		n.mtime.Store(r.Time)
+	case layer.KindCopy:
+		from := ix.inodes.get(r.From)
+		for i := range r.Count {
+			if n.setPage(ix.owner, r.Page+i, from.inMemory(r.FromPage+i)) != 0 {
+				ix.dead.Add(layer.PageSize)
+			}
+		}
 		n.grow(uint64(r.Page+r.Count-1)*layer.PageSize + uint64(r.Used))
 		n.mtime.Store(r.Time)
 	case layer.KindSize:

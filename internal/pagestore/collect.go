@@ -240,7 +240,7 @@ func (c *collection) mark(ctx context.Context) error {
 		// The newest map, and the one before with the log between them, should
 		// the newest turn out damaged.
 		newest := maps[len(maps)-1]
-		ix, h, err := s.readMap(c.of.id, newest.Number)
+		ix, h, err := s.readMap(c.of.id, newest.Number, keepOrphans)
 		if err != nil {
 			return err
 		}
@@ -304,7 +304,7 @@ func (c *collection) index(ctx context.Context, mapAt, seq tarn.Seq) (*index, er
 	if err != nil {
 		return nil, err
 	}
-	ix, from, err := s.foundation(ctx, t, mapAt)
+	ix, from, err := s.foundation(ctx, t, mapAt, keepOrphans)
 	if err != nil {
 		return nil, err
 	}

@@ -241,10 +241,14 @@ func (ix *index) segment(p place) *segment {
 	return segs[p.segment()]
 }
 
-// dropNameless forgets every file that has no name.
-func (ix *index) dropNameless() {
+// dropNameless forgets every file that has no name, but for those held.
+func (ix *index) dropNameless(held ...layer.Ino) {
+	keep := make(map[layer.Ino]bool, len(held))
+	for _, ino := range held {
+		keep[ino] = true
+	}
 	for n := range ix.inodes.all() {
-		if n.nlink.Load() == 0 {
+		if n.nlink.Load() == 0 && !keep[n.ino] {
 			ix.inodes.remove(n.ino)
 		}
 	}

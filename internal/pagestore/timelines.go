@@ -429,18 +429,24 @@ func (s *Store) Timelines(ctx context.Context) ([]tarn.TimelineStatus, error) {
 // OpenVolume makes the timeline's head writable. A timeline has one volume at
 // a time.
 func (s *Store) OpenVolume(ctx context.Context, id tarn.TimelineID) (*Volume, error) {
+	return s.ReopenVolume(ctx, id, nil)
+}
+
+// ReopenVolume is OpenVolume for a mount that outlived the volume it had: of the
+// files without a name those in held are still there, until Forget or Close.
+func (s *Store) ReopenVolume(ctx context.Context, id tarn.TimelineID, held []layer.Ino) (*Volume, error) {
 	t, err := s.take(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("open volume of timeline %s: %w", id, err)
 	}
 	defer t.pass()
 	s.mu.Lock()
-	held := t.state != stateIdle
+	idle := t.state == stateIdle
 	s.mu.Unlock()
-	if held {
+	if !idle {
 		return nil, fmt.Errorf("open volume of timeline %s: %w", id, tarn.Conflict("it is open"))
 	}
-	ix, e, err := s.head(ctx, t)
+	ix, e, err := s.head(ctx, t, held...)
 	if err != nil {
 		return nil, fmt.Errorf("open volume of timeline %s: %w", id, err)
 	}

@@ -26,6 +26,7 @@ type Volume struct {
 	freeze sync.RWMutex // shared by whoever changes something, exclusive for pin and close
 	names  sync.Mutex   // order of changes of names
 	closed atomic.Bool  // set under freeze
+	held   []layer.Ino  // without a name, but to be there at the next opening
 
 	// swept is the head of the last collection: marks name later seqs. Changes
 	// under freeze.
@@ -123,6 +124,11 @@ func (v *Volume) Forget(ino layer.Ino) {
 	}
 }
 
+// Hold says that the files in held stay at Close although they have no name: the
+// kernel has them open, and ReopenVolume is to have them too. It is called when
+// nothing else is done to the volume any more.
+func (v *Volume) Hold(held []layer.Ino) { v.held = held }
+
 // Close makes everything durable and ends the volume. When the disk is full the volume stays open
 // and Close can be tried again. Closing twice is no error.
 func (v *Volume) Close() error { return v.store.closeVolume(v) }
@@ -205,6 +211,6 @@ func (v *Volume) shut() (end, error) {
 	}
 	v.ix.seq = v.Head()
 	v.ix.keep = dropOrphans
-	v.ix.dropNameless()
+	v.ix.dropNameless(v.held...)
 	return v.log.finish()
 }

@@ -275,8 +275,10 @@ func (w *world) step(p pick) error {
 		return w.stepWrite(l, p)
 	case k < 70:
 		return w.stepNames(l, p)
-	case k < 78:
+	case k < 76:
 		return w.stepSize(l, p)
+	case k < 79:
+		return w.stepCopy(l, p)
 	case k < 84:
 		return w.stepSync(l)
 	case k < 88:
@@ -411,6 +413,67 @@ func (w *world) stepSize(l *line, p pick) error {
 		})
 		return nil
 	}, func() error { _, err := l.vol.SetAttr(ino, s); return err }, l.now.named())
+}
+
+func (w *world) stepCopy(l *line, p pick) error {
+	src, dst := l.anyIno(p, isRegular), l.anyIno(p, isRegular)
+	if src == 999 {
+		return nil
+	}
+	at := func() int {
+		off := p(7) * layer.PageSize
+		if p(4) == 0 {
+			off += p(3) * chunkPages * layer.PageSize
+		}
+		if p(4) == 0 {
+			off += p(layer.PageSize)
+		}
+		return off
+	}
+	from, to, n := at(), at(), 1+at()
+	data := l.now.files[src].data
+	data = data[min(from, len(data)):min(from+n, len(data))]
+	// It is done in pieces: whole pages, and the rest or all of it page by page
+	// of src.
+	var parts []*model
+	for end := layer.PageSize - from%layer.PageSize; end < len(data); end += layer.PageSize {
+		part := l.now.named()
+		if _, ok := part.files[dst]; ok {
+			part.write(dst, data[:end], to)
+			parts = append(parts, part)
+			if to%layer.PageSize != 0 { // a piece goes into two pages of dst
+				for in := layer.PageSize - to%layer.PageSize; in < end; in += layer.PageSize {
+					part := l.now.named()
+					part.write(dst, data[:in], to)
+					parts = append(parts, part)
+				}
+			}
+		}
+	}
+	if to%layer.PageSize != 0 {
+		for in := layer.PageSize - to%layer.PageSize; in < len(data); in += layer.PageSize {
+			part := l.now.named()
+			if _, ok := part.files[dst]; ok {
+				part.write(dst, data[:in], to)
+				parts = append(parts, part)
+			}
+		}
+	}
+	return w.mutate(l, "copy", func(m *model) error {
+		if src == dst && from < to+n && to < from+n {
+			return syscall.EINVAL
+		}
+		if len(data) > 0 {
+			m.write(dst, data, to)
+		}
+		return nil
+	}, func() error {
+		got, err := l.vol.CopyRange(src, uint64(from), dst, uint64(to), uint64(n))
+		if err == nil && int(got) != len(data) {
+			return fmt.Errorf("copied %d of %d bytes", got, len(data))
+		}
+		return err
+	}, parts...)
 }
 
 func (w *world) stepSync(l *line) error {

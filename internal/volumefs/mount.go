@@ -43,20 +43,23 @@ type Options struct {
 	Name        string       // first column of df and mount; "" = tarn
 	ReadAheadKB int          // 0 = DefaultReadAheadKB, negative = the kernel's own; without root always the latter
 	Log         *slog.Logger // nil = none
-	Rings       Rings        // 0 = where the kernel offers them
+	Rings       Rings        // 0 = RingsNever
 }
 
 // Directory is a mounted volume.
 //
 //	Mount ──▶ serving ──▶ done
+//	Adopt ──────┘
 //
-// It is done when no request can come any more: after Unmount, or when somebody
-// else unmounted it.
+// It is done when no request can come any more: after Unmount, when somebody
+// else unmounted it, or after HandOver.
 type Directory struct {
-	dir   string
-	log   *slog.Logger
-	rings bool
-	done  chan struct{}
+	dir       string
+	log       *slog.Logger
+	c         *connection
+	transport transport
+	done      chan struct{}
+	ended     error // why it is done; set before done is closed
 
 	mu       sync.Mutex // held across unmounting: a second caller waits for the first
 	detached bool
@@ -75,12 +78,7 @@ func Mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, er
 }
 
 func mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, error) {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Name == "" {
-		o.Name = subtype
-	}
+	o.fill()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -103,8 +101,7 @@ func mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, er
 	if err != nil {
 		return nil, err
 	}
-	m := &Directory{dir: dir, log: log, rings: c.rings != nil, done: make(chan struct{})}
-	go m.serve(c, c.transport())
+	m := serve(dir, c)
 	if err := m.prepare(o.ReadAheadKB); err != nil {
 		return nil, errors.Join(err, m.Unmount(ctx))
 	}
@@ -117,25 +114,38 @@ func open(ctx context.Context, dir string, v Volume, o Options, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	c, err := connect(fd, newFilesystem(v, log), o.Name, log, o.Rings)
-	if err != nil {
+	c := newConnection(fd, newFilesystem(v, log), o.Name, log)
+	if err := c.begin(o.Rings); err != nil {
 		// Closing the descriptor ends the mount's life.
 		return nil, errors.Join(err, unix.Close(fd), detach(ctx, dir, detachLazy))
 	}
 	return c, nil
 }
 
-// serve answers requests until none can come any more.
-func (m *Directory) serve(c *connection, t transport) {
-	defer close(m.done)
-	if err := t.serve(); err != nil {
+// serve answers a connection's requests until none can come any more.
+func serve(dir string, c *connection) *Directory {
+	m := &Directory{dir: dir, log: c.log, c: c, transport: c.transport(), done: make(chan struct{})}
+	go func() {
+		defer close(m.done)
+		m.ended = m.transport.serve()
+		if errors.Is(m.ended, errStopped) {
+			return // the mount goes on
+		}
+		if m.ended != nil {
+			m.log.Error("mount ended", "err", m.ended)
+		}
+		m.end()
+	}()
+	return m
+}
+
+// end lets go of the mount. Whoever still uses it gets errors from here on, not
+// silence.
+func (m *Directory) end() {
+	if err := unix.Close(m.c.fd); err != nil {
 		m.log.Error("mount ended", "err", err)
 	}
-	// Whoever still uses the mount gets errors from here on, not silence.
-	if err := unix.Close(c.fd); err != nil {
-		m.log.Error("mount ended", "err", err)
-	}
-	c.fs.lookups.dropAll()
+	m.c.fs.lookups.dropAll()
 }
 
 // Probe tells whether Mount can work below dir, by mounting and unmounting once.
@@ -179,20 +189,26 @@ func checkFree(dir string) error {
 	return nil
 }
 
-// prepare makes the new mount fit for use.
-func (m *Directory) prepare(readAheadKB int) error {
-	// Go's runtime asks the kernel to watch every file it opens, without
-	// letting its thread go: were our own process the first to open a file of
-	// this mount, nobody might be left to answer POLL. One question now, from
-	// a plain system call, teaches the kernel not to ask.
-	fd, err := unix.Open(filepath.Join(m.dir, pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// declinePoll teaches the kernel not to ask POLL. Go's runtime asks it to watch
+// every file it opens, without letting its thread go: were our own process the
+// first to open a file of this mount, nobody might be left to answer. One
+// question now, from a plain system call, is the last one.
+func declinePoll(dir string) error {
+	fd, err := unix.Open(filepath.Join(dir, pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("first use: %w", err)
 	}
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	_, _ = unix.Poll(fds, 0) // only the asking counts
 	unix.Close(fd)
+	return nil
+}
 
+// prepare makes the new mount fit for use.
+func (m *Directory) prepare(readAheadKB int) error {
+	if err := declinePoll(m.dir); err != nil {
+		return err
+	}
 	if readAheadKB == 0 {
 		readAheadKB = DefaultReadAheadKB
 	}
@@ -214,7 +230,7 @@ func (m *Directory) prepare(readAheadKB int) error {
 func (m *Directory) Dir() string { return m.dir }
 
 // OnRings tells whether requests come through io_uring.
-func (m *Directory) OnRings() bool { return m.rings }
+func (m *Directory) OnRings() bool { return m.c.rings != nil }
 
 // Done is closed when no request can come any more.
 func (m *Directory) Done() <-chan struct{} { return m.done }
@@ -241,6 +257,9 @@ func (m *Directory) Unmount(ctx context.Context) error {
 		return fmt.Errorf("unmount %s: %w", m.dir, err)
 	}
 	<-m.done
+	if errors.Is(m.ended, errStopped) { // a HandOver that failed
+		m.end()
+	}
 	m.detached = true
 	return nil
 }

@@ -20,8 +20,6 @@ const (
 	opWrite     = 16
 	opInterrupt = 36
 
-	pollIno = ^layer.Ino(0) // of pollName: the library's
-
 	getAttrAnswer = int(unsafe.Sizeof(fuse.AttrOut{}))
 	writeAnswer   = 8 // size u32 │ 0 u32
 )
@@ -32,7 +30,7 @@ const (
 //	READ, WRITE   handle u64 │ offset u64 │ size u32 │ flags u32 │ owner u64 │ flags u32 │ 0 u32 │ data
 func (c *connection) quick(in, out [][]byte) (n int, ok bool) {
 	op, ino := opcode(in[0]), layer.Ino(binary.NativeEndian.Uint64(in[0][16:]))
-	if ino == pollIno {
+	if uint64(ino) == pollNode { // the library's
 		return 0, false
 	}
 	var length int // of the answer without its header

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/tarndb/tarn"
 )
 
 // Rings says whether a mount uses FUSE over io_uring: requests then come to a
@@ -16,15 +18,16 @@ import (
 // parameter enable_uring of the module fuse is set, which it is not by
 // default.
 //
-// A mount on rings cannot change hands: requests that a dead server had taken
-// from them never end.
+// What it costs: requests that a dead server had taken from rings never end. So
+// a mount on rings cannot change hands, and a server killed while it works in
+// its own mount may stay, with the mount, until that is taken away by force.
 type Rings uint8
 
 // Whether to use rings.
 const (
-	RingsOffered Rings = iota // where the kernel offers them
-	RingsAsked                // set enable_uring first, for good, which root can; then where the kernel offers them
-	RingsNever
+	RingsNever   Rings = iota
+	RingsOffered       // where the kernel offers them
+	RingsAsked         // set enable_uring first, for good, which root can; then where the kernel offers them
 )
 
 // ringsParameter makes the kernel offer rings to mounts made from then on.
@@ -178,6 +181,9 @@ func (t *rings) serve() error {
 	err := d.serve()
 	return errors.Join(err, t.close(), t.fail)
 }
+
+// stop refuses: see Rings.
+func (t *rings) stop(string) error { return tarn.Conflict("it is served over io_uring") }
 
 // possibleCPUs is how many processors the kernel is prepared for.
 func possibleCPUs() (int, error) {
