@@ -76,6 +76,10 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if c.FUSEUring {
 		rings = volumefs.RingsAsked
 	}
+	remote, err := c.remoteWAL(log)
+	if err != nil {
+		return err
+	}
 	handed, err := readHanded(c.handed)
 	if err != nil {
 		return err
@@ -85,7 +89,7 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		if handed != nil {
 			opening = context.WithoutCancel(ctx) // taken over, if only to be ended cleanly
 		}
-		fleet, err := compute.Open(opening, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Handed: handed, Log: log, Rings: rings})
+		fleet, err := compute.Open(opening, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Handed: handed, Log: log, Remote: remote, Rings: rings})
 		if err != nil {
 			return fmt.Errorf("open the fleet: %w", err)
 		}
@@ -118,6 +122,9 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		}
 		defer own.close(ctx, log)
 		controlURL = own.url
+		if err := c.restoreControl(ctx, own, log); err != nil {
+			return err
+		}
 	}
 	db, err := controldb.Open(ctx, controlURL)
 	if err != nil {
@@ -160,6 +167,11 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return followEndpoints(ctx, ctl, gate) })
 	g.Go(func() error { return serveHTTP(ctx, c, handler, log) })
+	if c.ControlDB == "" && c.Remote != nil {
+		backup := controldb.NewBackup(db, c.Remote, controldb.BackupOptions{Log: log})
+		g.Go(func() error { return backup.Run(ctx) })
+		return orderly(lastCopy(ctx, g.Wait(), backup, log))
+	}
 	return orderly(g.Wait())
 }
 

@@ -38,6 +38,8 @@ type engine struct {
 	mount    shown
 	server   *postgres.Server // nil before start
 	wal      *wal.Log
+	control  postgres.Control // before the start; zero where there was none, or nothing is copied
+	copying  *copying         // nil while its WAL is not copied
 }
 
 // openEngine opens and mounts a timeline's volume.
@@ -49,6 +51,9 @@ func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineI
 	var err error
 	if e.volume, err = m.store.OpenVolume(ctx, id); err != nil {
 		return nil, err
+	}
+	if err := e.readControl(); err != nil {
+		return nil, errors.Join(err, e.closeVolume())
 	}
 	e.mount, err = e.volume.Show(ctx, e.dataDir(), m.log)
 	if err != nil {
@@ -184,6 +189,8 @@ func (e *engine) writeFile(name, text string) error {
 //  3. Unmount; nothing can come any more.
 //  4. Mark the head, unless Postgres did not end cleanly.
 //  5. Close the volume, which syncs.
+//  6. Copy the end of the WAL to the object store; what does not arrive soon is
+//     copied afterwards (copyAtRest).
 //
 // A crash anywhere leaves a timeline that recovers at its next start.
 func (e *engine) stop(ctx context.Context) error {
@@ -191,6 +198,7 @@ func (e *engine) stop(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, stopPatience)
 	defer cancel()
 	var errs []error
+	copied := e.stopCopying()
 	if e.server != nil {
 		if err := e.server.Stop(limit, postgres.Fast); err != nil {
 			errs = append(errs, err)
@@ -210,7 +218,11 @@ func (e *engine) stop(ctx context.Context) error {
 	} else {
 		errs = append(errs, fmt.Errorf("Postgres on timeline %s did not shut down cleanly; its next start recovers", e.timeline))
 	}
-	return errors.Join(append(errs, e.closeVolume())...)
+	errs = append(errs, e.closeVolume())
+	if err == nil {
+		e.finishCopying(ctx, copied, control)
+	}
+	return errors.Join(errs...)
 }
 
 func (e *engine) markEnd(ctx context.Context, c postgres.Control) error {
@@ -229,6 +241,7 @@ func (e *engine) wreck(ctx context.Context) error {
 	if e.server != nil {
 		e.server.Kill()
 	}
+	e.stopCopying()
 	return errors.Join(e.unmount(context.WithoutCancel(ctx)), e.closeVolume())
 }
 

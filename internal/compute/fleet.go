@@ -17,6 +17,7 @@ import (
 // makes and removes timelines, a life runs one endpoint's compute.
 type Fleet struct {
 	*machine
+	*past
 	maker    *maker
 	records  *records
 	holds    *holds
@@ -44,6 +45,7 @@ type Fleet struct {
 //  2. Kill the Postgres processes that still run, remove dead mounts; but for
 //     computes that were handed over.
 //  3. Remove timelines that were never published, or were being deleted.
+//  4. Make the WAL of timelines that have none here, from the object store.
 //
 // Computes that were handed over go on; nothing else is started: endpoints are
 // woken on demand.
@@ -59,7 +61,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	m := &machine{o: o, log: o.Log, installs: make(map[int]postgres.Install), stuck: make(map[tarn.TimelineID]volume)}
+	m := &machine{o: o, log: o.Log, installs: make(map[int]postgres.Install), stuck: make(map[tarn.TimelineID]volume), rest: newAtRest()}
 	for _, in := range o.Installs {
 		if _, ok := m.installs[in.Major]; !ok {
 			m.installs[in.Major] = in
@@ -93,9 +95,14 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 		last:    make(map[string]tarn.ComputeStatus),
 	}
 	f.maker = &maker{machine: m, records: f.records, holds: f.holds, serving: f.serving}
+	f.past = &past{maker: f.maker, enter: f.enter}
 	if err := f.maker.reconcile(ctx); err != nil {
 		return nil, errors.Join(err, m.store.Close())
 	}
+	if err := (copier{f.maker}).rebuildMissing(ctx); err != nil {
+		return nil, errors.Join(err, m.store.Close())
+	}
+	m.rest.add(f.records.ids()...)
 	if o.Handed != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -120,6 +127,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	work.Go(func() { f.maker.makeTemplates(own) })
 	work.Go(func() { f.maker.pruneLoop(own) })
+	work.Go(func() { copier{f.maker}.run(own) })
 	if s, ok := f.store.(interface{ Run(context.Context) error }); ok { // a store with work in the background
 		work.Go(func() {
 			// Until its volume is open again, the store does not know what a

@@ -91,7 +91,7 @@ func (f *Fleet) HandOver() (*Handed, error) {
 //
 // The process's death after any step is a crash of the compute: the mount dies
 // with it, and Postgres recovers from its WAL. So is a step that fails.
-func (f *Fleet) handLife(ctx context.Context, l *life, e *engine) bool {
+func (f runner) handLife(ctx context.Context, l *life, e *engine) bool {
 	began := time.Now()
 	f.mu.Lock()
 	c := HandedCompute{Spec: l.spec, Status: l.status}
@@ -135,6 +135,7 @@ func (e *engine) handOver(ctx context.Context) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.stopCopying()
 	if err := e.volume.Close(); err != nil {
 		return nil, tarn.Unavailable("%w", err)
 	}
@@ -143,7 +144,7 @@ func (e *engine) handOver(ctx context.Context) (json.RawMessage, error) {
 }
 
 // resumeLife takes a compute over that was handed over, or starts it anew.
-func (f *Fleet) resumeLife(ctx context.Context, l *life) (*engine, error) {
+func (f runner) resumeLife(ctx context.Context, l *life) (*engine, error) {
 	c := l.handed
 	l.handed = nil
 	// Also when it is to end at once: it is ended as a compute that runs.
@@ -177,6 +178,9 @@ func (m *machine) adopt(ctx context.Context, c *HandedCompute) (*engine, error) 
 	}
 	in, err := m.install(c.Spec.PGVersion)
 	if err == nil {
+		err = e.readControl()
+	}
+	if err == nil {
 		limit, cancel := context.WithTimeout(ctx, cleanPatience)
 		defer cancel()
 		e.server, err = postgres.Adopt(limit, e.config(in, nil), 0)
@@ -184,6 +188,7 @@ func (m *machine) adopt(ctx context.Context, c *HandedCompute) (*engine, error) 
 	if err != nil {
 		return nil, errors.Join(err, postgres.KillOrphans(e.dataDir(), e.pidFile()), e.wreck(ctx))
 	}
+	e.startCopying(ctx)
 	m.log.Info("compute taken over", "endpoint", c.Spec.Endpoint, "timeline", string(e.timeline), "pid", e.server.PID(), "took", time.Since(began))
 	return e, nil
 }

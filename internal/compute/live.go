@@ -18,8 +18,11 @@ const (
 	firstPause  = 500 * time.Millisecond
 )
 
+// runner runs the lives of a fleet.
+type runner struct{ *Fleet }
+
 // live is the whole of a life. ctx ends when somebody asks it to end.
-func (f *Fleet) live(ctx context.Context, l *life) {
+func (f runner) live(ctx context.Context, l *life) {
 	crashes := 0
 	for {
 		began := time.Now()
@@ -73,7 +76,7 @@ func (f *Fleet) live(ctx context.Context, l *life) {
 
 // startLife brings the compute up and makes it active. The timeline is held
 // meanwhile.
-func (f *Fleet) startLife(ctx context.Context, l *life) (*engine, error) {
+func (f runner) startLife(ctx context.Context, l *life) (*engine, error) {
 	began := time.Now()
 	f.mu.Lock()
 	spec := l.spec
@@ -98,6 +101,7 @@ func (f *Fleet) startLife(ctx context.Context, l *life) (*engine, error) {
 	if err := e.start(ctx, in, settings); err != nil {
 		return nil, errors.Join(err, e.wreck(ctx))
 	}
+	e.startCopying(ctx)
 	now := time.Now().UTC()
 	f.log.Info("compute active", "endpoint", spec.Endpoint, "branch", spec.Branch.String(), "timeline", string(spec.Timeline), "pid", e.server.PID(), "took", now.Sub(began))
 	f.mu.Lock()
@@ -115,7 +119,7 @@ func (l *life) activate(e *engine, started, lastActive time.Time) {
 }
 
 // stopLife suspends the compute cleanly and ends the life.
-func (f *Fleet) stopLife(ctx context.Context, l *life, e *engine) {
+func (f runner) stopLife(ctx context.Context, l *life, e *engine) {
 	began := time.Now()
 	f.mu.Lock()
 	if l.status.State == tarn.ComputeActive { // an idle one is stopping already
@@ -142,7 +146,7 @@ func (f *Fleet) stopLife(ctx context.Context, l *life, e *engine) {
 }
 
 // wreckLife clears away what a crash left; the life goes on with a start.
-func (f *Fleet) wreckLife(ctx context.Context, l *life, e *engine, cause error) {
+func (f runner) wreckLife(ctx context.Context, l *life, e *engine, cause error) {
 	f.mu.Lock()
 	l.engine = nil
 	l.move(tarn.ComputeStarting, fmt.Sprintf("restarting: %v", cause))
@@ -159,7 +163,7 @@ func (f *Fleet) wreckLife(ctx context.Context, l *life, e *engine, cause error) 
 }
 
 // endLife ends a life that is starting, without a compute.
-func (f *Fleet) endLife(ctx context.Context, l *life, err error) {
+func (f runner) endLife(ctx context.Context, l *life, err error) {
 	if ctx.Err() == nil {
 		f.log.Error("compute failed", "endpoint", l.spec.Endpoint, "timeline", string(l.spec.Timeline), "err", err)
 		f.end(l, tarn.ComputeFailed, err.Error(), err)
@@ -173,7 +177,7 @@ func (f *Fleet) endLife(ctx context.Context, l *life, err error) {
 	f.end(l, tarn.ComputeStopped, why.Error(), waiters)
 }
 
-func (f *Fleet) end(l *life, to tarn.ComputeState, message string, err error) {
+func (f runner) end(l *life, to tarn.ComputeState, message string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l.err = err

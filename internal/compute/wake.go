@@ -163,7 +163,7 @@ func (f *Fleet) begin(ctx context.Context, l *life) *life {
 	f.lives[l.spec.Endpoint] = l
 	f.tasks.Go(func() {
 		defer cancel(nil)
-		f.live(ctx, l)
+		runner{f}.live(ctx, l)
 	})
 	return l
 }
