@@ -17,6 +17,9 @@ import (
 	"github.com/tarndb/tarn/internal/volumefs"
 )
 
+// The page store copies within a volume by itself.
+var _ volumefs.CopyRanger = (*pagestore.Volume)(nil)
+
 // pages is the page store as storage.
 type pages struct {
 	*pagestore.Store
