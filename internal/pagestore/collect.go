@@ -210,6 +210,7 @@ func (c *collection) fix(ctx context.Context) error {
 	err := s.amend(t, func(m *manifest) {
 		m.Swept = swept{Head: max(head, m.Swept.Head), Time: now, Marks: slices.DeleteFunc(slices.Clone(kept), func(k tarn.Mark) bool { return k.Seq >= head })}
 		m.Dead = 0
+		m.Closed.Marks = m.shown(m.Closed.Marks)
 		if !c.ghost && v == nil {
 			m.Closed.Marks = kept
 		}
