@@ -37,6 +37,7 @@ type Options struct {
 	// CollectBytesPerSecond bounds what collections read and give back.
 	// 0 = 128 MiB.
 	CollectBytesPerSecond int64
+	Remote                Remote       // what must outlive the directory
 	Log                   *slog.Logger // nil = nowhere
 }
 
@@ -63,6 +64,9 @@ type shelf struct {
 	slog      *slog.Logger
 	batches   sync.Pool // of *layer.Batch
 	scratch   sync.Pool // of *[layer.PageSize]byte
+
+	remote *remote                         // nil without a bucket
+	lines  map[tarn.TimelineID]*remoteLine // found in the bucket; guarded by mu
 
 	registry
 	clock uint64 // counts handed indexes; guarded by mu
@@ -111,8 +115,11 @@ func open(ctx context.Context, files fileSystem, dir string, o Options) (*Store,
 	if err := s.hold(); err != nil {
 		return nil, fmt.Errorf("open page store %s: %w", dir, err)
 	}
-	if err := s.readManifests(ctx); err != nil {
+	if err := s.openRemote(ctx, files); err != nil {
 		return nil, errors.Join(fmt.Errorf("open page store %s: %w", dir, err), s.lock.Close())
+	}
+	if err := s.readManifests(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open page store %s: %w", dir, err), s.closeRemote(), s.lock.Close())
 	}
 	return s, nil
 }
@@ -170,7 +177,7 @@ func (s *Store) readManifests(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		t := &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man, dead: man.Dead}
+		t := &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man, dead: man.Dead, remote: s.line(id)}
 		if man.Deleted {
 			t.state = stateGhost
 		}
@@ -238,6 +245,7 @@ func (s *Store) Close() error {
 	for _, ix := range kept {
 		ix.release()
 	}
+	errs = append(errs, s.releaseAll(), s.closeRemote())
 	if err := errors.Join(append(errs, s.lock.Close())...); err != nil {
 		return fmt.Errorf("close page store %s: %w", s.dir, err)
 	}
