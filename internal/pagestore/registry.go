@@ -16,7 +16,7 @@ type registry struct {
 	mu        sync.Mutex // guards what follows and the state of every timeline; never held across I/O
 	timelines map[tarn.TimelineID]*timeline
 	closed    bool
-	bucket    bool // timelines are in a bucket too
+	inBucket  bool // timelines are in a bucket too
 }
 
 // timeline is one timeline of the store.
@@ -197,7 +197,7 @@ func (r *registry) reserveID(id tarn.TimelineID, parent tarn.TimelineID) (*timel
 		p.children++
 	}
 	t := &timeline{id: id, turn: make(chan struct{}, 1), state: stateMaking}
-	if r.bucket {
+	if r.inBucket {
 		t.remote = newRemoteLine()
 	}
 	t.turn <- struct{}{}

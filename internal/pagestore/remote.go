@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"time"
@@ -44,20 +45,28 @@ type Remote struct {
 	BytesPerSecond int64
 }
 
-// remote is the bucket of a store and this node's place in it.
+// remote is a store's place in a bucket: what it knows and holds there. nil is a
+// store without one.
 //
 //	store/<timeline>/MANIFEST             replaced by conditional puts only
 //	store/<timeline>/<layer>.<epoch>      immutable; epoch of the lease, 8 digits
 //	nodes/<node>                          changes while the node is alive
 type remote struct {
-	blobs  blob.Store
+	bucket
+	shelf  *shelf
 	node   string
 	o      Remote
 	cache  *cache.Cache
 	files  *layeredFiles
 	heart  *heart
+	slog   *slog.Logger
 	linger time.Duration // how long an object that nobody lists stays
+
+	lines map[tarn.TimelineID]*remoteLine // found in the bucket; guarded by shelf.mu
 }
+
+// bucket is a blob store as a page store uses it.
+type bucket struct{ blobs blob.Store }
 
 const (
 	remoteStore    = "store/"
@@ -71,10 +80,10 @@ const (
 
 // openRemote joins the bucket: it reads what there is in it and begins to be
 // alive there. What is local and stale gives way.
-func (s *Store) openRemote(ctx context.Context, under fileSystem) error {
+func openRemote(ctx context.Context, s *shelf) (*remote, error) {
 	o := s.options.Remote
 	if o.Store == nil {
-		return nil
+		return nil, nil
 	}
 	if o.Lease == 0 {
 		o.Lease = 30 * time.Second
@@ -88,41 +97,40 @@ func (s *Store) openRemote(ctx context.Context, under fileSystem) error {
 	if o.CacheDir == "" {
 		o.CacheDir = filepath.Join(s.dir, "cache")
 	}
-	node, err := s.nodeName(under, o.Node)
-	if err != nil {
-		return err
+	r := &remote{bucket: bucket{o.Store}, shelf: s, o: o, slog: s.slog, linger: orphanLinger, lines: map[tarn.TimelineID]*remoteLine{}}
+	var err error
+	if r.node, err = nodeName(s.files, s.dir, o.Node); err != nil {
+		return nil, err
 	}
-	r := &remote{blobs: o.Store, node: node, o: o, linger: orphanLinger}
 	limit := int64(1) << 50
 	if o.LocalBytes > 0 {
 		limit = max(o.LocalBytes/2, 16<<20)
 	}
 	if r.cache, err = cache.Open(o.Store, cache.Options{Dir: o.CacheDir, Bytes: limit}); err != nil {
-		return err
+		return nil, err
 	}
 	r.heart = newHeart(r, s.slog)
-	r.files = newLayeredFiles(under, r, s.slog)
-	s.files, s.manifests.files, s.remote = r.files, r.files, r
-	s.bucket = true
+	r.files = newLayeredFiles(s.files, r, s.slog)
+	s.files, s.manifests.files, s.inBucket = r.files, r.files, true
 	if err = r.heart.beat(ctx); err == nil {
-		err = s.adopt(ctx)
+		err = r.adopt(ctx)
 	}
-	r.heart.prove = s.proveLines
 	if err != nil {
-		return errors.Join(err, r.cache.Close())
+		return nil, errors.Join(err, r.close())
 	}
-	return nil
+	r.heart.prove = r.proveLines
+	return r, nil
 }
 
 // nodeName gives the name of this data directory.
-func (s *Store) nodeName(files fileSystem, given string) (string, error) {
+func nodeName(files fileSystem, dir, given string) (string, error) {
 	if given != "" {
 		if _, err := tarn.ParseTimelineID(given); err != nil {
 			return "", tarn.Invalid("node %q: want 32 hexadecimal digits", given)
 		}
 		return given, nil
 	}
-	path := filepath.Join(s.dir, nodeFile)
+	path := filepath.Join(dir, nodeFile)
 	b, err := readFile(files, path)
 	if err == nil {
 		name := strings.TrimSpace(string(b))
@@ -152,7 +160,7 @@ func objectKey(id tarn.TimelineID, o object) string {
 
 // readObject reads a small object whole, with the ETag that it had just before:
 // what is read may be newer, which a conditional put then finds out.
-func (r *remote) readObject(ctx context.Context, key string) ([]byte, string, error) {
+func (r bucket) readObject(ctx context.Context, key string) ([]byte, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, remoteTimeout)
 	defer cancel()
 	h, err := r.blobs.Head(ctx, key)
@@ -164,7 +172,7 @@ func (r *remote) readObject(ctx context.Context, key string) ([]byte, string, er
 }
 
 // readRange reads a part of an object past every copy of it.
-func (r *remote) readRange(ctx context.Context, key string, off, n int64) ([]byte, error) {
+func (r bucket) readRange(ctx context.Context, key string, off, n int64) ([]byte, error) {
 	body, err := r.blobs.Get(ctx, key, off, n)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", key, err)
@@ -182,7 +190,7 @@ func (r *remote) readRange(ctx context.Context, key string, off, n int64) ([]byt
 
 // swap replaces a small object, or makes it when etag is "". An answer that was
 // lost is found out by reading back. blob.ErrMismatch when it is another now.
-func (r *remote) swap(ctx context.Context, key, etag string, b []byte) (string, error) {
+func (r bucket) swap(ctx context.Context, key, etag string, b []byte) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, remoteTimeout)
 	defer cancel()
 	next, err := "", error(nil)
@@ -213,42 +221,42 @@ func (r *remote) swap(ctx context.Context, key, etag string, b []byte) (string, 
 	return "", fmt.Errorf("write %s: %w", key, err)
 }
 
-// forgetRemote takes a timeline that is deleted out of the bucket.
-func (s *shelf) forgetRemote(t *timeline) error {
+// forget takes a timeline that is deleted out of the bucket.
+func (r *remote) forget(t *timeline) error {
 	if t.remote == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)
 	defer cancel()
-	s.mu.Lock()
-	delete(s.lines, t.id)
-	s.mu.Unlock()
-	return s.bury(ctx, t.id, t.remote)
+	r.shelf.mu.Lock()
+	delete(r.lines, t.id)
+	r.shelf.mu.Unlock()
+	return r.bury(ctx, t.id, t.remote)
 }
 
 // releaseAll lets go of what the bucket has all of.
-func (s *shelf) releaseAll() error {
-	if s.remote == nil {
+func (r *remote) releaseAll() error {
+	if r == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.remote.o.Lease/3)
+	ctx, cancel := context.WithTimeout(context.Background(), r.o.Lease/3)
 	defer cancel()
-	s.mu.Lock()
+	r.shelf.mu.Lock()
 	var done []*timeline
-	for _, t := range s.timelines {
+	for _, t := range r.shelf.timelines {
 		if t.state == stateIdle || t.state == stateGhost {
 			done = append(done, t)
 		}
 	}
-	s.mu.Unlock()
+	r.shelf.mu.Unlock()
 	var g errgroup.Group
 	g.SetLimit(readers)
 	for _, t := range done {
 		g.Go(func() error {
 			// What cannot be released is ours when we come back, and another's
 			// after a lease.
-			if err := s.release(ctx, t); err != nil && tarn.KindOf(err) != tarn.KindConflict {
-				s.slog.Warn("release timeline", "timeline", t.id, "err", err)
+			if err := r.release(ctx, t); err != nil && tarn.KindOf(err) != tarn.KindConflict {
+				r.slog.Warn("release timeline", "timeline", t.id, "err", err)
 			}
 			return nil
 		})
@@ -256,9 +264,9 @@ func (s *shelf) releaseAll() error {
 	return g.Wait()
 }
 
-func (s *shelf) closeRemote() error {
-	if s.remote == nil {
+func (r *remote) close() error {
+	if r == nil {
 		return nil
 	}
-	return s.remote.cache.Close()
+	return r.cache.Close()
 }

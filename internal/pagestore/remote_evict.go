@@ -10,8 +10,8 @@ import (
 
 // evictLocal removes copies of layers that are in the bucket, those not read
 // for the longest time first, until what is left fits Remote.LocalBytes.
-func (s *shelf) evictLocal(ctx context.Context) error {
-	limit := s.remote.o.LocalBytes
+func (r *remote) evictLocal(ctx context.Context) error {
+	limit := r.o.LocalBytes
 	if limit <= 0 {
 		return nil
 	}
@@ -20,12 +20,12 @@ func (s *shelf) evictLocal(ctx context.Context) error {
 		bytes int64
 		used  time.Time
 	}
-	l := s.remote.files
+	l := r.files
 	l.mu.Lock()
 	var copies []copyOf
 	for id, refs := range l.objects {
 		for name := range refs {
-			copies = append(copies, copyOf{path: filepath.Join(s.manifests.dir, id, name)})
+			copies = append(copies, copyOf{path: filepath.Join(r.shelf.manifests.dir, id, name)})
 		}
 	}
 	for path, handles := range l.open {
@@ -39,7 +39,7 @@ func (s *shelf) evictLocal(ctx context.Context) error {
 		copies[i].used = l.used[copies[i].path]
 	}
 	l.mu.Unlock()
-	total := s.remote.cache.Usage().Bytes
+	total := r.cache.Usage().Bytes
 	here := copies[:0]
 	for _, c := range copies {
 		if err := ctx.Err(); err != nil {
@@ -67,7 +67,7 @@ func (s *shelf) evictLocal(ctx context.Context) error {
 			return err
 		}
 		total -= c.bytes
-		s.slog.Debug("local layer evicted", "path", c.path, "count", c.bytes)
+		r.slog.Debug("local layer evicted", "path", c.path, "count", c.bytes)
 	}
 	return nil
 }

@@ -87,14 +87,14 @@ func (l *remoteLine) wait(ctx context.Context) error {
 const bucketFile = "BUCKET"
 
 // record notes the bucket's manifest, in memory and beside the local one.
-func (s *shelf) record(t tarn.TimelineID, l *remoteLine, m *remoteManifest, etag string) error {
+func (r *remote) record(t tarn.TimelineID, l *remoteLine, m *remoteManifest, etag string) error {
 	l.mu.Lock()
 	l.man, l.etag = m, etag
 	l.mu.Unlock()
-	s.remote.files.list(t, m.Objects)
+	r.files.list(t, m.Objects)
 	b, err := m.encode()
 	if err == nil {
-		err = writeFile(s.files, filepath.Join(s.manifests.dir, string(t), bucketFile), b)
+		err = writeFile(r.shelf.files, filepath.Join(r.shelf.manifests.dir, string(t), bucketFile), b)
 	}
 	if err != nil {
 		return fmt.Errorf("note the bucket's manifest: %w", err)
@@ -110,83 +110,83 @@ func (s *shelf) record(t tarn.TimelineID, l *remoteLine, m *remoteManifest, etag
 //     as the holder, if it is still the same           directory: as in 3
 //  3. when the directory is another past: replace it   crash: the same at Open
 //  4. note the manifest                                crash: the same at Open
-func (s *shelf) own(ctx context.Context, t *timeline) error {
-	l := t.remote
-	if l == nil {
+func (r *remote) own(ctx context.Context, t *timeline) error {
+	if r == nil {
 		return nil
 	}
+	l := t.remote
 	if l.writable() {
-		return s.remote.heart.wait()
+		return r.heart.wait()
 	}
 	if err := l.wait(ctx); err != nil {
 		return err
 	}
 	defer func() { <-l.turn }()
 	for {
-		have, etag, err := s.readRemote(ctx, t.id)
+		have, etag, err := r.readRemote(ctx, t.id)
 		if err != nil {
 			return err
 		}
-		if have.Holder != "" && have.Holder != s.remote.node {
-			if err := s.remote.heart.silent(ctx, have.Holder); err != nil {
+		if have.Holder != "" && have.Holder != r.node {
+			if err := r.heart.silent(ctx, have.Holder); err != nil {
 				return err
 			}
 		}
 		next := *have
-		next.Epoch, next.Holder = have.Epoch+1, s.remote.node
+		next.Epoch, next.Holder = have.Epoch+1, r.node
 		b, err := next.encode()
 		if err != nil {
 			return err
 		}
-		etag, err = s.remote.swap(ctx, manifestKey(t.id), etag, b)
+		etag, err = r.swap(ctx, manifestKey(t.id), etag, b)
 		if errors.Is(err, blob.ErrMismatch) {
 			continue // its holder wrote it, or somebody else took it
 		}
 		if err != nil {
 			return err
 		}
-		return s.taken(ctx, t, l, have, &next, etag)
+		return r.taken(ctx, t, l, have, &next, etag)
 	}
 }
 
 // taken does steps 3 and 4 of own.
-func (s *shelf) taken(ctx context.Context, t *timeline, l *remoteLine, had, m *remoteManifest, etag string) error {
+func (r *remote) taken(ctx context.Context, t *timeline, l *remoteLine, had, m *remoteManifest, etag string) error {
 	l.mu.Lock()
 	same := l.ours && l.state == lineFree && l.man.Epoch == had.Epoch
 	l.ours = false // until the directory is right
 	l.mu.Unlock()
 	if !same {
-		if err := s.replaceLocal(t.id, m); err != nil {
+		if err := r.replaceLocal(t.id, m); err != nil {
 			return err
 		}
-		s.mu.Lock()
+		r.shelf.mu.Lock()
 		t.man, t.dead, t.nextMap = m.Man, m.Man.Dead, 0
 		ix := t.index
 		t.index = nil
-		s.mu.Unlock()
+		r.shelf.mu.Unlock()
 		if ix != nil {
 			ix.release()
 		}
 	}
-	if err := s.record(t.id, l, m, etag); err != nil {
+	if err := r.record(t.id, l, m, etag); err != nil {
 		return err
 	}
-	if err := s.meet(ctx); err != nil { // children that the last holder made
+	if err := r.meet(ctx); err != nil { // children that the last holder made
 		return err
 	}
 	l.mu.Lock()
 	l.state, l.ours = lineHeld, true
 	l.mu.Unlock()
-	s.slog.Info("timeline taken", "timeline", t.id, "seq", m.Man.Closed.Head)
+	r.slog.Info("timeline taken", "timeline", t.id, "seq", m.Man.Closed.Head)
 	return nil
 }
 
 // readRemote reads a timeline's manifest in the bucket.
-func (s *shelf) readRemote(ctx context.Context, id tarn.TimelineID) (*remoteManifest, string, error) {
+func (r *remote) readRemote(ctx context.Context, id tarn.TimelineID) (*remoteManifest, string, error) {
 	key := manifestKey(id)
-	b, etag, err := s.remote.readObject(ctx, key)
+	b, etag, err := r.readObject(ctx, key)
 	if errors.Is(err, blob.ErrNotExist) {
-		return nil, "", tarn.NotFound("timeline %s does not exist in %s any more", id, s.remote.blobs.URL())
+		return nil, "", tarn.NotFound("timeline %s does not exist in %s any more", id, r.blobs.URL())
 	}
 	if err != nil {
 		return nil, "", tarn.Unavailable("%w", err)
@@ -199,7 +199,7 @@ func (s *shelf) readRemote(ctx context.Context, id tarn.TimelineID) (*remoteMani
 }
 
 // lose says that somebody took the timeline: what is open of it is dead.
-func (s *shelf) lose(t *timeline, l *remoteLine, cause error) {
+func (r *remote) lose(t *timeline, l *remoteLine, cause error) {
 	l.mu.Lock()
 	if l.state != lineHeld && l.state != lineFresh {
 		l.mu.Unlock()
@@ -207,30 +207,30 @@ func (s *shelf) lose(t *timeline, l *remoteLine, cause error) {
 	}
 	l.state, l.ours = lineLost, false
 	l.mu.Unlock()
-	s.mu.Lock()
+	r.shelf.mu.Lock()
 	v := t.volume
-	s.mu.Unlock()
-	s.slog.Error("timeline lost", "timeline", t.id, "err", cause)
+	r.shelf.mu.Unlock()
+	r.slog.Error("timeline lost", "timeline", t.id, "err", cause)
 	if v != nil {
 		v.log.die(cause) //nolint:errcheck // it is what we say
-		v.lose()
+		v.loss.tell()
 	}
 }
 
 // proveLines reads the manifests of all timelines held, and loses those that
 // somebody took.
-func (s *shelf) proveLines(ctx context.Context) error {
+func (r *remote) proveLines(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
-	for _, t := range s.all() {
+	for _, t := range r.shelf.all() {
 		if st, _ := t.remote.now(); st == lineHeld {
-			g.Go(func() error { return s.proveLine(ctx, t, t.remote) })
+			g.Go(func() error { return r.proveLine(ctx, t, t.remote) })
 		}
 	}
 	return g.Wait()
 }
 
-func (s *shelf) proveLine(ctx context.Context, t *timeline, l *remoteLine) error {
+func (r *remote) proveLine(ctx context.Context, t *timeline, l *remoteLine) error {
 	if err := l.wait(ctx); err != nil {
 		return err
 	}
@@ -239,16 +239,16 @@ func (s *shelf) proveLine(ctx context.Context, t *timeline, l *remoteLine) error
 	if st != lineHeld {
 		return nil
 	}
-	m, _, err := s.readRemote(ctx, t.id)
+	m, _, err := r.readRemote(ctx, t.id)
 	if tarn.KindOf(err) == tarn.KindNotFound {
-		s.lose(t, l, err)
+		r.lose(t, l, err)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if m.Epoch != mine.Epoch || m.Holder != s.remote.node {
-		s.lose(t, l, taken(m))
+	if m.Epoch != mine.Epoch || m.Holder != r.node {
+		r.lose(t, l, taken(m))
 	}
 	return nil
 }
@@ -259,7 +259,7 @@ func taken(m *remoteManifest) error {
 
 // putRemote replaces the manifest of a timeline that is held, or makes it; the
 // caller has the line's turn. When somebody took the timeline it is lost.
-func (s *shelf) putRemote(ctx context.Context, t *timeline, l *remoteLine, m *remoteManifest) error {
+func (r *remote) putRemote(ctx context.Context, t *timeline, l *remoteLine, m *remoteManifest) error {
 	l.mu.Lock()
 	etag, st := l.etag, l.state
 	l.mu.Unlock()
@@ -270,9 +270,9 @@ func (s *shelf) putRemote(ctx context.Context, t *timeline, l *remoteLine, m *re
 	if err != nil {
 		return err
 	}
-	etag, err = s.remote.swap(ctx, manifestKey(t.id), etag, b)
+	etag, err = r.swap(ctx, manifestKey(t.id), etag, b)
 	if errors.Is(err, blob.ErrMismatch) {
-		s.lose(t, l, err)
+		r.lose(t, l, err)
 	}
 	if err != nil {
 		return err
@@ -280,7 +280,7 @@ func (s *shelf) putRemote(ctx context.Context, t *timeline, l *remoteLine, m *re
 	l.mu.Lock()
 	l.state, l.ours = lineHeld, true
 	l.mu.Unlock()
-	return s.record(t.id, l, m, etag)
+	return r.record(t.id, l, m, etag)
 }
 
 // sealed reports whether nothing may be appended to a segment any more.
@@ -314,10 +314,9 @@ func (s *shelf) all() []*timeline {
 	return out
 }
 
-// mayWrite says whether the volume may take changes: while its node is alive in
+// mayWrite says whether a volume may take changes: while its node is alive in
 // the bucket. It waits for a late heartbeat, at most for a lease.
-func (v *Volume) mayWrite() error {
-	r := v.store.remote
+func (r *remote) mayWrite(v *Volume) error {
 	if r == nil || r.heart.alive() {
 		return nil
 	}
@@ -327,8 +326,14 @@ func (v *Volume) mayWrite() error {
 	return v.log.death()
 }
 
+// loss tells who runs on a volume that it is another's now.
+type loss struct {
+	lost chan struct{}
+	once sync.Once
+}
+
+func (l *loss) tell() { l.once.Do(func() { close(l.lost) }) }
+
 // Lost is closed when another node took the timeline. Nothing that the volume
 // was told since counts; whoever runs on it must end.
-func (v *Volume) Lost() <-chan struct{} { return v.lost }
-
-func (v *Volume) lose() { v.losing.Do(func() { close(v.lost) }) }
+func (v *Volume) Lost() <-chan struct{} { return v.loss.lost }

@@ -29,11 +29,11 @@ type found struct {
 }
 
 // listRemote reads the manifests in the bucket but for those that skip.
-func (s *shelf) listRemote(ctx context.Context, skip func(tarn.TimelineID) bool) ([]found, error) {
+func (r *remote) listRemote(ctx context.Context, skip func(tarn.TimelineID) bool) ([]found, error) {
 	var ids []tarn.TimelineID
-	for o, err := range s.remote.blobs.List(ctx, remoteStore, "") {
+	for o, err := range r.blobs.List(ctx, remoteStore, "") {
 		if err != nil {
-			return nil, fmt.Errorf("list timelines of %s: %w", s.remote.blobs.URL(), err)
+			return nil, fmt.Errorf("list timelines of %s: %w", r.blobs.URL(), err)
 		}
 		dir, name, _ := strings.Cut(strings.TrimPrefix(o.Key, remoteStore), "/")
 		id, err := tarn.ParseTimelineID(dir)
@@ -48,7 +48,7 @@ func (s *shelf) listRemote(ctx context.Context, skip func(tarn.TimelineID) bool)
 	for _, id := range ids {
 		g.Go(func() error {
 			key := manifestKey(id)
-			b, etag, err := s.remote.readObject(ctx, key)
+			b, etag, err := r.readObject(ctx, key)
 			if errors.Is(err, blob.ErrNotExist) {
 				return nil // deleted meanwhile
 			}
@@ -80,18 +80,18 @@ func (s *shelf) listRemote(ctx context.Context, skip func(tarn.TimelineID) bool)
 //   - one whose deletion was decided is deleted
 //
 // Every step can be done again.
-func (s *Store) adopt(ctx context.Context) error {
-	all, err := s.listRemote(ctx, func(tarn.TimelineID) bool { return false })
+func (r *remote) adopt(ctx context.Context) error {
+	all, err := r.listRemote(ctx, func(tarn.TimelineID) bool { return false })
 	if err != nil {
 		return err
 	}
-	s.lines = map[tarn.TimelineID]*remoteLine{}
+	r.lines = map[tarn.TimelineID]*remoteLine{}
 	for _, f := range all {
-		if _, err := s.adoptOne(ctx, f); err != nil {
-			return fmt.Errorf("take timeline %s from %s: %w", f.id, s.remote.blobs.URL(), err)
+		if _, err := r.adoptOne(ctx, f); err != nil {
+			return fmt.Errorf("take timeline %s from %s: %w", f.id, r.blobs.URL(), err)
 		}
 	}
-	dirs, err := s.files.ReadDir(s.manifests.dir)
+	dirs, err := r.shelf.files.ReadDir(r.shelf.manifests.dir)
 	if err != nil {
 		return err
 	}
@@ -99,85 +99,85 @@ func (s *Store) adopt(ctx context.Context) error {
 		// The bucket does not know it any more, though it did: what is here is
 		// uploaded anew.
 		id, err := tarn.ParseTimelineID(d.Name)
-		if err != nil || s.lines[id] != nil {
+		if err != nil || r.lines[id] != nil {
 			continue
 		}
-		if had, err := s.readRecord(id); err == nil {
+		if had, err := r.readRecord(id); err == nil {
 			l := newRemoteLine()
 			l.first = had.Epoch
-			s.lines[id] = l
+			r.lines[id] = l
 		}
 	}
 	return nil
 }
 
 // adoptOne adopts one timeline; false when it is deleted.
-func (s *shelf) adoptOne(ctx context.Context, f found) (bool, error) {
-	dir := filepath.Join(s.manifests.dir, string(f.id))
-	_, err := s.files.ReadDir(dir + deletedSuffix)
+func (r *remote) adoptOne(ctx context.Context, f found) (bool, error) {
+	dir := filepath.Join(r.shelf.manifests.dir, string(f.id))
+	_, err := r.shelf.files.ReadDir(dir + deletedSuffix)
 	deleted := err == nil
-	if f.man.Gone || deleted && f.man.Holder == s.remote.node {
-		s.mu.Lock()
+	if f.man.Gone || deleted && f.man.Holder == r.node {
+		r.shelf.mu.Lock()
 		l := newRemoteLine()
 		l.man, l.etag, l.state = f.man, f.etag, lineHeld
-		s.mu.Unlock()
-		if f.man.Holder == s.remote.node || f.man.Holder == "" {
-			if err := s.bury(ctx, f.id, l); err != nil {
+		r.shelf.mu.Unlock()
+		if f.man.Holder == r.node || f.man.Holder == "" {
+			if err := r.bury(ctx, f.id, l); err != nil {
 				return false, err
 			}
 		}
-		return false, s.removeDir(dir)
+		return false, r.shelf.removeDir(dir)
 	}
 	l := newRemoteLine()
 	l.man, l.etag, l.state = f.man, f.etag, lineFree
-	had, err := s.readRecord(f.id)
+	had, err := r.readRecord(f.id)
 	switch {
 	case err == nil:
 		l.ours = had.Epoch == f.man.Epoch
 	case errors.Is(err, fs.ErrNotExist):
 		// Its first manifest was put, and the process ended before it was noted.
-		_, e := s.manifests.load(f.id)
-		l.ours = e == nil && f.man.Epoch == 1 && f.man.Holder == s.remote.node
+		_, e := r.shelf.manifests.load(f.id)
+		l.ours = e == nil && f.man.Epoch == 1 && f.man.Holder == r.node
 	case !errors.Is(err, layer.ErrCorrupt):
 		return false, err
 	}
 	if l.ours {
-		if _, err := s.manifests.load(f.id); errors.Is(err, fs.ErrNotExist) {
+		if _, err := r.shelf.manifests.load(f.id); errors.Is(err, fs.ErrNotExist) {
 			l.ours = false // a crash while it was replaced
 		}
 	}
-	if l.ours && f.man.Holder == s.remote.node {
+	if l.ours && f.man.Holder == r.node {
 		l.state = lineHeld
 	}
 	if !l.ours {
-		if err := s.replaceLocal(f.id, f.man); err != nil {
+		if err := r.replaceLocal(f.id, f.man); err != nil {
 			return false, err
 		}
 	}
-	if f.man.Holder != "" && f.man.Holder != s.remote.node {
-		if _, _, err := s.remote.heart.sight(ctx, f.man.Holder); err != nil {
+	if f.man.Holder != "" && f.man.Holder != r.node {
+		if _, _, err := r.heart.sight(ctx, f.man.Holder); err != nil {
 			return false, err
 		}
 	}
 	if !l.ours || had == nil || had.Man.Epoch != f.man.Man.Epoch {
-		if err := s.record(f.id, l, f.man, f.etag); err != nil {
+		if err := r.record(f.id, l, f.man, f.etag); err != nil {
 			return false, err
 		}
 	} else {
-		s.remote.files.list(f.id, f.man.Objects)
+		r.files.list(f.id, f.man.Objects)
 	}
 	// The directory of another past has none now: it is as the bucket's. Whether
 	// our name in it is that of this directory we cannot know; own will see.
-	s.mu.Lock()
-	s.lines[f.id] = l
-	s.mu.Unlock()
+	r.shelf.mu.Lock()
+	r.lines[f.id] = l
+	r.shelf.mu.Unlock()
 	return true, nil
 }
 
 // readRecord reads what a timeline's directory goes on from.
-func (s *shelf) readRecord(id tarn.TimelineID) (*remoteManifest, error) {
-	path := filepath.Join(s.manifests.dir, string(id), bucketFile)
-	b, err := readFile(s.files, path)
+func (r *remote) readRecord(id tarn.TimelineID) (*remoteManifest, error) {
+	path := filepath.Join(r.shelf.manifests.dir, string(id), bucketFile)
+	b, err := readFile(r.shelf.files, path)
 	if err != nil {
 		return nil, err
 	}
@@ -190,67 +190,67 @@ func (s *shelf) readRecord(id tarn.TimelineID) (*remoteManifest, error) {
 //  1. remove the manifest     crash: the directory is removed at Open, and made
 //  2. remove everything       anew, the same
 //  3. the manifest            crash: either
-func (s *shelf) replaceLocal(id tarn.TimelineID, m *remoteManifest) error {
-	dir := filepath.Join(s.manifests.dir, string(id))
-	if err := ignoreMissing(s.files.Remove(s.manifests.path(id))); err != nil {
+func (r *remote) replaceLocal(id tarn.TimelineID, m *remoteManifest) error {
+	dir := filepath.Join(r.shelf.manifests.dir, string(id))
+	if err := ignoreMissing(r.shelf.files.Remove(r.shelf.manifests.path(id))); err != nil {
 		return err
 	}
-	s.remote.files.unlist(id)
-	if err := s.removeDir(dir); err != nil {
+	r.files.unlist(id)
+	if err := r.shelf.removeDir(dir); err != nil {
 		return err
 	}
-	s.remote.files.list(id, m.Objects)
-	if err := s.files.Mkdir(dir); err != nil {
+	r.files.list(id, m.Objects)
+	if err := r.shelf.files.Mkdir(dir); err != nil {
 		return err
 	}
 	man := *m.Man
-	if err := s.manifests.put(&man); err != nil {
+	if err := r.shelf.manifests.put(&man); err != nil {
 		return err
 	}
 	m.Man = &man
-	return s.files.SyncDir(s.manifests.dir)
+	return r.shelf.files.SyncDir(r.shelf.manifests.dir)
 }
 
 // meet takes in timelines that other nodes made since the bucket was read.
-func (s *shelf) meet(ctx context.Context) error {
-	all, err := s.listRemote(ctx, func(id tarn.TimelineID) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.timelines[id] != nil || s.lines[id] != nil
+func (r *remote) meet(ctx context.Context) error {
+	all, err := r.listRemote(ctx, func(id tarn.TimelineID) bool {
+		r.shelf.mu.Lock()
+		defer r.shelf.mu.Unlock()
+		return r.shelf.timelines[id] != nil || r.lines[id] != nil
 	})
 	if err != nil {
 		return err
 	}
 	for _, f := range all {
-		there, err := s.adoptOne(ctx, f)
+		there, err := r.adoptOne(ctx, f)
 		if err != nil {
-			return fmt.Errorf("take timeline %s from %s: %w", f.id, s.remote.blobs.URL(), err)
+			return fmt.Errorf("take timeline %s from %s: %w", f.id, r.blobs.URL(), err)
 		}
 		if !there {
 			continue
 		}
-		s.mu.Lock()
-		if s.timelines[f.id] == nil {
-			t := &timeline{id: f.id, turn: make(chan struct{}, 1), parent: f.man.Man.Parent, state: stateIdle, man: f.man.Man, dead: f.man.Man.Dead, remote: s.lines[f.id]}
+		r.shelf.mu.Lock()
+		if r.shelf.timelines[f.id] == nil {
+			t := &timeline{id: f.id, turn: make(chan struct{}, 1), parent: f.man.Man.Parent, state: stateIdle, man: f.man.Man, dead: f.man.Man.Dead, remote: r.lines[f.id]}
 			if f.man.Man.Deleted {
 				t.state = stateGhost
 			}
-			s.timelines[f.id] = t
-			if p := s.timelines[t.parent.Timeline]; p != nil {
+			r.shelf.timelines[f.id] = t
+			if p := r.shelf.timelines[t.parent.Timeline]; p != nil {
 				p.children++
 			}
 		}
-		s.mu.Unlock()
+		r.shelf.mu.Unlock()
 	}
 	return nil
 }
 
 // line gives what is known of a timeline in the bucket; nil without a bucket.
-func (s *shelf) line(id tarn.TimelineID) *remoteLine {
-	if s.remote == nil {
+func (r *remote) line(id tarn.TimelineID) *remoteLine {
+	if r == nil {
 		return nil
 	}
-	if l := s.lines[id]; l != nil {
+	if l := r.lines[id]; l != nil {
 		return l
 	}
 	return newRemoteLine()
@@ -262,7 +262,7 @@ func (s *shelf) line(id tarn.TimelineID) *remoteLine {
 //  2. remove its objects, those of others    crash: Open goes on
 //     and of crashes too
 //  3. remove the manifest
-func (s *shelf) bury(ctx context.Context, id tarn.TimelineID, l *remoteLine) error {
+func (r *remote) bury(ctx context.Context, id tarn.TimelineID, l *remoteLine) error {
 	if err := l.wait(ctx); err != nil {
 		return err
 	}
@@ -284,7 +284,7 @@ func (s *shelf) bury(ctx context.Context, id tarn.TimelineID, l *remoteLine) err
 	etag := l.etag
 	l.mu.Unlock()
 	if !have.Gone {
-		if etag, err = s.remote.swap(ctx, manifestKey(id), etag, b); err != nil {
+		if etag, err = r.swap(ctx, manifestKey(id), etag, b); err != nil {
 			return err
 		}
 	}
@@ -292,7 +292,7 @@ func (s *shelf) bury(ctx context.Context, id tarn.TimelineID, l *remoteLine) err
 	l.man, l.etag, l.state = &gone, etag, lineLost
 	l.mu.Unlock()
 	var keys []string
-	for o, err := range s.remote.blobs.List(ctx, remoteStore+string(id)+"/", "") {
+	for o, err := range r.blobs.List(ctx, remoteStore+string(id)+"/", "") {
 		if err != nil {
 			return fmt.Errorf("list objects of timeline %s: %w", id, err)
 		}
@@ -300,21 +300,21 @@ func (s *shelf) bury(ctx context.Context, id tarn.TimelineID, l *remoteLine) err
 			keys = append(keys, o.Key)
 		}
 	}
-	s.remote.files.unlist(id)
-	if err := s.discard(ctx, keys); err != nil {
+	r.files.unlist(id)
+	if err := r.discard(ctx, keys); err != nil {
 		return err
 	}
-	return s.remote.blobs.Delete(ctx, manifestKey(id))
+	return r.blobs.Delete(ctx, manifestKey(id))
 }
 
 // discard deletes objects, and what the cache has of them.
-func (s *shelf) discard(ctx context.Context, keys []string) error {
+func (r *remote) discard(ctx context.Context, keys []string) error {
 	for part := range slices.Chunk(keys, 500) {
-		if err := s.remote.blobs.Delete(ctx, part...); err != nil {
+		if err := r.blobs.Delete(ctx, part...); err != nil {
 			return fmt.Errorf("delete %d objects: %w", len(part), err)
 		}
-		if err := s.remote.cache.Drop(part...); err != nil {
-			s.slog.Warn("drop from cache", "err", err)
+		if err := r.cache.Drop(part...); err != nil {
+			r.slog.Warn("drop from cache", "err", err)
 		}
 	}
 	return nil
@@ -322,13 +322,13 @@ func (s *shelf) discard(ctx context.Context, keys []string) error {
 
 // sweepRemote deletes objects of timelines that are held here, or that no
 // manifest is of, when nobody lists them and they are old.
-func (s *shelf) sweepRemote(ctx context.Context) error {
+func (r *remote) sweepRemote(ctx context.Context) error {
 	listed, held := map[string]bool{}, map[string]bool{}
 	var old []string
 	var oldest []string // of no timeline that is known
-	for o, err := range s.remote.blobs.List(ctx, remoteStore, "") {
+	for o, err := range r.blobs.List(ctx, remoteStore, "") {
 		if err != nil {
-			return fmt.Errorf("list %s: %w", s.remote.blobs.URL(), err)
+			return fmt.Errorf("list %s: %w", r.blobs.URL(), err)
 		}
 		dir, name, _ := strings.Cut(strings.TrimPrefix(o.Key, remoteStore), "/")
 		if name == manifestName {
@@ -336,15 +336,15 @@ func (s *shelf) sweepRemote(ctx context.Context) error {
 		}
 		age := time.Since(o.ModTime)
 		if _, known := held[dir]; !known && name != manifestName { // a manifest comes before its objects
-			if age > 7*s.remote.linger {
+			if age > 7*r.linger {
 				oldest = append(oldest, o.Key)
 			}
-		} else if age > s.remote.linger && name != manifestName {
+		} else if age > r.linger && name != manifestName {
 			old = append(old, o.Key)
 		}
 	}
 	// Listed is looked at after the objects: what became listed meanwhile counts.
-	for _, t := range s.all() {
+	for _, t := range r.shelf.all() {
 		select {
 		case t.remote.tend <- struct{}{}: // nothing is being uploaded that will be listed soon
 			defer func() { <-t.remote.tend }()
@@ -368,6 +368,6 @@ func (s *shelf) sweepRemote(ctx context.Context) error {
 	if len(old) == 0 {
 		return nil
 	}
-	s.slog.Info("delete objects that no manifest lists", "count", len(old))
-	return s.discard(ctx, old)
+	r.slog.Info("delete objects that no manifest lists", "count", len(old))
+	return r.discard(ctx, old)
 }

@@ -85,7 +85,7 @@ func abandon(t testing.TB, dir string, o Options, do func(*Store)) {
 	cancel()
 	<-done
 	s.lock.Close()
-	s.closeRemote()
+	s.remote.close()
 }
 
 func must(t testing.TB, err error) {
@@ -327,7 +327,7 @@ func TestRemoteDelete(t *testing.T) {
 	must(t, err)
 	must(t, s.Upload(ctx, lineB))
 	must(t, s.Delete(ctx, lineA)) // a ghost
-	must(t, s.upload(ctx, s.timelines[lineA], atOnce))
+	must(t, s.remote.upload(ctx, s.timelines[lineA], atOnce))
 	end()
 	at = t.TempDir()
 	s, _ = openRunning(t, at, remoteOptions(b))

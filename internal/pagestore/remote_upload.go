@@ -43,7 +43,7 @@ func (s *Store) Upload(ctx context.Context, id tarn.TimelineID) error {
 	}
 	t, err := s.find(id)
 	if err == nil {
-		err = s.upload(ctx, t, atOnce)
+		err = s.remote.upload(ctx, t, atOnce)
 	}
 	if err != nil {
 		return fmt.Errorf("upload timeline %s: %w", id, err)
@@ -59,8 +59,8 @@ func (s *Store) Release(ctx context.Context, id tarn.TimelineID) error {
 	}
 	t, err := s.find(id)
 	if err == nil {
-		if err = s.upload(ctx, t, atOnce); err == nil {
-			err = s.release(ctx, t)
+		if err = s.remote.upload(ctx, t, atOnce); err == nil {
+			err = s.remote.release(ctx, t)
 		}
 	}
 	if err != nil {
@@ -71,14 +71,14 @@ func (s *Store) Release(ctx context.Context, id tarn.TimelineID) error {
 
 // release makes nobody the holder of an idle timeline, when the bucket has all
 // of it.
-func (s *shelf) release(ctx context.Context, t *timeline) error {
-	if err := s.wait(ctx, t); err != nil {
+func (r *remote) release(ctx context.Context, t *timeline) error {
+	if err := r.shelf.wait(ctx, t); err != nil {
 		return err
 	}
 	defer t.pass()
-	s.mu.Lock()
+	r.shelf.mu.Lock()
 	open, man := t.volume != nil, t.man
-	s.mu.Unlock()
+	r.shelf.mu.Unlock()
 	if open {
 		return tarn.Conflict("it is open")
 	}
@@ -99,7 +99,7 @@ func (s *shelf) release(ctx context.Context, t *timeline) error {
 	next := *have
 	next.Holder = ""
 	next.Epoch++
-	if err := s.putRemote(ctx, t, l, &next); err != nil {
+	if err := r.putRemote(ctx, t, l, &next); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -117,7 +117,7 @@ func (s *shelf) release(ctx context.Context, t *timeline) error {
 //  5. delete the objects it does not list any more    crash: orphans
 //
 // A timeline that began in another waits until the bucket has where it began.
-func (s *shelf) upload(ctx context.Context, t *timeline, urge urgency) error {
+func (r *remote) upload(ctx context.Context, t *timeline, urge urgency) error {
 	l := t.remote
 	if !l.writable() {
 		st, m := l.now()
@@ -127,11 +127,11 @@ func (s *shelf) upload(ctx context.Context, t *timeline, urge urgency) error {
 		return nil
 	}
 	if p := t.parent; p.Timeline != "" {
-		s.mu.Lock()
-		parent, owner := s.timelines[p.Timeline], s.owner(p)
-		s.mu.Unlock()
+		r.shelf.mu.Lock()
+		parent, owner := r.shelf.timelines[p.Timeline], r.shelf.owner(p)
+		r.shelf.mu.Unlock()
 		for _, o := range []*timeline{parent, owner} {
-			if err := s.reached(ctx, o, p); err != nil {
+			if err := r.reached(ctx, o, p); err != nil {
 				return fmt.Errorf("upload timeline %s, where it began: %w", o.id, err)
 			}
 		}
@@ -142,7 +142,7 @@ func (s *shelf) upload(ctx context.Context, t *timeline, urge urgency) error {
 		return context.Cause(ctx)
 	}
 	defer func() { <-l.tend }()
-	u := &uploading{store: s, of: t, line: l, pace: newPace(s.remote.o.BytesPerSecond)}
+	u := &uploading{store: r.shelf, of: t, line: l, pace: newPace(r.o.BytesPerSecond)}
 	if err := u.fix(ctx, urge); err != nil || u.man == nil {
 		return err
 	}
@@ -153,12 +153,12 @@ func (s *shelf) upload(ctx context.Context, t *timeline, urge urgency) error {
 }
 
 // reached uploads a timeline until the bucket has it up to where another began.
-func (s *shelf) reached(ctx context.Context, t *timeline, p tarn.Point) error {
+func (r *remote) reached(ctx context.Context, t *timeline, p tarn.Point) error {
 	_, m := t.remote.now()
 	if m != nil && (t.id != p.Timeline && m.Man.Closed.Head >= p.Seq || t.id == p.Timeline && (m.Man.Closed.Head >= p.Seq || p.Seq <= t.parent.Seq)) {
 		return nil
 	}
-	if err := s.upload(ctx, t, atOnce); err != nil {
+	if err := r.upload(ctx, t, atOnce); err != nil {
 		return err
 	}
 	if _, m = t.remote.now(); m == nil {
@@ -338,7 +338,7 @@ func (u *uploading) list(ctx context.Context) error {
 	for i, f := range u.man.Layers {
 		u.man.Layers[i].Bytes = u.next.Objects[slices.IndexFunc(u.next.Objects, func(o object) bool { return o.Kind == f.Kind && o.Number == f.Number })].Bytes
 	}
-	if err := s.putRemote(ctx, u.of, l, u.next); err != nil {
+	if err := s.remote.putRemote(ctx, u.of, l, u.next); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -354,15 +354,15 @@ func (u *uploading) list(ctx context.Context) error {
 			gone = append(gone, objectKey(u.of.id, o))
 		}
 	}
-	if err := s.discard(ctx, gone); err != nil {
+	if err := s.remote.discard(ctx, gone); err != nil {
 		s.slog.Warn("delete collected objects", "timeline", u.of.id, "err", err) // orphans, swept later
 	}
 	return nil
 }
 
-// runRemote keeps the node alive and the bucket up to date until ctx ends.
-func (s *Store) runRemote(ctx context.Context) {
-	tick := time.NewTicker(min(lookEvery, s.remote.o.SealEvery))
+// run keeps the node alive and the bucket up to date until ctx ends.
+func (r *remote) run(ctx context.Context) {
+	tick := time.NewTicker(min(lookEvery, r.o.SealEvery))
 	defer tick.Stop()
 	swept := time.Now()
 	later := map[tarn.TimelineID]time.Time{}
@@ -372,27 +372,27 @@ func (s *Store) runRemote(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for _, t := range s.all() {
+		for _, t := range r.shelf.all() {
 			if time.Now().Before(later[t.id]) {
 				continue
 			}
-			err := s.upload(ctx, t, whenDue)
+			err := r.upload(ctx, t, whenDue)
 			if ctx.Err() != nil {
 				return
 			}
 			delete(later, t.id)
 			if err != nil && !errors.Is(err, errClosed) && tarn.KindOf(err) != tarn.KindNotFound {
-				s.slog.Warn("upload", "timeline", t.id, "err", err)
-				later[t.id] = time.Now().Add(min(10*time.Second, s.remote.o.SealEvery))
+				r.slog.Warn("upload", "timeline", t.id, "err", err)
+				later[t.id] = time.Now().Add(min(10*time.Second, r.o.SealEvery))
 			}
 		}
-		if err := s.evictLocal(ctx); err != nil {
-			s.slog.Warn("evict local layers", "err", err)
+		if err := r.evictLocal(ctx); err != nil {
+			r.slog.Warn("evict local layers", "err", err)
 		}
-		if time.Since(swept) >= s.remote.linger/24 {
+		if time.Since(swept) >= r.linger/24 {
 			swept = time.Now()
-			if err := s.sweepRemote(ctx); err != nil && ctx.Err() == nil {
-				s.slog.Warn("sweep bucket", "err", err)
+			if err := r.sweepRemote(ctx); err != nil && ctx.Err() == nil {
+				r.slog.Warn("sweep bucket", "err", err)
 			}
 		}
 	}

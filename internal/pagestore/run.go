@@ -31,7 +31,7 @@ func (s *Store) Run(ctx context.Context) error {
 		var both sync.WaitGroup
 		defer both.Wait()
 		both.Go(func() { s.remote.heart.run(ctx) })
-		both.Go(func() { s.runRemote(ctx) })
+		both.Go(func() { s.remote.run(ctx) })
 	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -128,7 +128,7 @@ func (s *Store) SetHistory(ctx context.Context, id tarn.TimelineID, d time.Durat
 		return nil
 	}
 	if !open {
-		if err := s.own(ctx, t); err != nil {
+		if err := s.remote.own(ctx, t); err != nil {
 			return fmt.Errorf("set history of timeline %s: %w", id, err)
 		}
 	}

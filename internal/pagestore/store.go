@@ -65,8 +65,7 @@ type shelf struct {
 	batches   sync.Pool // of *layer.Batch
 	scratch   sync.Pool // of *[layer.PageSize]byte
 
-	remote *remote                         // nil without a bucket
-	lines  map[tarn.TimelineID]*remoteLine // found in the bucket; guarded by mu
+	remote *remote // nil without a bucket
 
 	registry
 	clock uint64 // counts handed indexes; guarded by mu
@@ -115,11 +114,12 @@ func open(ctx context.Context, files fileSystem, dir string, o Options) (*Store,
 	if err := s.hold(); err != nil {
 		return nil, fmt.Errorf("open page store %s: %w", dir, err)
 	}
-	if err := s.openRemote(ctx, files); err != nil {
+	var err error
+	if s.remote, err = openRemote(ctx, &s.shelf); err != nil {
 		return nil, errors.Join(fmt.Errorf("open page store %s: %w", dir, err), s.lock.Close())
 	}
 	if err := s.readManifests(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open page store %s: %w", dir, err), s.closeRemote(), s.lock.Close())
+		return nil, errors.Join(fmt.Errorf("open page store %s: %w", dir, err), s.remote.close(), s.lock.Close())
 	}
 	return s, nil
 }
@@ -177,7 +177,7 @@ func (s *Store) readManifests(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		t := &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man, dead: man.Dead, remote: s.line(id)}
+		t := &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man, dead: man.Dead, remote: s.remote.line(id)}
 		if man.Deleted {
 			t.state = stateGhost
 		}
@@ -245,7 +245,7 @@ func (s *Store) Close() error {
 	for _, ix := range kept {
 		ix.release()
 	}
-	errs = append(errs, s.releaseAll(), s.closeRemote())
+	errs = append(errs, s.remote.releaseAll(), s.remote.close())
 	if err := errors.Join(append(errs, s.lock.Close())...); err != nil {
 		return fmt.Errorf("close page store %s: %w", s.dir, err)
 	}

@@ -158,7 +158,7 @@ func (s *Store) pin(ctx context.Context, id tarn.TimelineID, child *timeline) (*
 		s.beginAt(child, tarn.Point{Timeline: id, Seq: ix.seq})
 		return ix, ix.seq, nil
 	}
-	if err := s.own(ctx, t); err != nil {
+	if err := s.remote.own(ctx, t); err != nil {
 		return nil, 0, err
 	}
 	seq, _, err := s.summary(ctx, t)
@@ -203,7 +203,7 @@ func (s *Store) reach(ctx context.Context, p tarn.Point, child *timeline) error 
 	if v != nil {
 		head = v.Head()
 		err = v.log.sync()
-	} else if err = s.own(ctx, t); err == nil {
+	} else if err = s.remote.own(ctx, t); err == nil {
 		head, _, err = s.summary(ctx, t)
 	}
 	if err == nil && (p.Seq == 0 || p.Seq > head) {
@@ -257,7 +257,7 @@ func (s *Store) Delete(ctx context.Context, id tarn.TimelineID) error {
 	}
 	s.mu.Unlock()
 	if err == nil {
-		err = s.own(ctx, t)
+		err = s.remote.own(ctx, t)
 	}
 	if err == nil {
 		err = s.remove(t)
@@ -356,7 +356,7 @@ func (s *Store) remove(t *timeline) error {
 	if ix != nil {
 		ix.release()
 	}
-	if err := s.forgetRemote(t); err != nil {
+	if err := s.remote.forget(t); err != nil {
 		// The renamed directory makes the next Open do it.
 		s.slog.Warn("remove deleted timeline from the bucket", "timeline", t.id, "err", err)
 		return nil
@@ -458,7 +458,7 @@ func (s *Store) ReopenVolume(ctx context.Context, id tarn.TimelineID, held []lay
 	if !idle {
 		return nil, fmt.Errorf("open volume of timeline %s: %w", id, tarn.Conflict("it is open"))
 	}
-	if err := s.own(ctx, t); err != nil {
+	if err := s.remote.own(ctx, t); err != nil {
 		return nil, fmt.Errorf("open volume of timeline %s: %w", id, err)
 	}
 	ix, e, err := s.head(ctx, t, held...)
@@ -480,11 +480,11 @@ func (s *Store) newVolume(t *timeline, ix *index, e end) *Volume {
 	t.enter(stateHeld)
 	ix.keep = keepOrphans
 	l := s.newLog(t, ix, e, t.man.Epoch)
-	t.volume = &Volume{store: s, of: t, ix: ix, log: l, contents: contents{ix: ix, log: l, scratch: &s.scratch}, lost: make(chan struct{})}
+	t.volume = &Volume{store: s, of: t, ix: ix, log: l, contents: contents{ix: ix, log: l, scratch: &s.scratch}, loss: loss{lost: make(chan struct{})}}
 	t.volume.swept.Store(uint64(t.man.Swept.Head))
 	if !t.remote.writable() { // somebody took it just now
 		l.die(errClosed) //nolint:errcheck // the first operation will tell
-		t.volume.lose()
+		t.volume.loss.tell()
 	}
 	return t.volume
 }

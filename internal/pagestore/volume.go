@@ -33,8 +33,7 @@ type Volume struct {
 	swept   atomic.Uint64
 	mapping sync.Mutex // one map at a time; held while it is written
 
-	lost   chan struct{} // closed when another node took the timeline
-	losing sync.Once
+	loss loss // of the timeline to another node
 }
 
 // fileError says what a file operation was doing.
@@ -105,7 +104,7 @@ func (v *Volume) Sync() error {
 	}
 	err := v.log.sync()
 	if err == nil {
-		err = v.mayWrite() // what is durable here counts only while the timeline is ours
+		err = v.store.remote.mayWrite(v) // what is durable here counts only while the timeline is ours
 	}
 	if err != nil {
 		return fmt.Errorf("sync timeline %s: %w", v.of.id, err)
@@ -144,7 +143,7 @@ var errClosed = fmt.Errorf("%w: volume is closed", syscall.EIO)
 
 // enter begins an operation that changes something; freeze.RUnlock ends it.
 func (v *Volume) enter() error {
-	if err := v.mayWrite(); err != nil {
+	if err := v.store.remote.mayWrite(v); err != nil {
 		return err
 	}
 	v.freeze.RLock()
