@@ -336,4 +336,4 @@ func (l *loss) tell() { l.once.Do(func() { close(l.lost) }) }
 
 // Lost is closed when another node took the timeline. Nothing that the volume
 // was told since counts; whoever runs on it must end.
-func (v *Volume) Lost() <-chan struct{} { return v.loss.lost }
+func (l *loss) Lost() <-chan struct{} { return l.lost }

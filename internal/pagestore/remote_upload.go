@@ -35,9 +35,13 @@ const (
 	atOnce
 )
 
+// Lines is what a Store offers to move timelines as a whole.
+type Lines struct{ s *Store }
+
 // Upload brings everything that a timeline holds now to the bucket, with what
 // it began in. Without a bucket it does nothing.
-func (s *Store) Upload(ctx context.Context, id tarn.TimelineID) error {
+func (l Lines) Upload(ctx context.Context, id tarn.TimelineID) error {
+	s := l.s
 	if s.remote == nil {
 		return nil
 	}
@@ -53,7 +57,8 @@ func (s *Store) Upload(ctx context.Context, id tarn.TimelineID) error {
 
 // Release brings everything that a timeline holds to the bucket and lets go of
 // it, so that another node can open it without waiting. It is closed.
-func (s *Store) Release(ctx context.Context, id tarn.TimelineID) error {
+func (l Lines) Release(ctx context.Context, id tarn.TimelineID) error {
+	s := l.s
 	if s.remote == nil {
 		return nil
 	}

@@ -48,6 +48,7 @@ const handedIndexes = 4
 // Store is a directory of timelines. One process holds it at a time.
 type Store struct {
 	shelf
+	Lines
 	lock       io.Closer
 	collecting chan struct{} // holds one token while a collection runs
 	kick       chan struct{} // makes Run look for work at once
@@ -109,6 +110,7 @@ func open(ctx context.Context, files fileSystem, dir string, o Options) (*Store,
 		cache:     newTableCache(o.CacheBytes),
 		registry:  registry{timelines: map[tarn.TimelineID]*timeline{}},
 	}, collecting: make(chan struct{}, 1), kick: make(chan struct{}, 1)}
+	s.Lines.s = s
 	s.batches.New = func() any { return layer.NewBatch() }
 	s.scratch.New = func() any { return new([layer.PageSize]byte) }
 	if err := s.hold(); err != nil {

@@ -33,7 +33,7 @@ type Volume struct {
 	swept   atomic.Uint64
 	mapping sync.Mutex // one map at a time; held while it is written
 
-	loss loss // of the timeline to another node
+	loss // of the timeline to another node
 }
 
 // fileError says what a file operation was doing.
