@@ -90,6 +90,9 @@ func (c *serverConfig) joinStore(ctx context.Context, b blob.Store) (membership,
 	if err != nil {
 		return m, err
 	}
+	if m.Storage != c.storage.Place {
+		m = membership{} // of a start that came to nothing: see complete
+	}
 	there, err := readIdentity(ctx, b)
 	if err != nil && !errors.Is(err, blob.ErrNotExist) {
 		return m, fmt.Errorf("read whose storage %s is: %w", b.URL(), err)
@@ -99,12 +102,12 @@ func (c *serverConfig) joinStore(ctx context.Context, b blob.Store) (membership,
 	case known && there.ID != "" && there.ID != m.ID:
 		return m, tarn.Conflict("storage %s holds another Tarn by now, made at %s", b.URL(), there.Created.Format(time.RFC3339)).
 			WithHint("give this one a storage of its own, or bring the other back into an empty data directory with --data")
-	case known && there.ID == "" && c.begun():
+	case known && there.ID == "" && begun(c.Data):
 		if empty, err := isEmpty(ctx, b); err != nil || !empty {
 			return m, errors.Join(err, tarn.Conflict("storage %s has lost %s, which says whose it is", b.URL(), identityKey).
 				WithHint(fmt.Sprintf(`put it back if nobody else uses the storage: {"id": %q}`, m.ID)))
 		}
-	case !known && there.ID != "" && c.begun():
+	case !known && there.ID != "" && begun(c.Data):
 		return m, tarn.Conflict("storage %s holds another Tarn, made at %s, and %s has data of its own", b.URL(), there.Created.Format(time.RFC3339), c.Data).
 			WithHint("name an empty data directory with --data to bring the other back, or another prefix with --storage for this one")
 	case !known && there.ID != "":
@@ -140,9 +143,9 @@ func (c *serverConfig) joinStore(ctx context.Context, b blob.Store) (membership,
 }
 
 // begun tells whether the data directory holds anything that a Tarn made.
-func (c *serverConfig) begun() bool {
+func begun(data string) bool {
 	for _, sub := range [...]string{"control/pgdata", "timelines/*.json", "store/*"} {
-		if found, _ := filepath.Glob(filepath.Join(c.Data, sub)); len(found) > 0 {
+		if found, _ := filepath.Glob(filepath.Join(data, sub)); len(found) > 0 {
 			return true
 		}
 	}

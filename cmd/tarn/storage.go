@@ -46,6 +46,9 @@ func (s *storage) complete(data string) error {
 	if err != nil {
 		return err
 	}
+	if !begun(data) && first(s.Place, os.Getenv("TARN_STORAGE")) != "" {
+		m = membership{} // of a start that came to nothing
+	}
 	s.Place = first(s.Place, os.Getenv("TARN_STORAGE"), m.Storage)
 	if s.Place == "" {
 		if s.Endpoint != "" || s.Region != "" || s.TakeOver {

@@ -79,7 +79,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 		}
 	}
 	var err error
-	m.store, err = openPages(ctx, m.path("store"), o.Log)
+	m.store, err = openPages(ctx, m.path("store"), o)
 	if err != nil {
 		return nil, err
 	}

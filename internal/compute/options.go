@@ -7,6 +7,7 @@ import (
 
 	"github.com/tarndb/tarn/internal/blob"
 	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/volumefs"
 	"github.com/tarndb/tarn/internal/wal"
 )
 
@@ -23,7 +24,8 @@ type Options struct {
 	MarkWAL     int64         // a mark at most this many bytes of WAL behind; 0 = 64 MiB
 	MemoryBytes int64         // of this computer; 0 = ask the kernel
 
-	Remote Remote // what outlives the data directory
+	Rings  volumefs.Rings // whether mounts use FUSE over io_uring; 0 = no
+	Remote Remote         // what outlives the data directory
 }
 
 // Remote is what is kept beyond the data directory, in an object store. With a
@@ -34,6 +36,9 @@ type Remote struct {
 	Node     string      // names the data directory: 32 hexadecimal digits
 	LocalWAL int64       // bytes of a timeline's copied segments to keep here too; 0 = 1 GiB
 	Local    int64       // about how many bytes of copied pages to keep here too; 0 = all
+
+	SealEvery time.Duration // how old what was copied of a timeline's pages gets; 0 = 1 min
+	Lease     time.Duration // how long another node must be silent to be gone; 0 = 30 s
 }
 
 func (o *Options) fill() error {

@@ -1,12 +1,14 @@
 package compute
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -110,29 +112,17 @@ func (k rebuilder) cameBack(id tarn.TimelineID, p wal.Position) error {
 // rebuild makes the WAL of a timeline behind its pages, as far as the object
 // store has it without a gap. The next start recovers from the one to the other.
 //
-//  1. Read where the pages' recovery begins.
+//  1. Rewind the pages to the newest mark that the WAL covers, and read where
+//     their recovery begins. What they were last is of no use without its WAL,
+//     and nobody knows how much of that they need. Crash: Open begins again.
 //  2. Demand recovery: the pages may be of a clean shutdown that more followed.
 //     Crash: so they say, and there is no WAL yet; Open begins again.
 //  3. Rebuild the WAL in a directory of another name. Crash: litter, which Open
 //     removes.
 //  4. Give it its name.
 func (k rebuilder) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Position, err error) {
-	v, err := k.store.OpenVolume(ctx, id)
+	b, c, p, err := k.rewind(ctx, id)
 	if err != nil {
-		return p, err
-	}
-	b, err := v.ReadFile(controlFile)
-	if err := errors.Join(err, v.Close()); err != nil {
-		return p, err
-	}
-	c, err := postgres.ParseControl(b)
-	if err != nil {
-		return p, err
-	}
-	if p, err = k.o.Remote.WAL.Position(ctx, id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes}); err != nil {
-		return p, err
-	}
-	if err := k.coversPages(ctx, id, c, p); err != nil {
 		return p, err
 	}
 	// Behind a clean shutdown the log ends with its checkpoint, and nothing needs
@@ -159,17 +149,65 @@ func (k rebuilder) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Posit
 	return p, syncDir(k.path("wal"))
 }
 
+// rewinder is storage that can make an earlier mark the head again.
+type rewinder interface {
+	Rewind(ctx context.Context, id tarn.TimelineID, to tarn.Mark) error
+}
+
+// rewind makes the newest mark the head that the WAL covers, and reads
+// pg_control there and how far the WAL goes.
+func (k rebuilder) rewind(ctx context.Context, id tarn.TimelineID) (b []byte, c postgres.Control, p wal.Position, err error) {
+	for {
+		st, err := k.store.Stat(ctx, id)
+		if err != nil {
+			return nil, c, p, err
+		}
+		newest, atEnd := endMark(st.Marks, st.Head)
+		if s, ok := k.store.(rewinder); ok && !atEnd && newest.Seq != 0 {
+			if err := s.Rewind(ctx, id, newest); err != nil {
+				return nil, c, p, err
+			}
+		}
+		if b, c, err = k.headControl(ctx, id); err != nil {
+			return nil, c, p, err
+		}
+		if p, err = k.o.Remote.WAL.Position(ctx, id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes}); err != nil {
+			return nil, c, p, err
+		}
+		short := coversPages(newest, c, p)
+		if short == nil {
+			return b, c, p, nil
+		}
+		older := slices.DeleteFunc(slices.Clone(st.Marks), func(m tarn.Mark) bool { return m.LSN >= newest.LSN })
+		s, ok := k.store.(rewinder)
+		if !ok || len(older) == 0 {
+			return nil, c, p, short
+		}
+		m := slices.MaxFunc(older, func(a, b tarn.Mark) int { return cmp.Compare(a.Seq, b.Seq) })
+		k.log.Warn("pages are ahead of the WAL in the object store; going back", "timeline", string(id), "lsn", m.LSN.String(), "err", short)
+		if err := s.Rewind(ctx, id, m); err != nil {
+			return nil, c, p, err
+		}
+	}
+}
+
+func (k rebuilder) headControl(ctx context.Context, id tarn.TimelineID) (b []byte, c postgres.Control, err error) {
+	v, err := k.store.OpenVolume(ctx, id)
+	if err != nil {
+		return nil, c, err
+	}
+	b, err = v.ReadFile(controlFile)
+	if err := errors.Join(err, v.Close()); err != nil {
+		return nil, c, err
+	}
+	c, err = postgres.ParseControl(b)
+	return b, c, err
+}
+
 // coversPages refuses WAL that ends before the pages: from there they cannot
 // become what they were at one moment.
-func (k rebuilder) coversPages(ctx context.Context, id tarn.TimelineID, c postgres.Control, p wal.Position) error {
-	st, err := k.store.Stat(ctx, id)
-	if err != nil {
-		return err
-	}
-	need := c.Checkpoint + 1
-	for _, m := range st.Marks {
-		need = max(need, m.LSN)
-	}
+func coversPages(at tarn.Mark, c postgres.Control, p wal.Position) error {
+	need := max(c.Checkpoint+1, at.LSN)
 	if p.To < need {
 		return tarn.Unavailable("the object store has its WAL from %s to %s, and its pages need it up to %s", p.From, p.To, need)
 	}

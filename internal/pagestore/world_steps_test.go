@@ -213,30 +213,15 @@ func (w *world) stepCopy(l *line, p pick) error {
 	from, to, n := at(), at(), 1+at()
 	data := l.now.files[src].data
 	data = data[min(from, len(data)):min(from+n, len(data))]
-	// It is done in pieces: whole pages, and the rest or all of it page by page
-	// of src.
+	// It is done in pieces that end with a page of one of the two.
 	var parts []*model
-	for end := layer.PageSize - from%layer.PageSize; end < len(data); end += layer.PageSize {
-		part := l.now.named()
-		if _, ok := part.files[dst]; ok {
-			part.write(dst, data[:end], to)
-			parts = append(parts, part)
-			if to%layer.PageSize != 0 { // a piece goes into two pages of dst
-				for in := layer.PageSize - to%layer.PageSize; in < end; in += layer.PageSize {
-					part := l.now.named()
-					part.write(dst, data[:in], to)
-					parts = append(parts, part)
-				}
-			}
-		}
-	}
-	if to%layer.PageSize != 0 {
-		for in := layer.PageSize - to%layer.PageSize; in < len(data); in += layer.PageSize {
+	for _, off := range []int{from, to} {
+		for end := layer.PageSize - off%layer.PageSize; end < len(data); end += layer.PageSize {
 			part := l.now.named()
 			if _, ok := part.files[dst]; ok {
-				part.write(dst, data[:in], to)
-				parts = append(parts, part)
+				part.write(dst, data[:end], to)
 			}
+			parts = append(parts, part)
 		}
 	}
 	return w.mutate(l, "copy", func(m *model) error {
