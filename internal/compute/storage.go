@@ -26,8 +26,8 @@ type storage interface {
 	ForkAt(ctx context.Context, parent tarn.Point, child tarn.TimelineID) error
 	// ReadFileAt reads a file as it was at a marked point.
 	ReadFileAt(ctx context.Context, p tarn.Point, name string) ([]byte, error)
-	// Delete removes a timeline that is not open: KindConflict when it is, or
-	// when others began in it.
+	// Delete removes a timeline that is not open: KindConflict when it is. Others
+	// that were forked from it keep what they need.
 	Delete(ctx context.Context, id tarn.TimelineID) error
 	// Stat tells of one timeline and all the marks that it can be forked at.
 	Stat(ctx context.Context, id tarn.TimelineID) (tarn.TimelineStatus, error)
@@ -54,11 +54,13 @@ type volume interface {
 	Show(ctx context.Context, dir string, log *slog.Logger) (shown, error)
 	// Head is behind everything written so far.
 	Head() tarn.Seq
-	// Pin gives a point for a mark, while Postgres may write. It holds all that
-	// was written before the call and nothing that was written after its return:
-	// the LSN and the time of the mark, read after it, cover every page.
-	Pin(ctx context.Context) (tarn.Seq, error)
-	// Mark makes m, which names a pinned point or the head, durable.
+	// Pin gives a point for a mark, while Postgres may write; ok is false when
+	// there is none to mark now. It holds nothing that was written after Pin
+	// returned: the LSN and the time of the mark, read after it, cover every
+	// page.
+	Pin(ctx context.Context) (seq tarn.Seq, ok bool, err error)
+	// Mark makes m, which names a pinned point or the head, durable. A point that
+	// the storage did not keep is not marked.
 	Mark(ctx context.Context, m tarn.Mark) error
 	// ReadFile and EmptyDir are for while it is not shown. Names are relative,
 	// with slashes.
