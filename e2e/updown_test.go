@@ -180,6 +180,26 @@ func TestUpRefuses(t *testing.T) {
 	})
 }
 
+// A data directory keeps the kind of volumes it began with, and says so.
+func TestVolumesStayOfOneKind(t *testing.T) {
+	in := start(t, "--volumes", "directory")
+	in.tarn("project", "create", "shop")
+	if said := in.tarn("status"); !strings.Contains(said, "Volumes: directory (") {
+		t.Errorf("tarn status does not show the kind of volumes:\n%s", said)
+	}
+	in.stop()
+	said := in.refused(2, append(in.upArgs(), "--volumes", "fuse")...)
+	if !strings.Contains(said, "as plain directories") || !strings.Contains(said, "--volumes directory") {
+		t.Errorf("the other kind is refused with:\n%s", said)
+	}
+	in.checkNothingLeft()
+	in.flags = nil // the data directory knows
+	in.up()
+	if v := in.tarn("psql", "shop/production", "--", "-Atc", "SHOW full_page_writes"); strings.TrimSpace(v) != "on" {
+		t.Errorf("full_page_writes is %s", v)
+	}
+}
+
 // Where only the shared address is another program's, endpoints keep theirs.
 func TestSharedAddressTaken(t *testing.T) {
 	in := start(t)

@@ -70,7 +70,11 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	fleet, err := compute.Open(ctx, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Log: log})
+	volumes, err := c.volumes()
+	if err != nil {
+		return err
+	}
+	fleet, err := compute.Open(ctx, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Volumes: volumes, Log: log})
 	if err != nil {
 		return fmt.Errorf("open the fleet: %w", err)
 	}
@@ -126,7 +130,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Log: log})
 	handler := api.New(api.Config{
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
-		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Processes: c.processes, Log: log,
+		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Processes: c.processes, Volumes: c.volumesInUse, Log: log,
 	})
 
 	g, ctx := errgroup.WithContext(ctx)

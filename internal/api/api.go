@@ -42,6 +42,7 @@ type Config struct {
 	Version   string                // of Tarn
 	LakeURL   string                // root of catalog lake, for programs on this computer
 	Processes func() []wire.Process // of this Tarn, computes excepted; nil = none shown
+	Volumes   func() string         // how branches are kept; nil = not shown
 	Log       *slog.Logger          // nil = discard
 }
 
