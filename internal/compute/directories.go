@@ -19,7 +19,7 @@ func (m *machine) openDirectories(ctx context.Context, dir string) (*directories
 	s, err := plaindir.Open(ctx, dir, plaindir.Options{
 		First:     plaindir.First{Path: controlFile, Check: checkControl},
 		BaseEvery: m.o.BaseEvery,
-		Window:    m.o.Retention,
+		History:   m.o.Retention,
 		Log:       m.log,
 	})
 	if err != nil {

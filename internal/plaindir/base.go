@@ -3,6 +3,7 @@ package plaindir
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -81,6 +82,9 @@ func (v *Volume) Pin(ctx context.Context) (seq tarn.Seq, ok bool, err error) {
 
 // baseDue tells whether the running directory should be copied once more.
 func (v *Volume) baseDue(man *manifest, now time.Time) (bool, error) {
+	if v.store.history(man) <= 0 {
+		return false, nil
+	}
 	bases := man.bases()
 	every := v.store.o.BaseEvery
 	if n := len(bases); n > 0 && now.Sub(bases[n-1].Time) < every || now.Sub(v.failed) < every {
@@ -136,12 +140,20 @@ func (s *Store) keepBase(ctx context.Context, t *timeline, seq tarn.Seq, from Ac
 	return nil
 }
 
-// thin takes the bases out of a manifest that are closer to their neighbours than
-// is worth their space; the newest and the oldest stay. It returns what it took
+// thin takes the bases out of a manifest that are older than any fork needs, or
+// closer to their neighbours than is worth their space. It returns what it took
 // out.
 func (s *Store) thin(man *manifest) []tarn.Seq {
-	drop := surplus(man.bases(), time.Now(), s.gap)
+	drop := pace{s.o.BaseEvery, s.reflink}.surplus(man.bases(), time.Now(), s.history(man))
 	return takeOut(man, func(k mark) bool { return drop[k.Seq] })
+}
+
+// history is how far back a timeline can be forked.
+func (s *Store) history(man *manifest) time.Duration {
+	if man.History != nil {
+		return *man.History
+	}
+	return s.o.History
 }
 
 // takeOut removes bases from a manifest that is not in use yet.
@@ -157,29 +169,42 @@ func takeOut(man *manifest, drop func(mark) bool) []tarn.Seq {
 	return dropped
 }
 
-// gap is how far apart bases of an age should be. Copies are few: the oldest,
-// the newest and two or three between.
-func (s *Store) gap(age time.Duration) time.Duration {
-	o := &s.o
-	switch {
-	case !s.reflink:
-		return max(o.Window/2, o.BaseEvery)
-	case age < time.Hour:
-		return o.BaseEvery
-	case age < 24*time.Hour:
-		return max(time.Hour, o.BaseEvery)
-	}
-	return max(24*time.Hour, o.BaseEvery)
+// pace is how often bases are kept and how.
+type pace struct {
+	every   time.Duration
+	reflink bool
 }
 
-// surplus finds the bases, in the order of time, that stand less than a gap
-// behind the last one kept.
-func surplus(bases []mark, now time.Time, gap func(age time.Duration) time.Duration) map[tarn.Seq]bool {
+// gap is how far apart bases of an age should be. Copies are few: the oldest,
+// the newest and two or three between.
+func (p pace) gap(age, history time.Duration) time.Duration {
+	switch {
+	case !p.reflink:
+		return max(history/2, p.every)
+	case age < time.Hour:
+		return p.every
+	case age < 24*time.Hour:
+		return max(time.Hour, p.every)
+	}
+	return max(24*time.Hour, p.every)
+}
+
+// surplus finds the bases, in the order of time, that nobody needs: those before
+// the newest one that is as old as the history, and of the others those less
+// than a gap behind the last one kept. The newest stays.
+func (p pace) surplus(bases []mark, now time.Time, history time.Duration) map[tarn.Seq]bool {
 	drop := make(map[tarn.Seq]bool)
-	for i, last := 1, 0; i < len(bases)-1; i++ {
-		if bases[i].Time.Sub(bases[last].Time) < gap(now.Sub(bases[i].Time)) {
+	first := 0
+	for i, k := range bases {
+		if now.Sub(k.Time) >= history {
+			first = i
+		}
+	}
+	for i, last := 0, first; i < len(bases)-1; i++ {
+		switch {
+		case i < first, i > first && bases[i].Time.Sub(bases[last].Time) < p.gap(now.Sub(bases[i].Time), history):
 			drop[bases[i].Seq] = true
-		} else {
+		default:
 			last = i
 		}
 	}
@@ -206,12 +231,12 @@ func (s *Store) dropBases(t *timeline, seqs []tarn.Seq) {
 	}
 }
 
-// Forget gives up the bases of a timeline before a seq: no fork needs them any
-// more.
-func (s *Store) Forget(ctx context.Context, id tarn.TimelineID, before tarn.Seq) error {
+// SetHistory changes how far back a timeline is to be forked; 0 = not at all.
+// Bases that only a longer history needs go.
+func (s *Store) SetHistory(ctx context.Context, id tarn.TimelineID, d time.Duration) error {
 	t, err := s.take(ctx, id)
 	if err != nil {
-		return err
+		return fmt.Errorf("set the history of timeline %s: %w", id, err)
 	}
 	defer t.pass()
 	s.mu.Lock()
@@ -219,15 +244,13 @@ func (s *Store) Forget(ctx context.Context, id tarn.TimelineID, before tarn.Seq)
 	s.mu.Unlock()
 	if v != nil {
 		if err := v.enter(ctx); err != nil {
-			return err
+			return fmt.Errorf("set the history of timeline %s: %w", id, err)
 		}
 		defer v.leave()
 	}
 	man := s.manifest(t).with()
-	dropped := takeOut(man, func(k mark) bool { return k.Seq < before })
-	if len(dropped) == 0 {
-		return nil
-	}
+	man.History = &d
+	dropped := s.thin(man)
 	if err := s.replace(t, man); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ type manifest struct {
 	Parent   tarn.Point      `json:"parent,omitzero"`
 	Created  time.Time       `json:"created"`
 	Head     tarn.Seq        `json:"head"`
+	History  *time.Duration  `json:"history,omitempty"` // nil = as the store says
 	Marks    []mark          `json:"marks,omitempty"`
 }
 

@@ -193,7 +193,7 @@ func TestCopyDataKeepsHoles(t *testing.T) {
 // While a directory is copied files grow, are cut, come and go; the copy fails
 // for none of that, and what nobody touched is whole.
 func TestCopyWhileWritten(t *testing.T) {
-	s := openStore(t, t.TempDir(), Options{BaseEvery: 1})
+	s := openStore(t, t.TempDir(), Options{BaseEvery: 1, History: 21 * time.Hour})
 	files := map[string]string{"global/pg_control": "c"}
 	for n := range 300 {
 		files[fmt.Sprintf("base/%d/%d", n%5, n)] = strings.Repeat(fmt.Sprint(n), 3000)
@@ -285,11 +285,11 @@ func checkOnly(t *testing.T, s *Store, names ...string) {
 // The life of a timeline's marks: its beginning, bases while it runs, its end.
 func TestMarks(t *testing.T) {
 	dir := t.TempDir()
-	s := openStore(t, dir, Options{BaseEvery: 1, Window: time.Nanosecond})
+	s := openStore(t, dir, Options{BaseEvery: 1, History: 21 * time.Hour})
 	create(t, s, 1, map[string]string{"f": "begin"})
 	v := open(t, s, 1)
 	now := time.Now().UTC()
-	begin := tarn.Mark{Seq: v.Head(), LSN: 100, Time: now}
+	begin := tarn.Mark{Seq: v.Head(), LSN: 100, Time: now.Add(-20 * time.Hour)}
 	ok(t, v.Mark(t.Context(), begin))
 	checkMarks(t, s, true, begin)
 
@@ -300,7 +300,7 @@ func TestMarks(t *testing.T) {
 	// A fork's mark of a point that nobody pinned is not kept.
 	ok(t, v.Mark(t.Context(), tarn.Mark{Seq: v.Head(), LSN: 150, Time: now}))
 	checkMarks(t, s, false, begin)
-	ran := tarn.Mark{Seq: pin(t, v), LSN: 200, Time: now.Add(time.Second)}
+	ran := tarn.Mark{Seq: pin(t, v), LSN: 200, Time: now.Add(-9 * time.Hour)}
 	ok(t, v.Mark(t.Context(), ran))
 	checkMarks(t, s, false, begin, ran)
 	write(t, filepath.Join(link, "f"), "run on")
@@ -315,7 +315,7 @@ func TestMarks(t *testing.T) {
 	default:
 		t.Error("it is hidden, and Hidden is open")
 	}
-	end := tarn.Mark{Seq: v.Head(), LSN: 300, Time: now.Add(2 * time.Second)}
+	end := tarn.Mark{Seq: v.Head(), LSN: 300, Time: now}
 	ok(t, v.Mark(t.Context(), end))
 	ok(t, v.Close())
 	late := end
@@ -338,12 +338,33 @@ func TestMarks(t *testing.T) {
 	}
 	// All of it outlives the process.
 	ok(t, s.Close())
-	s = openStore(t, dir, Options{BaseEvery: 1, Window: time.Nanosecond})
+	s = openStore(t, dir, Options{BaseEvery: 1, History: 21 * time.Hour})
 	checkMarks(t, s, true, begin, ran, late, end)
-	ok(t, s.Forget(t.Context(), id(1), late.Seq))
+	ok(t, s.SetHistory(t.Context(), id(1), 0))
 	checkMarks(t, s, true, late, end)
 	if got := tree(t, s.path(id(1), "bases")); len(got) != 2 || got[seqName(late.Seq)+"/f"] != "run on" {
 		t.Errorf("bases left: %v", got)
+	}
+	// Left and resumed, it is shown all the while.
+	v = open(t, s, 1)
+	ok(t, v.Show(t.Context(), link))
+	if err := v.Resume(t.Context(), link); tarn.KindOf(err) != tarn.KindConflict {
+		t.Errorf("resume what is shown: %v", err)
+	}
+	head := v.Head()
+	ok(t, v.Leave())
+	ok(t, v.Close())
+	v = open(t, s, 1)
+	if err := v.Resume(t.Context(), filepath.Join(dir, "nowhere")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("resume nowhere: %v", err)
+	}
+	ok(t, v.Resume(t.Context(), link))
+	if v.Head() != head {
+		t.Errorf("resumed at %d, left at %d", v.Head(), head)
+	}
+	ok(t, v.Close())
+	if _, err := os.Lstat(link); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a closed volume left its link: %v", err)
 	}
 	// Shown again, the end is no point any more, but the older base is.
 	v = open(t, s, 1)
@@ -358,6 +379,8 @@ func pin(t *testing.T, v *Volume) tarn.Seq {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
 	for {
 		seq, ok, err := v.Pin(t.Context())
 		if err != nil {
@@ -368,7 +391,7 @@ func pin(t *testing.T, v *Volume) tarn.Seq {
 		}
 		select {
 		case <-tick.C:
-		case <-t.Context().Done():
+		case <-ctx.Done():
 			t.Fatal("no base is made")
 		}
 	}
@@ -467,7 +490,10 @@ func TestDroppedWhileCopied(t *testing.T) {
 	ok(t, v.Show(t.Context(), filepath.Join(t.TempDir(), "link")))
 	dir, release, err := s.holdPoint(t.Context(), tarn.Point{Timeline: id(1), Seq: m.Seq})
 	ok(t, err)
-	ok(t, s.Forget(t.Context(), id(1), m.Seq+1))
+	man := s.manifest(v.of).with()
+	dropped := takeOut(man, func(mark) bool { return true })
+	ok(t, s.replace(v.of, man))
+	s.dropBases(v.of, dropped)
 	if b, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || string(b) != "begin" {
 		t.Errorf("the base under copy: %q, %v", b, err)
 	}
@@ -495,7 +521,7 @@ func TestNoRoom(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s := openStore(t, dir, Options{BaseEvery: 1})
+	s := openStore(t, dir, Options{BaseEvery: 1, History: 21 * time.Hour})
 	create(t, s, 1, map[string]string{"big": strings.Repeat("z", 9<<20)})
 	_, err := s.Fork(t.Context(), id(1), id(2))
 	if !errors.Is(err, unix.ENOSPC) || tarn.KindOf(err) != tarn.KindUnavailable || tarn.HintOf(err) == "" {
@@ -526,10 +552,11 @@ func TestSurplus(t *testing.T) {
 		return all
 	}
 	const h = time.Hour
-	clones := &Store{reflink: true, o: Options{BaseEvery: 5 * time.Minute, Window: 7 * 24 * h}}
-	copies := &Store{o: Options{BaseEvery: 6 * h, Window: 7 * 24 * h}}
+	const week = 7 * 24 * h
+	clones := pace{5 * time.Minute, true}
+	copies := pace{6 * h, false}
 	for _, c := range []struct {
-		s    *Store
+		p    pace
 		have []mark
 		drop []tarn.Seq
 	}{
@@ -540,10 +567,12 @@ func TestSurplus(t *testing.T) {
 		{clones, at(72*h, 48*h, 24*h, 3*h, 150*time.Minute, 2*h, h, 30*time.Minute, 28*time.Minute, 25*time.Minute), []tarn.Seq{5, 9}},
 		{copies, at(12*h, 6*h, 0), []tarn.Seq{2}},
 		{copies, at(168*h, 84*h, 6*h, 0), []tarn.Seq{3}},
-		{copies, at(252*h, 168*h, 84*h, 0), nil},
+		{copies, at(252*h, 167*h, 83*h, 0), nil},
+		{copies, at(252*h, 168*h, 84*h, 0), []tarn.Seq{1}},
+		{clones, at(400*h, 300*h, 200*h, 100*h, 0), []tarn.Seq{1, 2}},
 	} {
 		var got []tarn.Seq
-		drop := surplus(c.have, now, c.s.gap)
+		drop := c.p.surplus(c.have, now, week)
 		for _, k := range c.have {
 			if drop[k.Seq] {
 				got = append(got, k.Seq)
@@ -559,12 +588,8 @@ func TestSurplus(t *testing.T) {
 	for n := range 400 {
 		now := now.Add(time.Duration(n) * 6 * h)
 		have = append(have, mark{Mark: tarn.Mark{Seq: tarn.Seq(n + 1), Time: now}, Base: true})
-		drop := surplus(have, now, copies.gap)
-		horizon := now.Add(-copies.o.Window)
+		drop := copies.surplus(have, now, week)
 		have = slices.DeleteFunc(have, func(k mark) bool { return drop[k.Seq] })
-		for len(have) > 1 && !have[1].Time.After(horizon) {
-			have = have[1:] // as the fleet prunes
-		}
 		if len(have) > 5 || now.Sub(have[0].Time) > 11*24*h {
 			t.Fatalf("after %d: %d copies, the oldest %s old", n, len(have), now.Sub(have[0].Time))
 		}

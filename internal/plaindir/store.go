@@ -23,9 +23,9 @@ type Options struct {
 	// BaseEvery is how often a base is kept while Postgres runs, at most. 0 = 5
 	// minutes with reflinks, 6 hours without.
 	BaseEvery time.Duration
-	// Window is how far back forks are wanted; bases are spaced accordingly. 0 =
-	// 7 days.
-	Window time.Duration
+	// History is how far back forks are wanted where a timeline says nothing
+	// else; bases are kept and spaced accordingly. 0 = 7 days.
+	History time.Duration
 	// FirstBase is the size up to which the first base of a timeline is copied
 	// before Postgres starts; a larger one is copied while it runs, and forks at a
 	// past time are possible from then on. With reflinks it does not matter. 0 =
@@ -134,8 +134,8 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.Window == 0 {
-		o.Window = 7 * 24 * time.Hour
+	if o.History == 0 {
+		o.History = 7 * 24 * time.Hour
 	}
 	if o.FirstBase == 0 {
 		o.FirstBase = 256 << 20

@@ -125,7 +125,7 @@ func (v *Volume) show(ctx context.Context, link string) error {
 // timeline has none yet.
 func (v *Volume) firstBase(ctx context.Context, man *manifest) error {
 	n := len(man.Marks)
-	if n == 0 || len(man.bases()) > 0 || !man.atHead(man.Marks[n-1].Seq) {
+	if n == 0 || v.store.history(man) <= 0 || len(man.bases()) > 0 || !man.atHead(man.Marks[n-1].Seq) {
 		return nil
 	}
 	if !v.store.reflink {
@@ -179,6 +179,49 @@ func (v *Volume) hide() error {
 	}
 	v.link = ""
 	close(v.done)
+	return nil
+}
+
+// Leave ends Show for this process alone: the link stays, and the Postgres in the
+// directory goes on, until Resume. Close does not touch either then. A base that
+// is still being made is given up.
+func (v *Volume) Leave() error {
+	if err := v.enter(context.Background()); err != nil {
+		return err
+	}
+	defer v.leave()
+	if v.link == "" {
+		return tarn.Conflict("leave timeline %s: it is not shown", v.of.id)
+	}
+	if b := v.base; b != nil {
+		b.cancel()
+		<-b.done
+		v.store.dropBases(v.of, []tarn.Seq{b.seq})
+		v.base = nil
+	}
+	v.link = ""
+	close(v.done)
+	return nil
+}
+
+// Resume goes on with a directory that was left at link, or by a process that
+// ended there.
+func (v *Volume) Resume(ctx context.Context, link string) error {
+	if err := v.enter(ctx); err != nil {
+		return fmt.Errorf("resume timeline %s at %s: %w", v.of.id, link, err)
+	}
+	defer v.leave()
+	to, err := os.Readlink(link)
+	switch {
+	case v.link != "":
+		return tarn.Conflict("resume timeline %s: it is shown at %s", v.of.id, v.link)
+	case err != nil:
+		return fmt.Errorf("resume timeline %s: %w", v.of.id, err)
+	case to != v.Dir():
+		return tarn.Conflict("resume timeline %s: %s leads to %s", v.of.id, link, to)
+	}
+	// Show has moved the head and dropped the marks that stood there.
+	v.link, v.done = link, make(chan struct{})
 	return nil
 }
 
