@@ -40,7 +40,7 @@ func TestLife(t *testing.T) {
 				}
 			}
 			fullPages := map[pageWrites]string{wholePages: "off", tornPages: "on"}[f.store.PageWrites()]
-			for name, want := range map[string]string{"full_page_writes": fullPages, "wal_recycle": "off", "wal_level": "logical", "max_connections": "104"} {
+			for name, want := range map[string]string{"full_page_writes": fullPages, "data_checksums": fullPages, "wal_recycle": "off", "wal_level": "logical", "max_connections": "104"} {
 				if got := query[string](t, c, `SELECT current_setting($1)`, name); got != want {
 					t.Errorf("%s is %s", name, got)
 				}

@@ -44,7 +44,7 @@ type pageWrites uint8
 
 const (
 	wholePages pageWrites = iota // the old or the new one
-	tornPages                    // or a mixture: Postgres must write full pages to WAL
+	tornPages                    // or a mixture: Postgres must write full pages to WAL, and guard them by checksums
 )
 
 // volume is the writable head of a timeline.
