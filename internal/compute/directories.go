@@ -19,7 +19,6 @@ func (m *machine) openDirectories(ctx context.Context, dir string) (*directories
 	s, err := plaindir.Open(ctx, dir, plaindir.Options{
 		First:     plaindir.First{Path: controlFile, Check: checkControl},
 		BaseEvery: m.o.BaseEvery,
-		History:   m.o.Retention,
 		Log:       m.log,
 	})
 	if err != nil {
