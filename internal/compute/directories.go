@@ -2,6 +2,8 @@ package compute
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -77,6 +79,27 @@ func (s directoryShown) Unmount(context.Context) error {
 		return fmt.Errorf("take %s away: %w", s.volume.Dir(), err)
 	}
 	return s.volume.Hide()
+}
+
+// HandOver leaves the directory and the Postgres in it to the next program; all
+// that it must know is where the link is.
+func (s directoryShown) HandOver(context.Context) (json.RawMessage, error) {
+	if err := s.volume.Leave(); err != nil {
+		return nil, err
+	}
+	return json.RawMessage("{}"), nil
+}
+
+// Resume opens the volume of a directory that was handed over at dir.
+func (d directories) Resume(ctx context.Context, id tarn.TimelineID, dir string, _ json.RawMessage, _ *slog.Logger) (volume, shown, error) {
+	v, err := d.Store.OpenVolume(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := v.Resume(ctx, dir); err != nil {
+		return nil, nil, errors.Join(err, v.Close())
+	}
+	return directoryVolume{v}, directoryShown{v, v.Hidden()}, nil
 }
 
 func (s directoryShown) Done() <-chan struct{} { return s.done }
