@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tarndb/tarn/internal/postgres"
 	"github.com/tarndb/tarn/internal/postgres/pgtest"
 )
 
@@ -40,7 +41,8 @@ func runAllOn(t *testing.T, dir string) {
 		args = append(args, "-test.v")
 	}
 	if end, ok := t.Deadline(); ok {
-		args = append(args, fmt.Sprintf("-test.timeout=%s", time.Until(end).Round(time.Second)))
+		// So early that what it leaves can be cleared away.
+		args = append(args, fmt.Sprintf("-test.timeout=%s", (time.Until(end)-30*time.Second).Round(time.Second)))
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = append(os.Environ(), volumesEnv+"="+string(Directories), "TMPDIR="+dir)
@@ -49,6 +51,22 @@ func runAllOn(t *testing.T, dir string) {
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		t.Errorf("the tests on plain directories in %s: %v", dir, err)
+		killIn(t, dir)
+	}
+}
+
+// killIn kills the Postgres processes that work below dir, which a test process
+// that died left.
+func killIn(t *testing.T, dir string) {
+	t.Helper()
+	data, err := filepath.Glob(filepath.Join(dir, "*", "plain", "*", "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range data {
+		if err := postgres.KillOrphans(d, ""); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

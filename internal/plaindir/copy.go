@@ -66,7 +66,7 @@ func (s *Store) copyTree(ctx context.Context, src, dst string, from Activity, id
 	}
 	quiet := s.sayProgress(c, total, id)
 	g, group := errgroup.WithContext(ctx)
-	g.SetLimit(max(2, min(runtime.NumCPU(), 8)) + 1)
+	g.SetLimit(workers() + 1)
 	g.Go(func() error { return c.dir(group, g, ".", s.o.First.Path) })
 	err = g.Wait()
 	quiet()
@@ -77,13 +77,38 @@ func (s *Store) copyTree(ctx context.Context, src, dst string, from Activity, id
 	if err := c.own(".", st); err != nil {
 		return err
 	}
-	// One sync of everything instead of one for each of a thousand files.
-	d, err := os.Open(dst)
+	return c.sync(ctx)
+}
+
+// sync makes everything copied durable. File by file and not the file system as
+// a whole: that would also wait for what others write there. The first sync
+// commits nearly all of them; those after it find little to do.
+func (c *copier) sync(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(workers() + 1)
+	g.Go(func() error {
+		return fs.WalkDir(c.dst.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+			if err != nil || ctx.Err() != nil {
+				return errors.Join(err, context.Cause(ctx))
+			}
+			if d.IsDir() || d.Type().IsRegular() {
+				g.Go(func() error { return c.syncOne(name) })
+			}
+			return nil
+		})
+	})
+	return g.Wait()
+}
+
+func (c *copier) syncOne(name string) error {
+	f, err := c.dst.Open(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
+	return errors.Join(f.Sync(), f.Close())
 }
+
+func workers() int { return max(2, min(runtime.NumCPU(), 8)) }
 
 // sayProgress logs how far a long copy is, until quiet is called.
 func (s *Store) sayProgress(c *copier, total int64, id tarn.TimelineID) (quiet func()) {
