@@ -71,7 +71,7 @@ func newRoot(sh *shell) *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	sh.flags.register(root.PersistentFlags())
 	root.AddCommand(
-		upCommand(), downCommand(), serveCommand(), demoCommand(sh),
+		upCommand(), downCommand(), restartCommand(), serveCommand(), demoCommand(sh),
 		projectCommand(sh), branchCommand(sh), endpointCommand(sh),
 		psqlCommand(sh), connectionStringCommand(sh), credentialCommand(sh),
 		syncCommand(sh), feedCommand(sh), tableCommand(sh),

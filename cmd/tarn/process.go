@@ -105,6 +105,42 @@ func (p process) signal(s syscall.Signal) {
 	}
 }
 
+// command is what a child of the supervisor is started with.
+func (c *serverConfig) command(role string) []string {
+	return append([]string{"serve", role}, c.args()...)
+}
+
+// runs tells whether p is alive and was executed with these arguments; the order
+// of flags does not matter, nor what a node handed over to itself.
+func (p process) runs(args []string) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID) + "/cmdline")
+	if err != nil || !p.alive() {
+		return false
+	}
+	have := strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")[1:]
+	if i := slices.Index(have, "--"+handedFlag); i >= 0 && i+2 == len(have) {
+		have = have[:i]
+	}
+	args = slices.Clone(args)
+	slices.Sort(have)
+	slices.Sort(args)
+	return slices.Equal(have, args)
+}
+
+// watch returns true once p is gone, and false when ctx ends before.
+func (p process) watch(ctx context.Context) bool {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for p.alive() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	return true
+}
+
 // awaitEnd returns nil once p is gone.
 func (p process) awaitEnd(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -128,13 +164,19 @@ const (
 )
 
 // end asks p to end, and kills it when it has not after grace. killed tells
-// that it left work to sweep.
+// that it left work to sweep. It asks every second: a node that executes its
+// program anew does not hear it just then.
 func (p process) end(ctx context.Context, grace time.Duration) (killed bool, err error) {
-	p.signal(syscall.SIGTERM)
 	patient, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	if p.awaitEnd(patient) == nil {
-		return false, nil
+	for patient.Err() == nil {
+		p.signal(syscall.SIGTERM)
+		second, cancel := context.WithTimeout(patient, time.Second)
+		err := p.awaitEnd(second)
+		cancel()
+		if err == nil {
+			return false, nil
+		}
 	}
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)

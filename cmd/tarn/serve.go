@@ -55,6 +55,7 @@ func serveCommand() *cobra.Command {
 			},
 		}
 		c.flags(sub.Flags())
+		sub.Flags().IntVar(&c.handed, handedFlag, 0, "descriptor of what an earlier node left")
 		cmd.AddCommand(sub)
 	}
 	return cmd
@@ -74,14 +75,36 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	fleet, err := compute.Open(ctx, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Volumes: volumes, Log: log})
+	remote, err := c.remoteWAL(log)
 	if err != nil {
-		return fmt.Errorf("open the fleet: %w", err)
+		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return fleet.Run(ctx) })
-	g.Go(func() error { return node.Serve(ctx, c.nodeSocket(), fleet, log) })
-	return orderly(g.Wait())
+	handed, err := readHanded(c.handed)
+	if err != nil {
+		return err
+	}
+	for {
+		opening := ctx
+		if handed != nil {
+			opening = context.WithoutCancel(ctx) // taken over, if only to be ended cleanly
+		}
+		fleet, err := compute.Open(opening, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Volumes: volumes, Handed: handed, Log: log, Remote: remote})
+		if err != nil {
+			return fmt.Errorf("open the fleet: %w", err)
+		}
+		g, running := errgroup.WithContext(ctx)
+		g.Go(func() error { return fleet.Run(running) })
+		g.Go(func() error { return node.Serve(running, c.nodeSocket(), restartable{fleet}, log) })
+		if err := g.Wait(); !errors.Is(err, compute.ErrRestart) {
+			return orderly(err)
+		}
+		if handed, err = fleet.HandOver(); err != nil {
+			log.Error("fleet not closed cleanly", "err", err)
+		}
+		if ctx.Err() == nil {
+			log.Error("node goes on with its old program", "err", c.execute(handed))
+		}
+	}
 }
 
 // serveControl wires doors and keepers.
@@ -98,6 +121,9 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		}
 		defer own.close(ctx, log)
 		controlURL = own.url
+		if err := c.restoreControl(ctx, own, log); err != nil {
+			return err
+		}
 	}
 	db, err := controldb.Open(ctx, controlURL)
 	if err != nil {
@@ -140,6 +166,11 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return followEndpoints(ctx, ctl, gate) })
 	g.Go(func() error { return serveHTTP(ctx, c, handler, log) })
+	if c.ControlDB == "" && c.Remote != nil {
+		backup := controldb.NewBackup(db, c.Remote, controldb.BackupOptions{Log: log})
+		g.Go(func() error { return backup.Run(ctx) })
+		return orderly(lastCopy(ctx, g.Wait(), backup, log))
+	}
 	return orderly(g.Wait())
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/blob"
 )
 
 const dataFlagHelp = "data directory (default $TARN_DATA or ./tarn-data)"
@@ -29,6 +30,9 @@ type serverConfig struct {
 	GatewayPort int
 	Owner       string // user name of the workspace owner, used at the first start
 	Volumes     string // auto, fuse or directory
+
+	Remote blob.Store // where WAL and the control database are copied to; nil = nowhere
+	handed int        // descriptor of what an earlier node left; 0 = none
 }
 
 func (c *serverConfig) flags(f *pflag.FlagSet) {

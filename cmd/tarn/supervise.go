@@ -56,18 +56,22 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer lock.Close()
-	// A supervisor killed by SIGKILL leaves its children: end them first.
-	switch old, err := readProcesses(s.c.Data); {
-	case err == nil:
-		if err := stopProcesses(ctx, processes{Control: old.Control, Node: old.Node}, s.tell); err != nil {
-			return fmt.Errorf("stop what an earlier tarn left: %w", err)
-		}
-	case !errors.Is(err, fs.ErrNotExist):
+	// A supervisor killed by SIGKILL leaves its children: a node that is as it
+	// should be goes on, under its running databases; what else there is ends.
+	old, err := readProcesses(s.c.Data)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("process record is unreadable", "err", err)
+	}
+	node := process{}
+	if old.Node.runs(s.c.command("node")) {
+		node, old.Node = old.Node, process{}
+	}
+	if err := stopProcesses(ctx, processes{Control: old.Control, Node: old.Node}, s.tell); err != nil {
+		return fmt.Errorf("stop what an earlier tarn left: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.c.sweep(s.log)) }()
 	if err := preflight(ctx, s.c); err != nil {
-		return err
+		return errors.Join(err, stopProcesses(context.WithoutCancel(ctx), processes{Node: node}, s.tell))
 	}
 
 	rec := processes{Up: identify(os.Getpid()), API: s.c.API}
@@ -79,11 +83,11 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	var g errgroup.Group
 	g.Go(func() error {
 		defer stopNode() // only when control has ended
-		return s.keep(ctx, "control", controlGrace, func(p process) { started <- func(r *processes) { r.Control = p } })
+		return s.keep(ctx, "control", process{}, controlGrace, func(p process) { started <- func(r *processes) { r.Control = p } })
 	})
 	g.Go(func() error {
 		defer giveUp() // without a node control is of no use
-		return s.keep(nodeCtx, "node", nodeGrace, func(p process) { started <- func(r *processes) { r.Node = p } })
+		return s.keep(nodeCtx, "node", node, nodeGrace, func(p process) { started <- func(r *processes) { r.Node = p } })
 	})
 	var recorder errgroup.Group
 	recorder.Go(func() error {
@@ -124,16 +128,25 @@ const (
 const doesNotStart = " does not start; its message stands above"
 
 // keep runs `tarn serve <role>` until ctx ends, and then ends it by SIGTERM,
-// and by SIGKILL after grace.
-func (s *supervisor) keep(ctx context.Context, role string, grace time.Duration, started func(process)) error {
+// and by SIGKILL after grace. It begins with the one that runs already, if any.
+func (s *supervisor) keep(ctx context.Context, role string, running process, grace time.Duration, started func(process)) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
+	if running.alive() {
+		s.log.Info("process goes on", "path", role, "pid", running.PID)
+		started(running)
+		if !running.watch(ctx) {
+			_, err := running.end(context.WithoutCancel(ctx), grace)
+			return err
+		}
+		s.log.Warn("process ended, starting it again", "path", role, "pid", running.PID)
+	}
 	failures, proven := 0, false
 	backoff := 50 * time.Millisecond
 	for {
-		cmd := exec.Command(exe, append([]string{"serve", role}, s.c.args()...)...)
+		cmd := exec.Command(exe, s.c.command(role)...)
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 		// Its own process group: Ctrl-C reaches the supervisor alone, which
 		// stops the two in order.
@@ -171,16 +184,24 @@ func (s *supervisor) keep(ctx context.Context, role string, grace time.Duration,
 	}
 }
 
-// endChild ends a child that runs; ended says when it has.
+// endChild ends a child that runs; ended says when it has. A child that executes
+// its program anew just then does not hear a signal: it is sent again.
 func (s *supervisor) endChild(cmd *exec.Cmd, role string, grace time.Duration, ended <-chan error) {
-	// ESRCH only says that it ended in between.
-	_ = cmd.Process.Signal(syscall.SIGTERM)
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
 	patient := time.NewTimer(grace)
 	defer patient.Stop()
-	select {
-	case <-ended:
-		return
-	case <-patient.C:
+	for {
+		// ESRCH only says that it ended in between.
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+			return
+		case <-again.C:
+			continue
+		case <-patient.C:
+		}
+		break
 	}
 	s.log.Error("process does not end: killed", "path", role, "pid", cmd.Process.Pid, "took", grace)
 	_ = cmd.Process.Kill()

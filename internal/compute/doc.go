@@ -14,6 +14,7 @@
 //	plain/                 the plain directories (package plaindir)
 //	timelines/<id>.json    a complete timeline; the last thing written of it
 //	wal/<id>/              its WAL (package wal)
+//	wal-abandoned/<id>     a timeline that is gone, its copy in the object store is not
 //	mnt/<name>/            where a volume is mounted while Postgres uses it; a
 //	                       link to it where it is a plain directory
 //	run/<name>/            its socket, mode 0700; run/<name>.pid its postmaster
@@ -22,7 +23,16 @@
 // A name is an endpoint's UID, or "_" and a timeline's id where Postgres runs
 // for the fleet itself. Nothing in mnt and run outlives the process: after a
 // crash Open kills what it finds there, and the storage and Postgres recover
-// when the endpoint is woken next.
+// when the endpoint is woken next. A process may execute its program anew under
+// running computes, though: see Handed.
+//
+// # The object store
+//
+// With Options.Remote WAL is copied a second behind: by the compute that writes
+// it (copying), for timelines at rest by the copier. What was copied may leave
+// this computer, and on another one it is what a timeline comes back from,
+// behind pages that are as old or older (rebuild). So pages may leave this
+// computer only after the WAL that covers them.
 //
 // # Marks
 //

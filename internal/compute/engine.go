@@ -28,7 +28,8 @@ const (
 // one holds the timeline meanwhile, and ends it with stop or wreck.
 //
 //	openEngine ──▶ mounted ──start──▶ serving ──stop──▶ gone
-//	                  └──────────────────┴─────wreck──▶ gone
+//	                  └──────────────────┼─────wreck──▶ gone
+//	adopt ───────────────────────────────┘──handOver──▶ the next adopt
 type engine struct {
 	on       *machine
 	name     string
@@ -37,11 +38,13 @@ type engine struct {
 	mount    shown
 	server   *postgres.Server // nil before start
 	wal      *wal.Log
+	control  postgres.Control // before the start; zero where there was none, or nothing is copied
+	copying  *copying         // nil while its WAL is not copied
 }
 
 // openEngine opens and mounts a timeline's volume.
 func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineID) (*engine, error) {
-	e := &engine{on: m, name: name, timeline: id, wal: m.walOf(id)}
+	e := m.newEngine(name, id)
 	if err := m.closeStuck(id); err != nil {
 		return nil, err
 	}
@@ -49,11 +52,18 @@ func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineI
 	if e.volume, err = m.store.OpenVolume(ctx, id); err != nil {
 		return nil, err
 	}
+	if err := e.readControl(); err != nil {
+		return nil, errors.Join(err, e.closeVolume())
+	}
 	e.mount, err = e.volume.Show(ctx, e.dataDir(), m.log)
 	if err != nil {
 		return nil, errors.Join(err, e.closeVolume())
 	}
 	return e, nil
+}
+
+func (m *machine) newEngine(name string, id tarn.TimelineID) *engine {
+	return &engine{on: m, name: name, timeline: id, wal: m.walOf(id)}
 }
 
 func (e *engine) dataDir() string { return e.on.path("mnt", e.name) }
@@ -97,19 +107,23 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 	if err := os.Mkdir(socketDir, 0o700); err != nil {
 		return err
 	}
-	s, err := postgres.Start(ctx, postgres.Config{
+	s, err := postgres.Start(ctx, e.config(in, settings))
+	e.server = s
+	return err
+}
+
+func (e *engine) config(in postgres.Install, settings map[string]string) postgres.Config {
+	return postgres.Config{
 		Install:   in,
 		DataDir:   e.dataDir(),
-		SocketDir: socketDir,
+		SocketDir: e.on.socketDir(e.name),
 		Port:      port,
 		Settings:  settings,
 		RunAs:     e.on.o.RunAs,
 		LogFile:   e.logFile(),
 		PIDFile:   e.pidFile(),
 		Log:       e.on.log,
-	})
-	e.server = s
-	return err
+	}
 }
 
 // hba lets in whoever reaches the socket: its directory has mode 0700, and
@@ -172,6 +186,8 @@ func (e *engine) writeFile(name, text string) error {
 //  3. Unmount; nothing can come any more.
 //  4. Mark the head, unless Postgres did not end cleanly.
 //  5. Close the volume, which syncs.
+//  6. Copy the end of the WAL to the object store; what does not arrive soon is
+//     copied afterwards (copyAtRest).
 //
 // A crash anywhere leaves a timeline that recovers at its next start.
 func (e *engine) stop(ctx context.Context) error {
@@ -179,6 +195,7 @@ func (e *engine) stop(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, stopPatience)
 	defer cancel()
 	var errs []error
+	copied := e.stopCopying()
 	if e.server != nil {
 		if err := e.server.Stop(limit, postgres.Fast); err != nil {
 			errs = append(errs, err)
@@ -198,7 +215,11 @@ func (e *engine) stop(ctx context.Context) error {
 	} else {
 		errs = append(errs, fmt.Errorf("Postgres on timeline %s did not shut down cleanly; its next start recovers", e.timeline))
 	}
-	return errors.Join(append(errs, e.closeVolume())...)
+	errs = append(errs, e.closeVolume())
+	if err == nil {
+		e.finishCopying(ctx, copied, control)
+	}
+	return errors.Join(errs...)
 }
 
 func (e *engine) markEnd(ctx context.Context, c postgres.Control) error {
@@ -217,6 +238,7 @@ func (e *engine) wreck(ctx context.Context) error {
 	if e.server != nil {
 		e.server.Kill()
 	}
+	e.stopCopying()
 	return errors.Join(e.unmount(context.WithoutCancel(ctx)), e.closeVolume())
 }
 

@@ -20,24 +20,34 @@ type Fleet struct {
 	maker    *maker
 	records  *records
 	holds    *holds
-	tasks    sync.WaitGroup // every life and every call in progress
-	once     sync.Once      // of Close
+	tasks    sync.WaitGroup // every life
+	calls    sync.WaitGroup // every call in progress that enters
+	resuming sync.WaitGroup // every life that was handed over, until it serves or has failed
+	once     sync.Once      // of close
 	closeErr error
+
+	name        string        // of this fleet, among those this computer has had
+	restart     chan struct{} // closed when Restart was asked for
+	restartOnce sync.Once
 
 	// mu guards what follows; it is never held across I/O or a wait.
 	mu     sync.Mutex
 	closed bool
 	lives  map[string]*life              // by endpoint, from Wake to the end
 	last   map[string]tarn.ComputeStatus // by endpoint, of lives that are over
+	handed []HandedCompute               // by HandOver
 }
 
 // Open takes the data directory and puts right what a killed process left:
 //
 //  1. Open the page store, which lets in one process only and recovers.
-//  2. Kill the Postgres processes that still run, remove dead mounts.
+//  2. Kill the Postgres processes that still run, remove dead mounts; but for
+//     computes that were handed over.
 //  3. Remove timelines that were never published, or were being deleted.
+//  4. Make the WAL of timelines that have none here, from the object store.
 //
-// Nothing is started: endpoints are woken on demand.
+// Computes that were handed over go on; nothing else is started: endpoints are
+// woken on demand.
 func Open(ctx context.Context, o Options) (*Fleet, error) {
 	f, err := open(ctx, o)
 	if err != nil {
@@ -50,7 +60,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	m := &machine{o: o, log: o.Log, installs: make(map[int]postgres.Install), stuck: make(map[tarn.TimelineID]volume)}
+	m := &machine{o: o, log: o.Log, installs: make(map[int]postgres.Install), stuck: make(map[tarn.TimelineID]volume), rest: newAtRest()}
 	for _, in := range o.Installs {
 		if _, ok := m.installs[in.Major]; !ok {
 			m.installs[in.Major] = in
@@ -70,7 +80,13 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
+	name, err := newTimelineID() // as random as a name must be
+	if err != nil {
+		return nil, errors.Join(err, m.store.Close())
+	}
 	f := &Fleet{
+		name:    string(name),
+		restart: make(chan struct{}),
 		machine: m,
 		records: &records{dir: m.path("timelines"), all: make(map[tarn.TimelineID]timeline)},
 		holds:   &holds{m: make(map[string]*hold)},
@@ -81,38 +97,85 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	if err := f.maker.reconcile(ctx); err != nil {
 		return nil, errors.Join(err, m.store.Close())
 	}
+	if err := (copier{f.maker}).rebuildMissing(ctx); err != nil {
+		return nil, errors.Join(err, m.store.Close())
+	}
+	m.rest.add(f.records.ids()...)
+	if o.Handed != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, c := range o.Handed.Computes {
+			l := newLife(c.Spec)
+			l.handed = &c
+			f.resuming.Add(1)
+			f.begin(ctx, l)
+		}
+	}
 	return f, nil
 }
 
 // Run keeps the fleet until ctx ends: it makes the templates that are missing,
-// prunes WAL, and then closes the fleet, every compute suspended cleanly. Idle
-// suspends, marks and restarts are each life's own work.
+// prunes WAL, lets the store work, and then closes the fleet, every compute
+// suspended cleanly. Idle suspends, marks and restarts are each life's own work.
+// When Restart is asked for, Run ends with ErrRestart and the fleet goes on, for
+// HandOver.
 func (f *Fleet) Run(ctx context.Context) error {
+	own, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var work sync.WaitGroup
-	work.Go(func() { f.maker.makeTemplates(ctx) })
-	work.Go(func() { f.maker.pruneLoop(ctx) })
-	<-ctx.Done()
-	work.Wait()
-	return f.Close()
+	work.Go(func() { f.maker.makeTemplates(own) })
+	work.Go(func() { f.maker.pruneLoop(own) })
+	work.Go(func() { copier{f.maker}.run(own) })
+	if s, ok := f.store.(interface{ Run(context.Context) error }); ok { // a store with work in the background
+		work.Go(func() {
+			// Until its volume is open again, the store does not know what a
+			// running Postgres holds open without a name.
+			f.resuming.Wait()
+			if err := s.Run(own); err != nil {
+				f.log.Error("work of the store ended", "err", err)
+			}
+		})
+	}
+	select {
+	case <-ctx.Done():
+		work.Wait()
+		return f.Close()
+	case <-f.restart:
+		cancel()
+		work.Wait()
+		return ErrRestart
+	}
 }
 
 // Close suspends every compute cleanly, waits for calls in progress and closes
 // the page store.
-func (f *Fleet) Close() error {
+func (f *Fleet) Close() error { return f.close(errClosing) }
+
+func (f *Fleet) close(why error) error {
 	f.once.Do(func() {
 		f.mu.Lock()
 		f.closed = true
 		for _, l := range f.lives {
-			l.cancel(errClosing)
+			l.cancel(why)
 		}
 		f.mu.Unlock()
+		f.calls.Wait()
 		f.tasks.Wait()
 		f.closeErr = f.store.Close()
 	})
 	return f.closeErr
 }
 
-var errClosing = tarn.Unavailable("the node stops")
+// errClosing is the answer while the node stops. Another may take its place:
+// whoever asked can ask again.
+var errClosing = again{tarn.Unavailable("the node stops")}
+
+type again struct{ error }
+
+func (e again) Unwrap() error { return e.error }
+
+// Again tells a server of calls that the caller is to repeat this one.
+func (again) Again() bool { return true }
 
 // enter announces a call that Close must wait for.
 func (f *Fleet) enter() (leave func(), err error) {
@@ -121,8 +184,8 @@ func (f *Fleet) enter() (leave func(), err error) {
 	if f.closed {
 		return nil, errClosing
 	}
-	f.tasks.Add(1)
-	return f.tasks.Done, nil
+	f.calls.Add(1)
+	return f.calls.Done, nil
 }
 
 // Versions lists the Postgres majors this computer can run, the preferred one

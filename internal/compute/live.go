@@ -18,12 +18,22 @@ const (
 	firstPause  = 500 * time.Millisecond
 )
 
+// runner runs the lives of a fleet.
+type runner struct{ *Fleet }
+
 // live is the whole of a life. ctx ends when somebody asks it to end.
-func (f *Fleet) live(ctx context.Context, l *life) {
+func (f runner) live(ctx context.Context, l *life) {
 	crashes := 0
 	for {
 		began := time.Now()
-		e, err := f.startLife(ctx, l)
+		begin := f.startLife
+		if l.handed != nil {
+			begin = func(ctx context.Context, l *life) (*engine, error) {
+				defer f.resuming.Done()
+				return f.resumeLife(ctx, l)
+			}
+		}
+		e, err := begin(ctx, l)
 		if err == nil {
 			if crashes > 0 {
 				f.log.Info("compute restarted", "endpoint", l.spec.Endpoint, "count", crashes, "took", time.Since(began))
@@ -31,7 +41,9 @@ func (f *Fleet) live(ctx context.Context, l *life) {
 			began = time.Now()
 			err = f.watch(ctx, l, e)
 			if err == nil {
-				f.stopLife(ctx, l, e)
+				if !errors.Is(context.Cause(ctx), errHanding) || !f.handLife(ctx, l, e) {
+					f.stopLife(ctx, l, e)
+				}
 				return
 			}
 			if time.Since(began) >= steadyAfter {
@@ -64,7 +76,7 @@ func (f *Fleet) live(ctx context.Context, l *life) {
 
 // startLife brings the compute up and makes it active. The timeline is held
 // meanwhile.
-func (f *Fleet) startLife(ctx context.Context, l *life) (*engine, error) {
+func (f runner) startLife(ctx context.Context, l *life) (*engine, error) {
 	began := time.Now()
 	f.mu.Lock()
 	spec := l.spec
@@ -89,19 +101,25 @@ func (f *Fleet) startLife(ctx context.Context, l *life) (*engine, error) {
 	if err := e.start(ctx, in, settings); err != nil {
 		return nil, errors.Join(err, e.wreck(ctx))
 	}
+	e.startCopying(ctx)
 	now := time.Now().UTC()
+	f.log.Info("compute active", "endpoint", spec.Endpoint, "branch", spec.Branch.String(), "timeline", string(spec.Timeline), "pid", e.server.PID(), "took", now.Sub(began))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l.engine = e
-	l.move(tarn.ComputeActive, "")
-	l.status.PID, l.status.SocketDir, l.status.Port, l.status.Mount = e.server.PID(), f.socketDir(e.name), port, e.dataDir()
-	l.status.StartTime, l.status.LastActive = now, now
-	f.log.Info("compute active", "endpoint", spec.Endpoint, "branch", spec.Branch.String(), "timeline", string(spec.Timeline), "pid", e.server.PID(), "took", now.Sub(began))
+	l.activate(e, now, now)
 	return e, nil
 }
 
+// activate makes a life whose engine serves active; the caller holds f.mu.
+func (l *life) activate(e *engine, started, lastActive time.Time) {
+	l.engine = e
+	l.move(tarn.ComputeActive, "")
+	l.status.PID, l.status.SocketDir, l.status.Port, l.status.Mount = e.server.PID(), e.on.socketDir(e.name), port, e.dataDir()
+	l.status.StartTime, l.status.LastActive = started, lastActive
+}
+
 // stopLife suspends the compute cleanly and ends the life.
-func (f *Fleet) stopLife(ctx context.Context, l *life, e *engine) {
+func (f runner) stopLife(ctx context.Context, l *life, e *engine) {
 	began := time.Now()
 	f.mu.Lock()
 	if l.status.State == tarn.ComputeActive { // an idle one is stopping already
@@ -128,7 +146,7 @@ func (f *Fleet) stopLife(ctx context.Context, l *life, e *engine) {
 }
 
 // wreckLife clears away what a crash left; the life goes on with a start.
-func (f *Fleet) wreckLife(ctx context.Context, l *life, e *engine, cause error) {
+func (f runner) wreckLife(ctx context.Context, l *life, e *engine, cause error) {
 	f.mu.Lock()
 	l.engine = nil
 	l.move(tarn.ComputeStarting, fmt.Sprintf("restarting: %v", cause))
@@ -145,7 +163,7 @@ func (f *Fleet) wreckLife(ctx context.Context, l *life, e *engine, cause error) 
 }
 
 // endLife ends a life that is starting, without a compute.
-func (f *Fleet) endLife(ctx context.Context, l *life, err error) {
+func (f runner) endLife(ctx context.Context, l *life, err error) {
 	if ctx.Err() == nil {
 		f.log.Error("compute failed", "endpoint", l.spec.Endpoint, "timeline", string(l.spec.Timeline), "err", err)
 		f.end(l, tarn.ComputeFailed, err.Error(), err)
@@ -153,13 +171,13 @@ func (f *Fleet) endLife(ctx context.Context, l *life, err error) {
 	}
 	why := context.Cause(ctx)
 	waiters := error(errSuspended)
-	if errors.Is(why, errClosing) {
+	if errors.Is(why, errClosing) || errors.Is(why, errHanding) {
 		waiters = errClosing
 	}
 	f.end(l, tarn.ComputeStopped, why.Error(), waiters)
 }
 
-func (f *Fleet) end(l *life, to tarn.ComputeState, message string, err error) {
+func (f runner) end(l *life, to tarn.ComputeState, message string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l.err = err

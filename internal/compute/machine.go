@@ -24,6 +24,8 @@ type machine struct {
 	store    storage
 	installs map[int]postgres.Install
 
+	rest *atRest // timelines whose WAL is copied without a compute
+
 	stuckMu sync.Mutex                 // guards stuck; not held across I/O
 	stuck   map[tarn.TimelineID]volume // could not be closed
 }
@@ -65,7 +67,7 @@ func (m *machine) path(elem ...string) string {
 }
 
 func (m *machine) walOf(id tarn.TimelineID) *wal.Log {
-	return wal.New(m.path("wal", string(id)), m.owner())
+	return wal.New(m.path("wal", string(id)), m.owner()).Backed(m.o.Remote, id)
 }
 
 func (m *machine) owner() *wal.Owner {

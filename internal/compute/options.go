@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/wal"
 )
 
 // Options of a fleet.
@@ -13,6 +14,7 @@ type Options struct {
 	Dir      string             // data directory; made if missing
 	Installs []postgres.Install // Postgres versions, newest first
 	RunAs    *postgres.RunAs    // whom Postgres runs as; nil = ourselves
+	Handed   *Handed            // computes to go on with; nil = none
 	Log      *slog.Logger       // nil = none
 	Volumes  VolumeKind         // "" = what Dir has, else FUSE where there is FUSE
 
@@ -22,6 +24,9 @@ type Options struct {
 	MarkWAL     int64         // a mark at most this many bytes of WAL behind; 0 = 64 MiB
 	BaseEvery   time.Duration // plain directories only: how often a running one is copied, at most; 0 = 5 min with reflinks, 6 h without
 	MemoryBytes int64         // of this computer; 0 = ask the kernel
+
+	Remote   *wal.Remote // where WAL is copied to; nil = nowhere
+	LocalWAL int64       // bytes of a timeline's copied segments to keep here too; 0 = 1 GiB
 }
 
 func (o *Options) fill() error {
@@ -34,6 +39,7 @@ func (o *Options) fill() error {
 	setDefault(&o.CheckEvery, 10*time.Second)
 	setDefault(&o.MarkEvery, time.Minute)
 	setDefault(&o.MarkWAL, 64<<20)
+	setDefault(&o.LocalWAL, 1<<30)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -2,6 +2,7 @@ package compute
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -65,7 +66,52 @@ func (v pageVolume) Show(ctx context.Context, dir string, log *slog.Logger) (sho
 	if err != nil {
 		return nil, err
 	}
-	return m, nil
+	return &pageMount{Directory: m, volume: v.Volume}, nil
+}
+
+// pageMount is a mounted volume of the page store.
+type pageMount struct {
+	*volumefs.Directory
+	volume *pagestore.Volume
+	handed *volumefs.Handover // after HandOver
+}
+
+func (m *pageMount) HandOver(ctx context.Context) (json.RawMessage, error) {
+	h, err := m.Directory.HandOver(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m.handed = &h
+	held, _ := h.Held()
+	m.volume.Hold(held)
+	return json.Marshal(h)
+}
+
+func (m *pageMount) Unmount(ctx context.Context) error {
+	if m.handed == nil {
+		return m.Directory.Unmount(ctx)
+	}
+	return errors.Join(m.handed.Close(), volumefs.UnmountStale(m.Dir()))
+}
+
+func (p pages) Resume(ctx context.Context, id tarn.TimelineID, dir string, b json.RawMessage, log *slog.Logger) (volume, shown, error) {
+	var h volumefs.Handover
+	if err := json.Unmarshal(b, &h); err != nil {
+		return nil, nil, fmt.Errorf("read what is handed over of timeline %s: %w", id, err)
+	}
+	held, known := h.Held()
+	if !known {
+		return nil, nil, errors.Join(tarn.Unavailable("resume timeline %s: which files are held is not known", id), h.Close())
+	}
+	v, err := p.ReopenVolume(ctx, id, held)
+	if err != nil {
+		return nil, nil, errors.Join(err, h.Close())
+	}
+	m, err := volumefs.Adopt(ctx, dir, h, v, volumefs.Options{Log: log})
+	if err != nil {
+		return nil, nil, errors.Join(err, v.Close())
+	}
+	return pageVolume{v}, &pageMount{Directory: m, volume: v}, nil
 }
 
 // Pin is the head: the store keeps what stood at every seq.

@@ -48,7 +48,7 @@ func (k *maker) prune(ctx context.Context) {
 func (k *maker) pruneTimeline(ctx context.Context, id tarn.TimelineID) (int, error) {
 	horizon := time.Now().Add(-k.o.Retention)
 	log := k.walOf(id)
-	if aged, err := log.HasAged(segmentBytes, horizon); err != nil || !aged {
+	if aged, err := k.hasAgedWAL(ctx, id, horizon); err != nil || !aged {
 		return 0, err
 	}
 	release, err := k.holds.take(ctx, string(id))
@@ -71,7 +71,12 @@ func (k *maker) pruneTimeline(ctx context.Context, id tarn.TimelineID) (int, err
 	if err != nil {
 		return 0, err
 	}
-	return log.Prune(ctx, c.Redo, c.SegmentBytes, horizon)
+	n, err := log.Prune(ctx, c.Redo, c.SegmentBytes, horizon)
+	if err != nil {
+		return n, err
+	}
+	copies, err := k.pruneCopy(ctx, id, c, horizon)
+	return n + copies, err
 }
 
 // controlAt reads pg_control as it was at a point.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/postgres"
@@ -49,20 +50,35 @@ func (m *machine) clearEngines() error {
 		return err
 	}
 	for _, entry := range entries {
-		name := entry.Name()
-		dir := m.path("mnt", name)
-		// The processes first: they could do nothing on a mount taken away, and
-		// they would keep it busy.
-		if err := postgres.KillOrphans(dir, m.path("run", name+".pid")); err != nil {
+		if m.handedOver(entry.Name()) {
+			continue
+		}
+		if err := m.clearEngine(entry.Name()); err != nil {
 			return err
 		}
-		if err := volumefs.UnmountStale(dir); err != nil {
-			return err
-		}
-		if err := m.sweep(name); err != nil {
-			return fmt.Errorf("clear away what is left of compute %s: %w", name, err)
-		}
-		m.log.Info("left compute cleared away", "endpoint", name)
+		m.log.Info("left compute cleared away", "endpoint", entry.Name())
+	}
+	return nil
+}
+
+// handedOver tells whether an engine was left to us by another fleet.
+func (m *machine) handedOver(name string) bool {
+	return m.o.Handed != nil && slices.ContainsFunc(m.o.Handed.Computes, func(c HandedCompute) bool { return c.Spec.Endpoint == name })
+}
+
+// clearEngine kills the Postgres of one engine and removes its mount. The
+// processes go first: they could do nothing on a mount taken away, and they
+// would keep it busy.
+func (m *machine) clearEngine(name string) error {
+	dir := m.path("mnt", name)
+	if err := postgres.KillOrphans(dir, m.path("run", name+".pid")); err != nil {
+		return err
+	}
+	if err := volumefs.UnmountStale(dir); err != nil {
+		return err
+	}
+	if err := m.sweep(name); err != nil {
+		return fmt.Errorf("clear away what is left of compute %s: %w", name, err)
 	}
 	return nil
 }

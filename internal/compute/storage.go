@@ -2,6 +2,7 @@ package compute
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 
 	"github.com/tarndb/tarn"
@@ -34,6 +35,9 @@ type storage interface {
 	Timelines(ctx context.Context) ([]tarn.TimelineStatus, error)
 	// OpenVolume makes the timeline's head writable; KindConflict while it is.
 	OpenVolume(ctx context.Context, id tarn.TimelineID) (volume, error)
+	// Resume opens the volume of a directory that was handed over at dir and goes
+	// on showing it. When it cannot, the directory is dead.
+	Resume(ctx context.Context, id tarn.TimelineID, dir string, h json.RawMessage, log *slog.Logger) (volume, shown, error)
 	// PageWrites says what a crash makes of a page that is being written.
 	PageWrites() pageWrites
 	Close() error
@@ -74,6 +78,11 @@ type volume interface {
 type shown interface {
 	// Unmount ends it; what still works in it is cut off.
 	Unmount(ctx context.Context) error
+	// HandOver leaves the directory as it is to the next program of this process,
+	// which needs what is returned for Resume. Whoever uses it meanwhile waits.
+	// The volume is used no more. Unmount is still possible. KindConflict: it
+	// cannot be left, and is as it was.
+	HandOver(ctx context.Context) (json.RawMessage, error)
 	// Done is closed when it has ended, asked or not.
 	Done() <-chan struct{}
 }

@@ -41,6 +41,7 @@ func (k *maker) template(ctx context.Context, major int) (tarn.TimelineID, error
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("make the template of Postgres %d: %w", major, err), k.discard(context.WithoutCancel(ctx), id))
 	}
+	k.rest.add(id)
 	k.log.Info("template made", "timeline", string(id), "version", in.Version, "took", time.Since(began))
 	return id, nil
 }

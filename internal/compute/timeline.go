@@ -76,6 +76,7 @@ func (k *maker) createTimeline(ctx context.Context, s tarn.TimelineSpec) error {
 	if err != nil {
 		return errors.Join(err, k.discard(context.WithoutCancel(ctx), s.ID))
 	}
+	k.rest.add(s.ID)
 	k.log.Info("timeline created", "timeline", string(s.ID), "took", time.Since(began))
 	return nil
 }
@@ -87,6 +88,9 @@ func (k *maker) discard(ctx context.Context, id tarn.TimelineID) error {
 		return err
 	}
 	if err := k.closeStuck(id); err != nil {
+		return err
+	}
+	if err := k.abandonCopy(id); err != nil {
 		return err
 	}
 	if err := k.store.Delete(ctx, id); err != nil && tarn.KindOf(err) != tarn.KindNotFound {

@@ -22,6 +22,7 @@ import (
 type life struct {
 	cancel context.CancelCauseFunc // asks it to end; the cause says why
 	done   chan struct{}           // closed when it is over
+	handed *HandedCompute          // what it begins with, if it was handed over; its own
 
 	// Guarded by Fleet.mu.
 	spec   tarn.ComputeSpec
@@ -62,6 +63,7 @@ var (
 	errAsked     = errors.New("asked to suspend")
 	errReplaced  = errors.New("its endpoint serves another timeline now")
 	errDeleted   = errors.New("its timeline is being deleted")
+	errHanding   = errors.New("left to the next node")
 )
 
 // Wake starts the endpoint's compute, or returns the running one, when it
@@ -120,7 +122,7 @@ func (f *Fleet) look(ctx context.Context, s tarn.ComputeSpec) (tarn.ComputeStatu
 	s.PGVersion = t.PGVersion
 	l := f.lives[s.Endpoint]
 	if l == nil {
-		l = f.begin(ctx, s)
+		l = f.begin(ctx, newLife(s))
 		return l.status, l.ready, l, nil
 	}
 	if l.spec.Timeline != s.Timeline {
@@ -138,15 +140,11 @@ func (f *Fleet) look(ctx context.Context, s tarn.ComputeSpec) (tarn.ComputeStatu
 	return l.status, l.done, l, nil
 }
 
-// begin starts a life; the caller holds f.mu. It outlives the call that began
-// it.
-func (f *Fleet) begin(ctx context.Context, s tarn.ComputeSpec) *life {
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	l := &life{
-		cancel: cancel,
-		done:   make(chan struct{}),
-		ready:  make(chan struct{}),
-		spec:   s,
+func newLife(s tarn.ComputeSpec) *life {
+	return &life{
+		done:  make(chan struct{}),
+		ready: make(chan struct{}),
+		spec:  s,
 		status: tarn.ComputeStatus{
 			Endpoint:  s.Endpoint,
 			Branch:    s.Branch,
@@ -155,10 +153,17 @@ func (f *Fleet) begin(ctx context.Context, s tarn.ComputeSpec) *life {
 			PGVersion: s.PGVersion,
 		},
 	}
-	f.lives[s.Endpoint] = l
+}
+
+// begin begins to live l; the caller holds f.mu. It outlives the call that began
+// it.
+func (f *Fleet) begin(ctx context.Context, l *life) *life {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	l.cancel = cancel
+	f.lives[l.spec.Endpoint] = l
 	f.tasks.Go(func() {
 		defer cancel(nil)
-		f.live(ctx, l)
+		runner{f}.live(ctx, l)
 	})
 	return l
 }

@@ -12,8 +12,8 @@ import (
 // watch looks after an active compute until it must stop (nil: ctx has ended,
 // or it was idle and is stopping now) or has crashed. It marks, observes who is
 // active and decides on idleness, over one connection.
-func (f *Fleet) watch(ctx context.Context, l *life, e *engine) error {
-	w := &watcher{f: f, l: l, e: e}
+func (f runner) watch(ctx context.Context, l *life, e *engine) error {
+	w := &watcher{f: f.Fleet, l: l, e: e}
 	defer w.disconnect(ctx)
 	w.check(ctx, time.Now()) // a mark right after the start
 	f.mu.Lock()
@@ -34,6 +34,8 @@ func (f *Fleet) watch(ctx context.Context, l *life, e *engine) error {
 			return errors.New("Postgres ended unasked")
 		case <-e.mount.Done():
 			return errors.New("the mount of its data directory ended")
+		case <-e.overtaken():
+			return e.copying.err
 		case now := <-check.C:
 			w.check(ctx, now)
 		case <-poll.C:

@@ -20,6 +20,7 @@ const (
 	KindRename  Kind = 8  // a name moves, replacing what had the new name
 	KindSetAttr Kind = 9  // attributes, truncation among them
 	KindMark    Kind = 10 // seq, LSN and time tied together
+	KindCopy    Kind = 11 // a run of pages shows what another run shows
 )
 
 // Lengths a record can hold.
@@ -35,9 +36,9 @@ type Record struct {
 	Ino  Ino
 	Time int64 // nanoseconds since 1970; the new mtime of the file or directory
 
-	Page  uint32 // KindPage, KindZero: first page
-	Count uint32 // KindZero: pages
-	Used  uint32 // KindPage, KindZero: the file is at least so many bytes of the last page long
+	Page  uint32 // KindPage, KindZero, KindCopy: first page
+	Count uint32 // KindZero, KindCopy: pages
+	Used  uint32 // KindPage, KindZero, KindCopy: the file is at least so many bytes of the last page long
 	CRC   uint32 // KindPage: CRC32C of the page
 	Size  uint64 // KindSize, bytes
 
@@ -48,6 +49,9 @@ type Record struct {
 
 	File NewFile // KindCreate
 	Set  SetAttr // KindSetAttr; Set.Mtime is Time
+
+	From     Ino    // KindCopy: the file copied from
+	FromPage uint32 // KindCopy: its first page
 
 	MarkSeq uint64 // KindMark; Time is the mark's time
 	MarkLSN uint64 // KindMark
@@ -69,7 +73,7 @@ func (r *Record) EntryBytes() int {
 		n += 8 + len(r.Name)
 	case KindRename:
 		n += 16 + len(r.Name) + len(r.NewName)
-	case KindSetAttr:
+	case KindSetAttr, KindCopy:
 		n += 16
 	case KindMark:
 		n += 8
@@ -106,6 +110,12 @@ func (r *Record) put(b []byte) {
 		le.PutUint32(b[4:], r.Used)
 		le.PutUint32(b[16:], r.Page)
 		le.PutUint32(b[20:], r.Count)
+	case KindCopy:
+		le.PutUint32(b[4:], r.Used)
+		le.PutUint32(b[16:], r.Page)
+		le.PutUint32(b[20:], r.Count)
+		le.PutUint64(body, uint64(r.From))
+		le.PutUint32(body[8:], r.FromPage)
 	case KindSize:
 		le.PutUint64(b[16:], r.Size)
 	case KindCreate:
@@ -165,6 +175,9 @@ func (r *Record) decode(b []byte) (int, error) {
 		r.Used, r.Page, r.CRC = le.Uint32(b[4:]), le.Uint32(b[16:]), le.Uint32(b[20:])
 	case KindZero:
 		r.Used, r.Page, r.Count = le.Uint32(b[4:]), le.Uint32(b[16:]), le.Uint32(b[20:])
+	case KindCopy:
+		r.Used, r.Page, r.Count = le.Uint32(b[4:]), le.Uint32(b[16:]), le.Uint32(b[20:])
+		r.From, r.FromPage = Ino(le.Uint64(body)), le.Uint32(body[8:])
 	case KindSize:
 		r.Size = le.Uint64(b[16:])
 	case KindCreate:
@@ -182,7 +195,7 @@ func (r *Record) decode(b []byte) (int, error) {
 	case KindMark:
 		r.MarkSeq, r.MarkLSN = le.Uint64(b[16:]), le.Uint64(body)
 	}
-	if r.Kind == KindZero && (r.Count == 0 || uint64(r.Page)+uint64(r.Count) > 1<<32) {
+	if (r.Kind == KindZero || r.Kind == KindCopy) && (r.Count == 0 || uint64(max(r.Page, r.FromPage))+uint64(r.Count) > 1<<32) {
 		return 0, fmt.Errorf("entry of kind %d with %d pages from %d", b[0], r.Count, r.Page)
 	}
 	text := body[bodyFixed(r.Kind):]
@@ -196,7 +209,7 @@ func (r *Record) decode(b []byte) (int, error) {
 	case KindRename:
 		r.NewName = string(second)
 	}
-	if (r.Kind == KindPage || r.Kind == KindZero) && r.Used > PageSize || r.EntryBytes() != n {
+	if (r.Kind == KindPage || r.Kind == KindZero || r.Kind == KindCopy) && r.Used > PageSize || r.EntryBytes() != n {
 		return 0, fmt.Errorf("entry of kind %d of %d bytes, using %d", b[0], n, r.Used)
 	}
 	return n, nil
@@ -210,7 +223,7 @@ func bodyFixed(k Kind) int {
 		return 0
 	case KindLink, KindUnlink, KindRmdir, KindMark:
 		return 8
-	case KindCreate, KindRename, KindSetAttr:
+	case KindCreate, KindRename, KindSetAttr, KindCopy:
 		return 16
 	}
 	return -1

@@ -87,6 +87,18 @@ func (c *Client) Versions(ctx context.Context) ([]int, error) {
 	return call[[]int](ctx, c, methodVersions, none{})
 }
 
+// Restart lets the node execute its program anew, under running computes, and
+// returns when the new one answers. The same call may reach both: it names the
+// one that is to end.
+func (c *Client) Restart(ctx context.Context) error {
+	before, err := call[restartResult](ctx, c, methodRestart, restartArg{})
+	if err != nil {
+		return err
+	}
+	_, err = call[restartResult](ctx, c, methodRestart, restartArg{From: before.Name})
+	return err
+}
+
 // call repeats a call until the node has answered it or ctx ends.
 func call[R any](ctx context.Context, c *Client, method string, arg any) (R, error) {
 	var result R
@@ -154,6 +166,9 @@ func (c *Client) once(ctx context.Context, method string, body []byte) ([]byte, 
 	}
 	if resp.StatusCode == http.StatusOK {
 		return answer, nil
+	}
+	if resp.StatusCode == statusAgain {
+		return nil, lost{fmt.Errorf("node answers %s", resp.Status)}
 	}
 	var f fault
 	if err := json.Unmarshal(answer, &f); err != nil || f.Message == "" {

@@ -58,7 +58,8 @@ func (h *host) Suspend(context.Context, string) error { return h.err }
 func (h *host) Computes(context.Context) ([]tarn.ComputeStatus, error) {
 	return []tarn.ComputeStatus{{Endpoint: "e"}}, h.err
 }
-func (h *host) Versions(context.Context) ([]int, error) { return []int{18, 15}, h.err }
+func (h *host) Restart(context.Context, string) (string, error) { return "this", h.err }
+func (h *host) Versions(context.Context) ([]int, error)         { return []int{18, 15}, h.err }
 
 func socketIn(t *testing.T) string {
 	t.Helper()

@@ -30,6 +30,10 @@ type Host interface {
 	Suspend(ctx context.Context, endpoint string) error
 	Computes(ctx context.Context) ([]tarn.ComputeStatus, error)
 	Versions(ctx context.Context) ([]int, error)
+	// Restart lets another process take the host's place, under running
+	// computes, unless from does not name this one any more; it returns the name
+	// of this one. With from "" it does only that.
+	Restart(ctx context.Context, from string) (name string, err error)
 }
 
 // drainTime is how long calls in progress may go on after the server's context
@@ -123,6 +127,10 @@ func routes(h Host, log *slog.Logger) http.Handler {
 	handle(mux, log, methodVersions, func(ctx context.Context, _ none) ([]int, error) {
 		return h.Versions(ctx)
 	})
+	handle(mux, log, methodRestart, func(ctx context.Context, a restartArg) (restartResult, error) {
+		name, err := h.Restart(ctx, a.From)
+		return restartResult{name}, err
+	})
 	return mux
 }
 
@@ -135,11 +143,15 @@ func handle[A, R any](mux *http.ServeMux, log *slog.Logger, method string, do fu
 			return
 		}
 		result, err := do(r.Context(), arg)
-		if err != nil {
+		var stops interface{ Again() bool }
+		switch {
+		case errors.As(err, &stops) && stops.Again():
+			answer(w, log, statusAgain, newFault(err))
+		case err != nil:
 			answer(w, log, http.StatusInternalServerError, newFault(err))
-			return
+		default:
+			answer(w, log, http.StatusOK, result)
 		}
-		answer(w, log, http.StatusOK, result)
 	})
 }
 

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"net/http"
+
 	"github.com/tarndb/tarn"
 )
 
@@ -14,6 +16,7 @@ const (
 	methodSuspend        = "suspend"
 	methodComputes       = "computes"
 	methodVersions       = "versions"
+	methodRestart        = "restart"
 )
 
 const pathPrefix = "/v1/"
@@ -28,6 +31,18 @@ type timelineArg struct {
 type endpointArg struct {
 	Endpoint string `json:"endpoint"`
 }
+
+type restartArg struct {
+	From string `json:"from"`
+}
+
+type restartResult struct {
+	Name string `json:"name"`
+}
+
+// statusAgain is the answer of a node that stops: the same call is to be made
+// again, to the one that takes its place.
+const statusAgain = http.StatusServiceUnavailable
 
 // fault is an error on the wire. Kinds travel by name: their numbers belong to
 // one build.

@@ -2,7 +2,6 @@ package pagestore
 
 import (
 	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,10 +17,13 @@ import (
 // names before it is an error, and a bug of ours.
 func (ix *index) apply(r *layer.Record, ref pageRef) error {
 	switch r.Kind {
-	case layer.KindPage, layer.KindZero, layer.KindSize, layer.KindSetAttr:
+	case layer.KindPage, layer.KindZero, layer.KindSize, layer.KindSetAttr, layer.KindCopy:
 		n := ix.inodes.get(r.Ino)
 		if n == nil {
 			return nil
+		}
+		if r.Kind == layer.KindCopy && ix.inodes.get(r.From) == nil {
+			return fmt.Errorf("copy from inode %d, which is gone", r.From)
 		}
 		if err := ix.prepare(n, r); err != nil {
 			return &tableError{err}
@@ -71,6 +73,11 @@ func (ix *index) prepare(n *node, r *layer.Record) error {
 		return ix.ready(n, uint64(r.Page), uint64(r.Page)+1, loadWhole)
 	case layer.KindZero:
 		return ix.ready(n, uint64(r.Page), uint64(r.Page)+uint64(r.Count), skipWhole)
+	case layer.KindCopy:
+		if err := ix.ready(ix.inodes.get(r.From), uint64(r.FromPage), uint64(r.FromPage)+uint64(r.Count), loadWhole); err != nil {
+			return err
+		}
+		return ix.ready(n, uint64(r.Page), uint64(r.Page)+uint64(r.Count), loadWhole)
 	case layer.KindSetAttr:
 		if r.Set.Has&layer.SetSize != 0 && r.Set.Size < n.size.Load() {
 			first := pagesIn(r.Set.Size)
@@ -91,6 +98,16 @@ func (ix *index) applyData(n *node, r *layer.Record, ref pageRef) {
 		ix.applyPage(n, r.Page, r.Used, r.Time, ref)
 	case layer.KindZero:
 		n.clearPages(ix.owner, uint64(r.Page), uint64(r.Page)+uint64(r.Count))
+		ix.dead.Add(int64(r.Count) * layer.PageSize)
+		n.grow(uint64(r.Page+r.Count-1)*layer.PageSize + uint64(r.Used))
+		n.mtime.Store(r.Time)
+	case layer.KindCopy:
+		from := ix.inodes.get(r.From)
+		for i := range r.Count {
+			if n.setPage(ix.owner, r.Page+i, from.inMemory(r.FromPage+i)) != 0 {
+				ix.dead.Add(layer.PageSize)
+			}
+		}
 		n.grow(uint64(r.Page+r.Count-1)*layer.PageSize + uint64(r.Used))
 		n.mtime.Store(r.Time)
 	case layer.KindSize:
@@ -112,6 +129,7 @@ func (ix *index) applyData(n *node, r *layer.Record, ref pageRef) {
 			n.size.Store(s.Size)
 			if s.Size < old {
 				n.clearPages(ix.owner, pagesIn(s.Size), maxPages)
+				ix.dead.Add(int64(old - s.Size))
 			}
 		}
 		if s.Has&layer.SetMtime != 0 {
@@ -122,7 +140,9 @@ func (ix *index) applyData(n *node, r *layer.Record, ref pageRef) {
 
 // applyPage makes ref the newest version of a page of n.
 func (ix *index) applyPage(n *node, page, used uint32, at int64, ref pageRef) {
-	n.setPage(ix.owner, page, ref)
+	if n.setPage(ix.owner, page, ref) != 0 {
+		ix.dead.Add(layer.PageSize)
+	}
 	n.grow(uint64(page)*layer.PageSize + uint64(used))
 	n.mtime.Store(at)
 }
@@ -212,34 +232,10 @@ func (ix *index) unlinked(n *node) {
 	} else if n.nlink.Add(^uint32(0)) != 0 {
 		return
 	}
+	if n.nlink.Load() == 0 && n.dir == nil {
+		ix.dead.Add(int64(n.size.Load()))
+	}
 	if n.nlink.Load() == 0 && ix.keep == dropOrphans {
 		ix.inodes.remove(n.ino)
 	}
-}
-
-// Marks younger than this behind the newest all stay; older ones thin out to
-// one in each markSpacing.
-const (
-	markKeepAll = 24 * time.Hour
-	markSpacing = time.Hour
-)
-
-// thin drops the marks that have grown old and stand close to an older one.
-// It counts time from the newest mark, so that a replay keeps the same ones
-// whenever it happens. Marks come in any order of seq but in order of writing.
-func thin(marks []tarn.Mark) []tarn.Mark {
-	if len(marks)%64 != 0 {
-		return marks
-	}
-	newest := marks[len(marks)-1].Time
-	kept := make([]tarn.Mark, 0, len(marks))
-	for _, m := range marks {
-		if len(kept) > 0 && newest.Sub(m.Time) > markKeepAll {
-			if d := m.Time.Sub(kept[len(kept)-1].Time); d >= 0 && d < markSpacing {
-				continue
-			}
-		}
-		kept = append(kept, m)
-	}
-	return kept
 }

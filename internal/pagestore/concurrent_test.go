@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"maps"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -16,11 +18,12 @@ import (
 
 // TestConcurrentWritersReadersForks has writers that stamp whole pages,
 // readers that must never see half a stamp or an older one than before, and
-// forks whose children must stand still. Real files.
+// forks whose children must stand still, while maps are written and collections
+// run. Real files.
 func TestConcurrentWritersReadersForks(t *testing.T) {
 	const writers, pages, rounds = 3, 12, 150
 	ctx := context.Background()
-	s, err := Open(ctx, t.TempDir(), Options{SegmentBytes: 1 << 20})
+	s, err := Open(ctx, t.TempDir(), Options{SegmentBytes: 1 << 20, MapBytes: 512 << 10, CacheBytes: 1, History: -1, CollectBytesPerSecond: 1 << 40})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,12 +83,50 @@ func TestConcurrentWritersReadersForks(t *testing.T) {
 		rest.Go(func() error { return readStamps(v, inos[:], pages, done) })
 	}
 	rest.Go(func() error { return forkAgainAndAgain(ctx, s, root, inos[:], pages, done) })
+	ctxRun, stop := context.WithCancel(ctx)
+	rest.Go(func() error { return s.Run(ctxRun) })
+	rest.Go(func() error { return collectAgainAndAgain(ctx, s, root, done) })
 	if err := writing.Wait(); err != nil {
 		t.Error(err)
 	}
 	close(done)
+	stop()
 	if err := rest.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// collectAgainAndAgain writes maps and collects the timeline and its children.
+func collectAgainAndAgain(ctx context.Context, s *Store, id tarn.TimelineID, done <-chan struct{}) error {
+	freed := int64(0)
+	for {
+		select {
+		case <-done:
+			if freed == 0 {
+				return errors.New("nothing was ever collected")
+			}
+			return nil
+		default:
+		}
+		s.mu.Lock()
+		t, all := s.timelines[id], maps.Clone(s.timelines)
+		s.mu.Unlock()
+		if err := s.mapVolume(ctx, t.volume); err != nil {
+			return err
+		}
+		for _, t := range all {
+			s.mu.Lock()
+			making := t.state == stateMaking
+			s.mu.Unlock()
+			if making {
+				continue
+			}
+			n, err := s.collect(ctx, t)
+			if err != nil && !errors.Is(err, errClosed) && tarn.KindOf(err) != tarn.KindNotFound {
+				return err
+			}
+			freed += n
+		}
 	}
 }
 

@@ -28,6 +28,8 @@ type crashFS struct {
 	dark     bool  // power is off
 	capacity int64 // bytes of all files; 0 = no limit
 	failSync int   // so many syncs fail, and what they should have written is lost silently
+	punched  int   // holes punched
+	removed  int   // segments and maps removed
 	noSpace  int   // so many writes find the disk full in spite of a reservation, half done
 }
 
@@ -45,6 +47,7 @@ type crashWrite struct {
 	off      int64
 	data     []byte // nil: the size is set to off
 	lostOnly bool   // a failed sync dropped it: never reaches the disk
+	punch    int64  // bytes of a hole at off; data is nil
 }
 
 const sector = 512
@@ -104,6 +107,10 @@ func (n *crashInode) crash(rnd *rand.Rand, keep float64) {
 	for _, w := range n.pending {
 		switch {
 		case w.lostOnly:
+		case w.punch > 0:
+			if rnd.Float64() < keep {
+				n.kept = punch(n.kept, w.off, w.punch)
+			}
 		case w.data == nil:
 			if rnd.Float64() < keep {
 				n.kept = resize(n.kept, w.off)
@@ -125,6 +132,15 @@ func resize(b []byte, n int64) []byte {
 		return slices.Clone(b[:n])
 	}
 	return append(b, make([]byte, n-int64(len(b)))...)
+}
+
+func punch(b []byte, off, n int64) []byte {
+	if off >= int64(len(b)) {
+		return b
+	}
+	b = slices.Clone(b)
+	clear(b[off:min(off+n, int64(len(b)))])
+	return b
 }
 
 func put(b, data []byte, off int64) []byte {
@@ -275,6 +291,9 @@ func (c *crashFS) Remove(path string) error {
 	if len(n.names) > 0 {
 		return syscall.ENOTEMPTY
 	}
+	if n.names == nil && !strings.Contains(path, deletedSuffix) {
+		c.removed++
+	}
 	return c.setName(path, nil)
 }
 
@@ -418,6 +437,30 @@ func (f *crashFile) Allocate(off, n int64) error {
 	return nil
 }
 
+func (f *crashFile) Punch(off, n int64) error {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	if err := f.change(); err != nil {
+		return err
+	}
+	f.c.punched++
+	f.n.data = punch(f.n.data, off, n)
+	f.n.pending = append(f.n.pending, crashWrite{off: off, punch: n})
+	return nil
+}
+
+// Used counts sectors that are not all zero.
+func (f *crashFile) Used() (used int64, err error) {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	for b := f.n.data; len(b) > 0; b = b[min(sector, len(b)):] {
+		if !isZero(b[:min(sector, len(b))]) {
+			used += sector
+		}
+	}
+	return used, nil
+}
+
 func (f *crashFile) StartWriteback(off, n int64) error { return nil }
 
 func (f *crashFile) Sync() error {
@@ -436,6 +479,8 @@ func (f *crashFile) Sync() error {
 	for _, w := range f.n.pending {
 		switch {
 		case w.lostOnly:
+		case w.punch > 0:
+			f.n.kept = punch(f.n.kept, w.off, w.punch)
 		case w.data == nil:
 			f.n.kept = resize(f.n.kept, w.off)
 		default:

@@ -8,6 +8,7 @@
 //
 // From the outside in; none of those marked * is ever held across I/O:
 //
+//	Store.collecting  who collects
 //	Volume.mapping    who writes a map of an open volume
 //	timeline.turn     who reads or rewrites a closed timeline's files, and who
 //	                  replaces a manifest
@@ -19,6 +20,7 @@
 //	log.syncing       who syncs
 //	log.writing       who writes batches out and makes room
 //	index.tree *      contents of directories
+//	index.files *     changes of the lists of files
 //	log.mu *          batches in memory
 //
 // Attributes, page tables in memory and the table of inodes are read without a
@@ -32,4 +34,10 @@
 // files, where a map has the page table; tables come into memory as they are
 // wanted and leave it again, but for those that changed since the last map. An
 // idle timeline has nothing in memory.
+//
+// # Garbage
+//
+// Kept is what is visible from the head of a timeline, from the seqs at which
+// others began in it, and from its marks inside the window. A collection marks
+// all of that, page by page, and gives the rest back (collection).
 package pagestore

@@ -32,6 +32,8 @@ type file interface {
 	Size() (int64, error)
 	Truncate(size int64) error
 	Allocate(off, n int64) error // space for the range; the size grows
+	Punch(off, n int64) error    // gives the space of the range back; it reads as zeros
+	Used() (int64, error)        // space taken
 	StartWriteback(off, n int64) error
 	Sync() error // fdatasync
 }
@@ -159,6 +161,25 @@ func (f osFile) Allocate(off, n int64) error {
 		}
 	}
 	return nil
+}
+
+// Punch does nothing where the file system cannot.
+func (f osFile) Punch(off, n int64) error {
+	err := f.control(func(fd int) error {
+		return ignoreEINTR(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n) })
+	})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return err
+}
+
+func (f osFile) Used() (int64, error) {
+	var st unix.Stat_t
+	if err := f.control(func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
+		return 0, err
+	}
+	return st.Blocks * 512, nil
 }
 
 func (f osFile) StartWriteback(off, n int64) error {

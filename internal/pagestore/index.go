@@ -81,11 +81,14 @@ type index struct {
 	// file keeps its slot; that of one that is gone is given to another. The
 	// tables of a map are read with the slots of the map, or with ones that
 	// went on from those.
-	segs atomic.Pointer[[]*segment]
-	maps atomic.Pointer[[]*segment]
+	segs  atomic.Pointer[[]*segment]
+	maps  atomic.Pointer[[]*segment]
+	files sync.Mutex // order of changes of segs and maps; never held across I/O
 
-	// behind is how many bytes of log an index has that no map holds.
+	// behind is how many bytes of log an index has that no map holds; dead is
+	// about how many bytes nobody sees at its seq who saw them before.
 	behind atomic.Int64
+	dead   atomic.Int64
 
 	// keep says what becomes of a file without a name: a live index keeps it
 	// until Forget, a replay drops it.
@@ -172,12 +175,14 @@ func (ix *index) release() {
 
 // addSegment gives a file of pages a slot, the one it has or a free one, and
 // returns it.
-func (ix *index) addSegment(s *segment) int { return addTo(&ix.segs, s) }
+func (ix *index) addSegment(s *segment) int { return ix.addTo(&ix.segs, s) }
 
 // addMap is addSegment for maps.
-func (ix *index) addMap(s *segment) int { return addTo(&ix.maps, s) }
+func (ix *index) addMap(s *segment) int { return ix.addTo(&ix.maps, s) }
 
-func addTo(list *atomic.Pointer[[]*segment], s *segment) int {
+func (ix *index) addTo(list *atomic.Pointer[[]*segment], s *segment) int {
+	ix.files.Lock()
+	defer ix.files.Unlock()
 	old := *list.Load()
 	free := len(old)
 	for i, o := range old {
@@ -192,7 +197,27 @@ func addTo(list *atomic.Pointer[[]*segment], s *segment) int {
 	return free
 }
 
-// setIn puts a file, or nil, into a slot.
+// setMap puts a map, or nil, into a slot.
+func (ix *index) setMap(slot int, s *segment) {
+	ix.files.Lock()
+	defer ix.files.Unlock()
+	setIn(&ix.maps, slot, s)
+}
+
+// forget gives up the slots of files that are gone.
+func (ix *index) forget(gone map[layer.FileID]bool) {
+	ix.files.Lock()
+	defer ix.files.Unlock()
+	for _, list := range []*atomic.Pointer[[]*segment]{&ix.segs, &ix.maps} {
+		for slot, f := range *list.Load() {
+			if f != nil && gone[f.id] {
+				setIn(list, slot, nil)
+			}
+		}
+	}
+}
+
+// setIn puts a file, or nil, into a slot. The caller holds files.
 func setIn(list *atomic.Pointer[[]*segment], slot int, s *segment) {
 	old := *list.Load()
 	next := make([]*segment, max(len(old), slot+1))
@@ -216,10 +241,14 @@ func (ix *index) segment(p place) *segment {
 	return segs[p.segment()]
 }
 
-// dropNameless forgets every file that has no name.
-func (ix *index) dropNameless() {
+// dropNameless forgets every file that has no name, but for those held.
+func (ix *index) dropNameless(held ...layer.Ino) {
+	keep := make(map[layer.Ino]bool, len(held))
+	for _, ino := range held {
+		keep[ino] = true
+	}
 	for n := range ix.inodes.all() {
-		if n.nlink.Load() == 0 {
+		if n.nlink.Load() == 0 && !keep[n.ino] {
 			ix.inodes.remove(n.ino)
 		}
 	}

@@ -165,6 +165,7 @@ func (l *log) seal() {
 	if a := l.fill.active; a != nil {
 		l.tail.next = a.Place().Block + a.Blocks()
 		l.ix.behind.Add(int64(a.Blocks()) * layer.BlockSize)
+		l.ix.dead.Add(layer.BlockSize) // its head, when a map is written
 		l.fill.sealed = append(l.fill.sealed, a)
 		l.fill.active = nil
 		l.waiting.Store(int32(len(l.fill.sealed)))

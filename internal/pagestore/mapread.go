@@ -13,7 +13,7 @@ import (
 // readMap makes an index of a map: its files, names and where its page tables
 // stand. Files without a name were of who had them open then, and are left
 // out.
-func (s *shelf) readMap(id tarn.TimelineID, number uint32) (*index, layer.MapHeader, error) {
+func (s *shelf) readMap(id tarn.TimelineID, number uint32, orphans orphanRule) (*index, layer.MapHeader, error) {
 	m := newSegment(s.files, s.manifests.dir, layer.FileID{Timeline: id, Kind: layer.FileMap, Number: number})
 	m.retain()
 	defer m.release() // the index keeps its own hold
@@ -30,6 +30,7 @@ func (s *shelf) readMap(id tarn.TimelineID, number uint32) (*index, layer.MapHea
 		return nil, layer.MapHeader{}, fmt.Errorf("read map: %w", err)
 	}
 	l := mapLoad{ix: newIndex(s.cache), store: s, self: m}
+	l.ix.keep = orphans
 	for err == nil && r.Next() {
 		if e := l.entry(r.Entry()); e != nil {
 			err = &layer.CorruptError{File: m.path, Offset: r.Offset(), Expected: "a map that fits together", Found: e.Error()}
@@ -134,7 +135,7 @@ func (l *mapLoad) inode(i *layer.MapInode) error {
 	if i.Ino == 0 || l.ix.inodes.get(i.Ino) != nil || uint64(i.Ino) > maxInodes {
 		return fmt.Errorf("inode %d, twice or out of range", i.Ino)
 	}
-	if i.Nlink == 0 {
+	if i.Nlink == 0 && l.ix.keep == dropOrphans {
 		return nil
 	}
 	n := &node{ino: i.Ino, target: i.Target}

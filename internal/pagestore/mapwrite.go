@@ -267,7 +267,7 @@ func (m *mapping) list(man *manifest) {
 // since the copy was made; those can leave memory. The caller holds freeze
 // shared or is alone.
 func (m *mapping) install(live *index) {
-	setIn(&live.maps, m.slot, m.file)
+	live.setMap(m.slot, m.file)
 	for n := range live.inodes.all() {
 		words := m.words[n.ino]
 		was := m.ix.inodes.get(n.ino)
@@ -280,7 +280,7 @@ func (m *mapping) install(live *index) {
 	}
 	for slot, f := range *live.maps.Load() {
 		if f != nil && (slot >= len(m.used) || !m.used[slot]) {
-			setIn(&live.maps, slot, nil)
+			live.setMap(slot, nil)
 		}
 	}
 	live.behind.Add(-m.ix.behind.Load())
@@ -329,7 +329,7 @@ func (n *node) move(o *owner, was *pageTable, words []layer.TableRef) {
 func (s *shelf) mapVolume(ctx context.Context, v *Volume) error {
 	v.mapping.Lock()
 	defer v.mapping.Unlock()
-	ix, at, err := v.snapshot()
+	ix, at, err := v.snapshot(forMap)
 	if err != nil {
 		return err
 	}
@@ -403,6 +403,9 @@ func (s *shelf) putClosed(t *timeline, ix *index, e end, m *mapping) error {
 			man.Closed.Segment = e.last.id.Number
 		}
 		s.count(t, man, ix)
+		s.mu.Lock()
+		man.Dead = t.dead + ix.dead.Load()
+		s.mu.Unlock()
 		if m != nil {
 			m.list(man)
 		}

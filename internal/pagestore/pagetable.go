@@ -189,6 +189,19 @@ func (ix *index) page(n *node, page uint32) (pageRef, error) {
 	}
 }
 
+// inMemory gives the newest version of a page whose table is in memory.
+func (n *node) inMemory(page uint32) pageRef {
+	t := n.pages.Load()
+	if t == nil || int(page/chunkPages) >= len(t.slots) {
+		return 0
+	}
+	c := t.slots[page/chunkPages].chunk.Load()
+	if c == nil {
+		return 0
+	}
+	return pageRef(c.refs[page%chunkPages].Load())
+}
+
 // ready brings the tables of the pages from first up to but not including end
 // into memory, so that any of those pages can be changed; tables that lie in
 // the range as a whole only when whole says so. The caller holds n.write, and
@@ -203,13 +216,20 @@ func (ix *index) ready(n *node, first, end uint64, whole wholeTables) error {
 		i := first / chunkPages
 		next := min((i+1)*chunkPages, end)
 		s := &t.slots[i]
-		if w := s.where.Load(); w != 0 && s.chunk.Load() == nil && (next-first < chunkPages || whole == loadWhole) {
-			c, err := ix.load(n, uint32(i), layer.TableRef(w))
-			if err != nil {
-				return err
+		if w := s.where.Load(); w != 0 && (next-first < chunkPages || whole == loadWhole) {
+			if t.owner != ix.owner {
+				// What others share, they may drop from memory.
+				t = n.own(ix.owner, len(t.slots))
+				s = &t.slots[i]
 			}
-			s.chunk.Store(c)
-			ix.cache.loaded.Add(1)
+			if s.chunk.Load() == nil {
+				c, err := ix.load(n, uint32(i), layer.TableRef(w))
+				if err != nil {
+					return err
+				}
+				s.chunk.Store(c)
+				ix.cache.loaded.Add(1)
+			}
 		}
 		first = next
 	}

@@ -108,7 +108,9 @@ func (s *shelf) summary(ctx context.Context, t *timeline) (tarn.Seq, []tarn.Mark
 //  4. write again what nothing proves to be on disk:  crash: the same again
 //     it was read, and so will be called durable
 //  5. cut what follows the last whole batch and sync  crash: the same again
-func (s *shelf) head(ctx context.Context, t *timeline) (*index, end, error) {
+//
+// Files in held stay although they have no name.
+func (s *shelf) head(ctx context.Context, t *timeline, held ...layer.Ino) (*index, end, error) {
 	if ix := s.handed(t); ix != nil {
 		return ix, end{seq: ix.seq}, nil
 	}
@@ -119,11 +121,17 @@ func (s *shelf) head(ctx context.Context, t *timeline) (*index, end, error) {
 	if err != nil {
 		return nil, end{}, err
 	}
-	ix, from, err := s.foundation(ctx, t, 0)
+	orphans := dropOrphans
+	if len(held) > 0 {
+		orphans = keepOrphans // while the log is read: it does not say who is held
+	}
+	ix, from, err := s.foundation(ctx, t, 0, orphans)
 	if err != nil {
 		return nil, end{}, err
 	}
 	clean := man.Closed.unchanged(segments)
+	ix.keep = orphans
+	ix.dead.Store(0)
 	r := replay{store: s, of: t, man: man, ix: ix, segments: segments, from: from, floor: max(man.Closed.Head, s.floor(t.id)), clean: clean}
 	if err = r.run(ctx); err == nil && !clean {
 		err = r.repair()
@@ -136,8 +144,14 @@ func (s *shelf) head(ctx context.Context, t *timeline) (*index, end, error) {
 		return nil, end{}, fmt.Errorf("read log: %w", err)
 	}
 	ix.marks = man.shown(ix.marks)
+	if clean {
+		ix.dead.Store(0) // it is in the manifest's
+	}
 	if !clean {
 		s.slog.Info("log recovered", "timeline", t.id, "seq", ix.seq, "count", len(segments))
+	}
+	if len(held) > 0 {
+		ix.dropNameless(held...)
 	}
 	return ix, r.end, nil
 }
@@ -149,8 +163,8 @@ type position struct{ segment, block uint32 }
 // foundation gives the newest index that need not be made from the log: the
 // newest map there is up to a seq, 0 = any, or what the timeline began with.
 // The log goes on at the position. A damaged map is passed over for the one
-// before it.
-func (s *shelf) foundation(ctx context.Context, t *timeline, upTo tarn.Seq) (*index, position, error) {
+// before it. orphans says whether files without a name are wanted.
+func (s *shelf) foundation(ctx context.Context, t *timeline, upTo tarn.Seq, orphans orphanRule) (*index, position, error) {
 	s.mu.Lock()
 	man := t.man
 	s.mu.Unlock()
@@ -159,7 +173,7 @@ func (s *shelf) foundation(ctx context.Context, t *timeline, upTo tarn.Seq) (*in
 		if upTo != 0 && m.Last > upTo {
 			continue
 		}
-		ix, h, err := s.readMap(t.id, m.Number)
+		ix, h, err := s.readMap(t.id, m.Number, orphans)
 		if err == nil {
 			return ix, position{h.Segment, h.Block}, nil
 		}
@@ -197,7 +211,7 @@ func (s *shelf) indexAt(ctx context.Context, p tarn.Point) (*index, error) {
 	if err != nil {
 		return nil, err
 	}
-	ix, from, err := s.foundation(ctx, t, p.Seq)
+	ix, from, err := s.foundation(ctx, t, p.Seq, dropOrphans)
 	if err != nil {
 		return nil, fmt.Errorf("read timeline %s: %w", p, err)
 	}

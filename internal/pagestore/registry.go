@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tarndb/tarn"
 )
@@ -40,9 +41,13 @@ type timeline struct {
 	man      *manifest // replaced, never changed
 	children int
 	volume   *Volume // while held
-	nextMap  uint32  // at least; numbers are never used again
-	index    *index  // of a new fork, at its beginning; until it is opened
-	used     uint64  // shelf.clock when index was set
+	dead     int64   // what is garbage, about, while it is idle
+	due      bool    // to be collected whatever the estimate says
+	// notBefore is when the background looks at it again.
+	notBefore time.Time
+	nextMap   uint32 // at least; numbers are never used again
+	index     *index // of a new fork, at its beginning; until it is opened
+	used      uint64 // shelf.clock when index was set
 }
 
 type timelineState uint8
@@ -159,6 +164,14 @@ func (r *registry) wait(ctx context.Context, t *timeline) error {
 }
 
 func (t *timeline) pass() { <-t.turn }
+
+// beginAt says where a timeline that is being made will begin. The caller has
+// the turn of who owns the point.
+func (r *registry) beginAt(t *timeline, p tarn.Point) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.parent = p
+}
 
 // reserveID claims the id of a timeline to be made, and keeps its parent from
 // being deleted meanwhile. The caller has the new timeline's turn.

@@ -34,7 +34,10 @@ type Options struct {
 	// History is how far back points can be forked where a timeline says
 	// nothing else. 0 = 7 days, negative = not at all.
 	History time.Duration
-	Log     *slog.Logger // nil = nowhere
+	// CollectBytesPerSecond bounds what collections read and give back.
+	// 0 = 128 MiB.
+	CollectBytesPerSecond int64
+	Log                   *slog.Logger // nil = nowhere
 }
 
 // handedIndexes is how many new forks keep the index that they were pinned
@@ -44,7 +47,9 @@ const handedIndexes = 4
 // Store is a directory of timelines. One process holds it at a time.
 type Store struct {
 	shelf
-	lock io.Closer
+	lock       io.Closer
+	collecting chan struct{} // holds one token while a collection runs
+	kick       chan struct{} // makes Run look for work at once
 }
 
 // shelf is what the parts of a store have in common.
@@ -87,6 +92,9 @@ func open(ctx context.Context, files fileSystem, dir string, o Options) (*Store,
 	if o.History == 0 {
 		o.History = 7 * 24 * time.Hour
 	}
+	if o.CollectBytesPerSecond == 0 {
+		o.CollectBytesPerSecond = 128 << 20
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -97,7 +105,7 @@ func open(ctx context.Context, files fileSystem, dir string, o Options) (*Store,
 		options:   o,
 		cache:     newTableCache(o.CacheBytes),
 		registry:  registry{timelines: map[tarn.TimelineID]*timeline{}},
-	}}
+	}, collecting: make(chan struct{}, 1), kick: make(chan struct{}, 1)}
 	s.batches.New = func() any { return layer.NewBatch() }
 	s.scratch.New = func() any { return new([layer.PageSize]byte) }
 	if err := s.hold(); err != nil {
@@ -162,7 +170,7 @@ func (s *Store) readManifests(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		t := &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man}
+		t := &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man, dead: man.Dead}
 		if man.Deleted {
 			t.state = stateGhost
 		}
@@ -185,7 +193,7 @@ func (s *Store) readManifests(ctx context.Context) error {
 }
 
 // removeDir removes a directory of files. A second attempt finishes a first.
-func (s *Store) removeDir(dir string) error {
+func (s *shelf) removeDir(dir string) error {
 	files, err := s.files.ReadDir(dir)
 	if err != nil {
 		return ignoreMissing(err)

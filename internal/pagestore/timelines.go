@@ -32,6 +32,7 @@ func (s *Store) made(t *timeline, man *manifest, err error) {
 		return
 	}
 	t.enter(stateGone)
+	t.parent = tarn.Point{}
 	delete(s.timelines, t.id)
 	if p := s.timelines[man.Parent.Timeline]; p != nil {
 		p.children--
@@ -114,7 +115,7 @@ func (s *Store) Fork(ctx context.Context, parent, child tarn.TimelineID) (tarn.P
 		return tarn.Point{}, fmt.Errorf("fork timeline %s as %s: %w", parent, child, err)
 	}
 	man := &manifest{Timeline: child, Parent: at, Created: time.Now(), History: -1}
-	ix, seq, err := s.pin(ctx, parent)
+	ix, seq, err := s.pin(ctx, parent, t)
 	if err == nil {
 		man.Parent.Seq, man.Closed.Head = seq, seq
 		if err = s.files.Mkdir(t.dir(&s.shelf)); err == nil {
@@ -135,8 +136,8 @@ func (s *Store) Fork(ctx context.Context, parent, child tarn.TimelineID) (tarn.P
 }
 
 // pin gives a timeline's head, durable, and a copy of its index when it is
-// open.
-func (s *Store) pin(ctx context.Context, id tarn.TimelineID) (*index, tarn.Seq, error) {
+// open. The head is kept from collection for the child.
+func (s *Store) pin(ctx context.Context, id tarn.TimelineID, child *timeline) (*index, tarn.Seq, error) {
 	t, err := s.take(ctx, id)
 	if err != nil {
 		return nil, 0, err
@@ -154,9 +155,13 @@ func (s *Store) pin(ctx context.Context, id tarn.TimelineID) (*index, tarn.Seq, 
 			ix.release()
 			return nil, 0, err
 		}
+		s.beginAt(child, tarn.Point{Timeline: id, Seq: ix.seq})
 		return ix, ix.seq, nil
 	}
 	seq, _, err := s.summary(ctx, t)
+	if err == nil {
+		s.beginAt(child, tarn.Point{Timeline: id, Seq: seq})
+	}
 	return nil, seq, err
 }
 
@@ -169,7 +174,7 @@ func (s *Store) ForkAt(ctx context.Context, parent tarn.Point, child tarn.Timeli
 		return fmt.Errorf("fork timeline %s as %s: %w", parent, child, err)
 	}
 	man := &manifest{Timeline: child, Parent: parent, Created: time.Now(), History: -1, Closed: closed{Head: parent.Seq}}
-	if err = s.reach(ctx, parent); err == nil {
+	if err = s.reach(ctx, parent, t); err == nil {
 		if err = s.files.Mkdir(t.dir(&s.shelf)); err == nil {
 			err = s.putManifest(man)
 		}
@@ -181,15 +186,15 @@ func (s *Store) ForkAt(ctx context.Context, parent tarn.Point, child tarn.Timeli
 	return nil
 }
 
-// reach checks that a point exists and makes what stands before it durable.
-func (s *Store) reach(ctx context.Context, p tarn.Point) error {
+// reach checks that a point exists and is kept, makes what stands before it
+// durable and keeps it from collection for the child.
+func (s *Store) reach(ctx context.Context, p tarn.Point, child *timeline) error {
 	t, err := s.take(ctx, p.Timeline)
 	if err != nil {
 		return err
 	}
-	defer t.pass()
 	s.mu.Lock()
-	v := t.volume
+	v, owner := t.volume, s.owner(p)
 	s.mu.Unlock()
 	var head tarn.Seq
 	if v != nil {
@@ -198,12 +203,27 @@ func (s *Store) reach(ctx context.Context, p tarn.Point) error {
 	} else {
 		head, _, err = s.summary(ctx, t)
 	}
-	if err != nil {
+	if err == nil && (p.Seq == 0 || p.Seq > head) {
+		err = tarn.Invalid("seq %d is not on the timeline, which has seq 1 to %d", p.Seq, head)
+	}
+	if err == nil && owner == t {
+		if err = s.reachable(t, p.Seq); err == nil {
+			s.beginAt(child, p)
+		}
+	}
+	t.pass()
+	if err != nil || owner == t {
 		return err
 	}
-	if p.Seq == 0 || p.Seq > head {
-		return tarn.Invalid("seq %d is not on the timeline, which has seq 1 to %d", p.Seq, head)
+	// The timeline stays for the child, and its ancestors for it.
+	if err := s.wait(ctx, owner); err != nil {
+		return err
 	}
+	defer owner.pass()
+	if err := s.reachable(owner, p.Seq); err != nil {
+		return err
+	}
+	s.beginAt(child, p)
 	return nil
 }
 
@@ -256,6 +276,7 @@ func (s *Store) haunt(t *timeline) error {
 	}
 	s.mu.Lock()
 	t.man = &man
+	t.due = true
 	t.enter(stateGhost)
 	ix := t.index
 	t.index = nil
@@ -315,6 +336,9 @@ func (s *Store) remove(t *timeline) error {
 	}
 	s.mu.Lock()
 	t.enter(stateGone)
+	if p := s.owner(t.parent); p != nil {
+		p.due = true
+	}
 	delete(s.timelines, t.id)
 	if p := s.timelines[t.parent.Timeline]; p != nil {
 		p.children--
@@ -333,7 +357,7 @@ func (s *Store) remove(t *timeline) error {
 }
 
 // setAside renames a timeline's directory durably, or leaves it as it was.
-func (s *Store) setAside(dir, deleted string) error {
+func (s *shelf) setAside(dir, deleted string) error {
 	if err := s.removeDir(deleted); err != nil { // of an earlier timeline with that id
 		return err
 	}
@@ -405,18 +429,24 @@ func (s *Store) Timelines(ctx context.Context) ([]tarn.TimelineStatus, error) {
 // OpenVolume makes the timeline's head writable. A timeline has one volume at
 // a time.
 func (s *Store) OpenVolume(ctx context.Context, id tarn.TimelineID) (*Volume, error) {
+	return s.ReopenVolume(ctx, id, nil)
+}
+
+// ReopenVolume is OpenVolume for a mount that outlived the volume it had: of the
+// files without a name those in held are still there, until Forget or Close.
+func (s *Store) ReopenVolume(ctx context.Context, id tarn.TimelineID, held []layer.Ino) (*Volume, error) {
 	t, err := s.take(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("open volume of timeline %s: %w", id, err)
 	}
 	defer t.pass()
 	s.mu.Lock()
-	held := t.state != stateIdle
+	idle := t.state == stateIdle
 	s.mu.Unlock()
-	if held {
+	if !idle {
 		return nil, fmt.Errorf("open volume of timeline %s: %w", id, tarn.Conflict("it is open"))
 	}
-	ix, e, err := s.head(ctx, t)
+	ix, e, err := s.head(ctx, t, held...)
 	if err != nil {
 		return nil, fmt.Errorf("open volume of timeline %s: %w", id, err)
 	}
@@ -436,6 +466,7 @@ func (s *Store) newVolume(t *timeline, ix *index, e end) *Volume {
 	ix.keep = keepOrphans
 	l := s.newLog(t, ix, e, t.man.Epoch)
 	t.volume = &Volume{store: s, of: t, ix: ix, log: l, contents: contents{ix: ix, log: l, scratch: &s.scratch}}
+	t.volume.swept.Store(uint64(t.man.Swept.Head))
 	return t.volume
 }
 
@@ -478,6 +509,7 @@ func (s *Store) closeVolume(v *Volume) error {
 	}
 	s.mu.Lock()
 	t.volume = nil
+	t.dead += v.ix.dead.Load()
 	t.enter(stateIdle)
 	s.mu.Unlock()
 	v.ix.release()

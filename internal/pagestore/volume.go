@@ -26,7 +26,11 @@ type Volume struct {
 	freeze sync.RWMutex // shared by whoever changes something, exclusive for pin and close
 	names  sync.Mutex   // order of changes of names
 	closed atomic.Bool  // set under freeze
+	held   []layer.Ino  // without a name, but to be there at the next opening
 
+	// swept is the head of the last collection: marks name later seqs. Changes
+	// under freeze.
+	swept   atomic.Uint64
 	mapping sync.Mutex // one map at a time; held while it is written
 }
 
@@ -52,7 +56,8 @@ func (e *fileError) Unwrap() error { return e.err }
 func (v *Volume) Head() tarn.Seq { return tarn.Seq(v.log.appended.Load()) }
 
 // Mark appends m as a record and makes it durable. m.Seq is a past seq of the
-// timeline.
+// timeline; KindConflict when what stood there has been collected since, and
+// the caller reads seq and LSN again.
 func (v *Volume) Mark(ctx context.Context, m tarn.Mark) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("mark timeline %s: %w", v.of.id, context.Cause(ctx))
@@ -74,6 +79,9 @@ func (v *Volume) appendMark(m tarn.Mark) error {
 		return err
 	}
 	defer v.freeze.RUnlock()
+	if swept := tarn.Seq(v.swept.Load()); m.Seq < swept {
+		return tarn.Conflict("seq %d is not kept any more, only those from %d on", m.Seq, swept)
+	}
 	v.names.Lock()
 	defer v.names.Unlock()
 	r := layer.Record{Kind: layer.KindMark, MarkSeq: uint64(m.Seq), MarkLSN: uint64(m.LSN), Time: int64(nanos(m.Time))}
@@ -116,6 +124,11 @@ func (v *Volume) Forget(ino layer.Ino) {
 	}
 }
 
+// Hold says that the files in held stay at Close although they have no name: the
+// kernel has them open, and ReopenVolume is to have them too. It is called when
+// nothing else is done to the volume any more.
+func (v *Volume) Hold(held []layer.Ino) { v.held = held }
+
 // Close makes everything durable and ends the volume. When the disk is full the volume stays open
 // and Close can be tried again. Closing twice is no error.
 func (v *Volume) Close() error { return v.store.closeVolume(v) }
@@ -155,9 +168,17 @@ func (v *Volume) pin() (*index, error) {
 	return v.ix.clone(), nil
 }
 
+// purpose says what a snapshot is for.
+type purpose uint8
+
+const (
+	forMap    purpose = iota
+	sweptHere         // a collection: marks name no earlier seq any more
+)
+
 // snapshot copies all of the index as it stands at the end of a batch, and says
 // where the log goes on.
-func (v *Volume) snapshot() (*index, position, error) {
+func (v *Volume) snapshot(p purpose) (*index, position, error) {
 	v.freeze.Lock()
 	defer v.freeze.Unlock()
 	if v.closed.Load() {
@@ -165,6 +186,9 @@ func (v *Volume) snapshot() (*index, position, error) {
 	}
 	at := v.log.endBatch()
 	v.ix.seq = v.Head()
+	if p == sweptHere {
+		v.swept.Store(uint64(v.ix.seq))
+	}
 	return v.ix.snapshot(), at, nil
 }
 
@@ -187,6 +211,6 @@ func (v *Volume) shut() (end, error) {
 	}
 	v.ix.seq = v.Head()
 	v.ix.keep = dropOrphans
-	v.ix.dropNameless()
+	v.ix.dropNameless(v.held...)
 	return v.log.finish()
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand"
 	"reflect"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -36,6 +37,7 @@ type line struct {
 	now     *model
 	history []moment // by seq; the first is where the timeline begins
 	synced  tarn.Seq // everything before this must survive
+	thinned bool     // a collection was cut off: marks may be gone
 	marks   []tarn.Mark
 }
 
@@ -56,7 +58,7 @@ type pick func(n int) int
 var worldRoot = layer.NewFile{Mode: 0o700, UID: 101, GID: 104}
 
 func newWorld() (*world, error) {
-	w := &world{fs: newCrashFS(), dead: map[tarn.TimelineID]tarn.Point{}, opts: Options{SegmentBytes: 64 << 10, MapBytes: 48 << 10, CacheBytes: 1}}
+	w := &world{fs: newCrashFS(), dead: map[tarn.TimelineID]tarn.Point{}, opts: Options{SegmentBytes: 64 << 10, MapBytes: 48 << 10, CacheBytes: 1, CollectBytesPerSecond: 1 << 40}}
 	if err := w.openStore(); err != nil {
 		return nil, err
 	}
@@ -204,6 +206,10 @@ func (w *world) surviveMarks(l *line) error {
 	if err != nil {
 		return err
 	}
+	if l.thinned {
+		l.marks = slices.DeleteFunc(l.marks, func(k tarn.Mark) bool { return !slices.Contains(st.Marks, k) })
+		l.thinned = false
+	}
 	if len(st.Marks) < len(l.marks) || !slices.Equal(st.Marks[:len(l.marks)], l.marks) || len(st.Marks) > len(l.marks)+1 {
 		return fmt.Errorf("timeline %s has marks %v, had %v", l.id, st.Marks, l.marks)
 	}
@@ -269,8 +275,10 @@ func (w *world) step(p pick) error {
 		return w.stepWrite(l, p)
 	case k < 70:
 		return w.stepNames(l, p)
-	case k < 78:
+	case k < 76:
 		return w.stepSize(l, p)
+	case k < 79:
+		return w.stepCopy(l, p)
 	case k < 84:
 		return w.stepSync(l)
 	case k < 88:
@@ -283,8 +291,11 @@ func (w *world) step(p pick) error {
 		return w.stepDelete(l)
 	case k < 98:
 		return w.stepForget(l, p)
-	case k < 99:
-		return w.stepMap(l)
+	case k < 98+1:
+		if p(2) == 0 {
+			return w.stepMap(l)
+		}
+		return w.stepCollect(p)
 	}
 	if w.fs.dark {
 		return nil
@@ -404,6 +415,67 @@ func (w *world) stepSize(l *line, p pick) error {
 	}, func() error { _, err := l.vol.SetAttr(ino, s); return err }, l.now.named())
 }
 
+func (w *world) stepCopy(l *line, p pick) error {
+	src, dst := l.anyIno(p, isRegular), l.anyIno(p, isRegular)
+	if src == 999 {
+		return nil
+	}
+	at := func() int {
+		off := p(7) * layer.PageSize
+		if p(4) == 0 {
+			off += p(3) * chunkPages * layer.PageSize
+		}
+		if p(4) == 0 {
+			off += p(layer.PageSize)
+		}
+		return off
+	}
+	from, to, n := at(), at(), 1+at()
+	data := l.now.files[src].data
+	data = data[min(from, len(data)):min(from+n, len(data))]
+	// It is done in pieces: whole pages, and the rest or all of it page by page
+	// of src.
+	var parts []*model
+	for end := layer.PageSize - from%layer.PageSize; end < len(data); end += layer.PageSize {
+		part := l.now.named()
+		if _, ok := part.files[dst]; ok {
+			part.write(dst, data[:end], to)
+			parts = append(parts, part)
+			if to%layer.PageSize != 0 { // a piece goes into two pages of dst
+				for in := layer.PageSize - to%layer.PageSize; in < end; in += layer.PageSize {
+					part := l.now.named()
+					part.write(dst, data[:in], to)
+					parts = append(parts, part)
+				}
+			}
+		}
+	}
+	if to%layer.PageSize != 0 {
+		for in := layer.PageSize - to%layer.PageSize; in < len(data); in += layer.PageSize {
+			part := l.now.named()
+			if _, ok := part.files[dst]; ok {
+				part.write(dst, data[:in], to)
+				parts = append(parts, part)
+			}
+		}
+	}
+	return w.mutate(l, "copy", func(m *model) error {
+		if src == dst && from < to+n && to < from+n {
+			return syscall.EINVAL
+		}
+		if len(data) > 0 {
+			m.write(dst, data, to)
+		}
+		return nil
+	}, func() error {
+		got, err := l.vol.CopyRange(src, uint64(from), dst, uint64(to), uint64(n))
+		if err == nil && int(got) != len(data) {
+			return fmt.Errorf("copied %d of %d bytes", got, len(data))
+		}
+		return err
+	}, parts...)
+}
+
 func (w *world) stepSync(l *line) error {
 	head := l.vol.Head()
 	err := l.vol.Sync()
@@ -421,6 +493,9 @@ func (w *world) stepMark(l *line, p pick) error {
 	head := l.vol.Head()
 	k := tarn.Mark{Seq: head - tarn.Seq(p(int(min(head, 5)))), LSN: tarn.LSN(p(1 << 20)), Time: time.Unix(int64(1+p(1<<20)), 0).UTC()}
 	err := l.vol.Mark(context.Background(), k)
+	if tarn.KindOf(err) == tarn.KindConflict && k.Seq < tarn.Seq(l.vol.swept.Load()) {
+		return nil
+	}
 	l.history = append(l.history, moment{seq: head + 1, state: l.now.named()})
 	switch {
 	case w.fs.dark:
@@ -452,6 +527,9 @@ func (w *world) stepFork(l *line, p pick) error {
 		// An operation that logged nothing leaves two moments at one seq; the
 		// later is as good as the earlier.
 		err = w.store.ForkAt(ctx, child.parent, child.id)
+		if tarn.KindOf(err) == tarn.KindInvalid && w.collected(child.parent) {
+			return nil
+		}
 	}
 	if w.fs.dark {
 		return nil // survive decides
@@ -473,6 +551,15 @@ func (w *world) stepFork(l *line, p pick) error {
 		return err
 	}
 	return w.check(child)
+}
+
+// collected reports whether a point may be gone.
+func (w *world) collected(p tarn.Point) bool {
+	w.store.mu.Lock()
+	defer w.store.mu.Unlock()
+	t := w.store.owner(p)
+	return p.Seq < t.man.Swept.Head && !slices.ContainsFunc(t.man.Swept.Marks, func(k tarn.Mark) bool { return k.Seq == p.Seq }) &&
+		!slices.Contains(w.store.beginnings(t), p.Seq)
 }
 
 func (w *world) stepClose(l *line) error {
@@ -576,6 +663,97 @@ func (w *world) createLine() error {
 	}
 	m := newModel(worldRoot)
 	w.lines = append(w.lines, &line{id: id, now: m, history: []moment{{seq: 1, state: m.named()}}, synced: 1})
+	return nil
+}
+
+// stepCollect collects the timelines, ghosts too, and checks that every mark
+// that is left still shows what it did.
+func (w *world) stepCollect(p pick) error {
+	ctx := context.Background()
+	w.store.mu.Lock()
+	var all []*timeline
+	for _, t := range w.store.timelines {
+		all = append(all, t)
+	}
+	w.store.mu.Unlock()
+	slices.SortFunc(all, func(a, b *timeline) int { return strings.Compare(string(a.id), string(b.id)) })
+	for _, l := range w.lines {
+		l.thinned = true
+	}
+	for _, t := range all {
+		if p(3) == 0 {
+			continue
+		}
+		_, err := w.store.collect(ctx, t)
+		w.dropTables()
+		if w.fs.dark {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, l := range w.lines {
+		if l.vol != nil {
+			l.synced = max(l.synced, tarn.Seq(l.vol.log.synced.Load()))
+		}
+		st, err := w.store.Stat(ctx, l.id)
+		if err != nil {
+			if w.fs.dark {
+				return nil
+			}
+			return err
+		}
+		if n := len(l.marks); n > 0 && !slices.Contains(st.Marks, l.marks[n-1]) {
+			return fmt.Errorf("timeline %s lost its newest mark: %v of %v", l.id, st.Marks, l.marks)
+		}
+		for _, k := range st.Marks {
+			if !slices.Contains(l.marks, k) {
+				return fmt.Errorf("timeline %s has mark %v, had %v", l.id, k, l.marks)
+			}
+		}
+		l.marks, l.thinned = st.Marks, false
+		if err := w.checkMarks(l); err != nil || w.fs.dark {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkMarks forks a line at its marks.
+func (w *world) checkMarks(l *line) error {
+	ctx := context.Background()
+	for _, k := range l.marks {
+		i := slices.IndexFunc(l.history, func(m moment) bool { return m.seq == k.Seq })
+		if i < 0 {
+			continue // inside an operation, or before a crash
+		}
+		// An operation that logged nothing leaves two moments at one seq.
+		child := &line{id: w.newID(), parent: tarn.Point{Timeline: l.id, Seq: k.Seq}, now: l.history[i].state.clone()}
+		if err := w.store.ForkAt(ctx, child.parent, child.id); err != nil {
+			if w.fs.dark {
+				return nil
+			}
+			return fmt.Errorf("fork %s at its mark %d: %w", l.id, k.Seq, err)
+		}
+		err := w.open(child)
+		if err == nil {
+			err = w.check(child)
+		}
+		if err == nil {
+			err = child.vol.Close()
+		}
+		if err == nil {
+			err = w.store.Delete(ctx, child.id)
+		}
+		w.dead[child.id] = child.parent
+		if w.fs.dark {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("mark %d of %s: %w", k.Seq, l.id, err)
+		}
+	}
 	return nil
 }
 

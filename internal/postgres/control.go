@@ -91,21 +91,9 @@ func ReadControl(dataDir string) (Control, error) {
 // ParseControl reads the bytes of a pg_control of Postgres 15 to 18.
 func ParseControl(b []byte) (Control, error) {
 	le := binary.LittleEndian
-	if len(b) < ctlVersion+4 {
-		return Control{}, fmt.Errorf("pg_control has only %d bytes", len(b))
-	}
-	version := le.Uint32(b[ctlVersion:])
-	at := uint32(0)
-	for _, l := range ctlCRC {
-		if l.version == version {
-			at = l.at
-		}
-	}
-	if at == 0 {
-		return Control{}, fmt.Errorf("pg_control is of version %d: want one of Postgres %d to %d", version, MinMajor, MaxMajor)
-	}
-	if len(b) < int(at)+4 {
-		return Control{}, fmt.Errorf("pg_control has only %d bytes, want %d", len(b), at+4)
+	at, err := controlSum(b)
+	if err != nil {
+		return Control{}, err
 	}
 	if want, got := le.Uint32(b[at:]), crc32.Checksum(b[:at], crc32.MakeTable(crc32.Castagnoli)); want != got {
 		return Control{}, fmt.Errorf("pg_control at byte %d: %w: expected %08x, found %08x", at, errTorn, want, got)
@@ -119,4 +107,44 @@ func ParseControl(b []byte) (Control, error) {
 		CheckpointTime: time.Unix(int64(le.Uint64(b[ctlTime:])), 0).UTC(),
 		SegmentBytes:   le.Uint32(b[ctlSegment:]),
 	}, nil
+}
+
+// controlSum is where the checksum of a pg_control stands.
+func controlSum(b []byte) (at uint32, err error) {
+	if len(b) < ctlVersion+4 {
+		return 0, fmt.Errorf("pg_control has only %d bytes", len(b))
+	}
+	version := binary.LittleEndian.Uint32(b[ctlVersion:])
+	for _, l := range ctlCRC {
+		if l.version == version {
+			at = l.at
+		}
+	}
+	if at == 0 {
+		return 0, fmt.Errorf("pg_control is of version %d: want one of Postgres %d to %d", version, MinMajor, MaxMajor)
+	}
+	if len(b) < int(at)+4 {
+		return 0, fmt.Errorf("pg_control has only %d bytes, want %d", len(b), at+4)
+	}
+	return at, nil
+}
+
+// DemandRecovery changes the bytes of a pg_control so that the next start
+// replays the WAL behind its checkpoint, as after a crash. Where it says that
+// Postgres has shut down, Postgres believes that nothing follows and overwrites
+// what does: right on the computer it ran on, wrong for pages older than the WAL
+// that is put beside them. It says afterwards what Postgres itself writes there
+// when it starts.
+func DemandRecovery(b []byte) error {
+	if _, err := ParseControl(b); err != nil {
+		return err
+	}
+	at, err := controlSum(b)
+	if err != nil {
+		return err
+	}
+	le := binary.LittleEndian
+	le.PutUint32(b[ctlState:], StateInProduction)
+	le.PutUint32(b[at:], crc32.Checksum(b[:at], crc32.MakeTable(crc32.Castagnoli)))
+	return nil
 }

@@ -111,3 +111,42 @@ func TestParseControlRefusesDamage(t *testing.T) {
 		}
 	}
 }
+
+// A data directory older than the WAL beside it loses that WAL at an ordinary
+// start, unless recovery is demanded.
+func TestDemandRecovery(t *testing.T) {
+	each(t, func(t *testing.T, in postgres.Install) {
+		c := pgtest.Config(t, in, pgtest.Options{})
+		initDB(t, c)
+		path := filepath.Join(c.DataDir, "global", "pg_control")
+		old, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := postgres.ParseControl(old)
+		if err != nil || before.State != postgres.StateShutDown {
+			t.Fatalf("initdb leaves %+v, %v", before, err)
+		}
+		s := start(t, c)
+		exec(t, c, "CREATE TABLE t AS SELECT 42 AS i")
+		s.Kill()
+		if err := postgres.DemandRecovery(old); err != nil {
+			t.Fatal(err)
+		}
+		after, err := postgres.ParseControl(old)
+		if err != nil || after.State != postgres.StateInProduction || after.Redo != before.Redo {
+			t.Fatalf("control file says %+v, %v", after, err)
+		}
+		if err := os.WriteFile(path, old, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		start(t, c)
+		if got := query[int32](t, c, "SELECT i FROM t"); got != 42 {
+			t.Errorf("the table holds %d", got)
+		}
+		old[len(old)-1], old[5] = 0, old[5]^1
+		if err := postgres.DemandRecovery(old); err == nil {
+			t.Error("a torn control file was accepted")
+		}
+	})
+}

@@ -218,8 +218,15 @@ func (s *Server) watch() {
 // reap learns how the postmaster ended.
 func (s *Server) reap() error {
 	if s.child == nil {
-		if s.asked.Load() {
+		// A process that executed its program anew is still the parent of what
+		// it had started, and must reap it.
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(s.proc.pid, &status, unix.WNOHANG, nil)
+		switch known := err == nil && pid == s.proc.pid; {
+		case s.asked.Load(), known && status.Exited() && status.ExitStatus() == 0:
 			return nil
+		case known:
+			return fmt.Errorf("Postgres %d ended: exit status %d, signal %d", s.proc.pid, status.ExitStatus(), status.Signal())
 		}
 		return fmt.Errorf("Postgres %d ended unasked", s.proc.pid)
 	}

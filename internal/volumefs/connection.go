@@ -1,11 +1,11 @@
 package volumefs
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -23,6 +23,8 @@ const (
 	opFsync    = 20
 	opInit     = 26
 	opFsyncDir = 30
+	// opNotifyReply is what poke makes come.
+	opNotifyReply = 41
 
 	// pageBytes leaves room for any request's arguments beside its data.
 	pageBytes = 4096
@@ -34,6 +36,7 @@ type connection struct {
 	fd     int // of the device
 	fs     *filesystem
 	server *fuse.ProtocolServer
+	init   handshake
 	log    *slog.Logger
 }
 
@@ -41,14 +44,16 @@ type connection struct {
 // back. Each way of doing so serves the whole mount.
 type transport interface {
 	// serve blocks until no request can come any more and every one that came
-	// was answered.
+	// was answered. After stop it reads no more, answers what it has read, and
+	// its error is errStopped. dir is where it is mounted.
 	serve() error
+	stop(dir string) error
 }
 
-// connect answers the kernel's INIT, the first request of a mount.
-func connect(fd int, fs *filesystem, name string, log *slog.Logger) (*connection, error) {
-	c := &connection{fd: fd, fs: fs, log: log}
-	c.server = fuse.NewProtocolServer(fs, &fuse.MountOptions{
+var errStopped = errors.New("stopped")
+
+func newConnection(fd int, fs *filesystem, name string, log *slog.Logger) *connection {
+	return &connection{fd: fd, fs: fs, log: log, server: fuse.NewProtocolServer(fs, &fuse.MountOptions{
 		MaxBackground:            64,
 		MaxWrite:                 maxRequest,
 		Name:                     subtype,
@@ -57,24 +62,35 @@ func connect(fd int, fs *filesystem, name string, log *slog.Logger) (*connection
 		DisableXAttrs:            true,
 		ExplicitDataCacheControl: true, // nobody else changes the contents
 		EnableSymlinkCaching:     true,
-	})
-	b := newBuffers()
-	n, err := readDevice(fd, b.in)
+		ExtraCapabilities:        fuse.CAP_HAS_RESEND,
+	})}
+}
+
+// begin answers INIT, the first request of a mount.
+func (c *connection) begin() error {
+	b := newBuffers(maxRequest)
+	n, err := readDevice(c.fd, b.in)
 	if err != nil {
-		return nil, fmt.Errorf("read INIT: %w", err)
+		return fmt.Errorf("read INIT: %w", err)
 	}
 	if opcode(b.in) != opInit {
-		return nil, fmt.Errorf("the first request of the mount is %d, not INIT", opcode(b.in))
+		return fmt.Errorf("the first request of the mount is %d, not INIT", opcode(b.in))
 	}
+	c.init.request = bytes.Clone(b.in[:n])
 	n = c.answer(b.request(n), b.answer())
-	if errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(b.out[4:]))); errno != 0 {
-		return nil, fmt.Errorf("answer INIT: %w", errno)
+	if b.errno() != 0 {
+		return fmt.Errorf("answer INIT: %w", b.errno())
 	}
-	if _, err := unix.Write(fd, b.out[:n]); err != nil {
-		return nil, fmt.Errorf("answer INIT: %w", err)
+	c.init.answer = bytes.Clone(b.out[:n])
+	if _, err := unix.Write(c.fd, b.out[:n]); err != nil {
+		return fmt.Errorf("answer INIT: %w", err)
 	}
-	return c, nil
+	return nil
 }
+
+// buffers are large enough for every request of the mount: one that was adopted
+// may have agreed on larger ones than we would.
+func (c *connection) buffers() *buffers { return newBuffers(max(maxRequest, c.init.maxWrite())) }
 
 // answer serves one request, whole but in any number of pieces, and returns the
 // length of the answer it put into out; 0 = none is wanted. out has room for
@@ -105,8 +121,8 @@ type buffers struct {
 	inV, outV [1][]byte // spare a slice for each request
 }
 
-func newBuffers() *buffers {
-	b := &buffers{in: make([]byte, maxRequest+pageBytes), out: make([]byte, maxRequest+pageBytes)}
+func newBuffers(data int) *buffers {
+	b := &buffers{in: make([]byte, data+pageBytes), out: make([]byte, data+pageBytes)}
 	b.outV[0] = b.out
 	return b
 }

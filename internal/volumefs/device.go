@@ -30,6 +30,8 @@ type device struct {
 	readers int32
 	waiting atomic.Int32 // readers that have a request that may wait
 	spare   sync.Pool    // of *buffers, for requests taken over
+	stopped atomic.Bool
+	left    atomic.Int32 // readers that were stopped: the mount may go on
 	work    sync.WaitGroup
 
 	failOnce sync.Once
@@ -38,7 +40,7 @@ type device struct {
 
 func newDevice(c *connection) *device {
 	d := &device{c: c, readers: int32(min(max(runtime.GOMAXPROCS(0), minReaders), maxReaders))}
-	d.spare.New = func() any { return newBuffers() }
+	d.spare.New = func() any { return c.buffers() }
 	return d
 }
 
@@ -47,18 +49,38 @@ func (d *device) serve() error {
 		d.work.Go(d.read)
 	}
 	d.work.Wait()
+	if d.fail == nil && d.left.Load() > 0 {
+		return errStopped
+	}
 	return d.fail
 }
 
+// stop makes every reader leave after the request it has, or is waiting for.
+func (d *device) stop(dir string) error {
+	poke, done, err := d.c.pokes(dir)
+	if err != nil {
+		return err
+	}
+	d.stopped.Store(true)
+	var errs []error
+	for range d.readers {
+		errs = append(errs, poke())
+	}
+	return errors.Join(append(errs, done())...)
+}
+
 func (d *device) read() {
-	b := newBuffers()
-	for {
+	b := d.c.buffers()
+	for !d.stopped.Load() {
 		n, err := readDevice(d.c.fd, b.in)
 		if err != nil {
 			if !errors.Is(err, unix.ENODEV) { // ENODEV: unmounted
 				d.failOnce.Do(func() { d.fail = err })
 			}
 			return
+		}
+		if opcode(b.in) == opNotifyReply {
+			continue
 		}
 		if !mayWait(opcode(b.in)) {
 			d.serveOne(b, n)
@@ -76,6 +98,7 @@ func (d *device) read() {
 		}
 		d.waiting.Add(-1)
 	}
+	d.left.Add(1)
 }
 
 func (d *device) serveOne(b *buffers, n int) {

@@ -151,7 +151,10 @@ func (f *filesystem) create(h *fuse.InHeader, name string, mode uint32, target s
 		return fuse.Status(syscall.ENAMETOOLONG)
 	}
 	file := layer.NewFile{Mode: mode, UID: h.Uid, GID: h.Gid, Target: target}
-	return f.hand("create", out, func() (layer.Attr, error) { return f.v.Create(layer.Ino(h.NodeId), name, file) })
+	return f.hand("create", out, func() (layer.Attr, error) {
+		a, err := f.v.Create(layer.Ino(h.NodeId), name, file)
+		return made(f.v, h, layer.Ino(h.NodeId), name, a, err)
+	})
 }
 
 func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
@@ -184,16 +187,17 @@ func (f *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 		return fuse.Status(syscall.ENAMETOOLONG)
 	}
 	return f.hand("link", out, func() (layer.Attr, error) {
-		return f.v.Link(layer.Ino(in.Oldnodeid), layer.Ino(in.NodeId), name)
+		a, err := f.v.Link(layer.Ino(in.Oldnodeid), layer.Ino(in.NodeId), name)
+		return linked(f.v, in, name, a, err)
 	})
 }
 
 func (f *filesystem) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	return f.errs.status("unlink", f.v.Unlink(layer.Ino(h.NodeId), name))
+	return f.errs.status("unlink", unmade(h, f.v.Unlink(layer.Ino(h.NodeId), name)))
 }
 
 func (f *filesystem) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	return f.errs.status("rmdir", f.v.Rmdir(layer.Ino(h.NodeId), name))
+	return f.errs.status("rmdir", unmade(h, f.v.Rmdir(layer.Ino(h.NodeId), name)))
 }
 
 func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
@@ -205,7 +209,8 @@ func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newNa
 	if len(newName) > maxName {
 		return fuse.Status(syscall.ENAMETOOLONG)
 	}
-	return f.errs.status("rename", f.v.Rename(layer.Ino(in.NodeId), oldName, layer.Ino(in.Newdir), newName))
+	err := f.v.Rename(layer.Ino(in.NodeId), oldName, layer.Ino(in.Newdir), newName)
+	return f.errs.status("rename", renamed(f.v, in, newName, err))
 }
 
 // Open, OpenDir and Flush are not implemented on purpose: from the first

@@ -1,6 +1,7 @@
 package volumefs
 
 import (
+	"maps"
 	"sync"
 
 	"github.com/tarndb/tarn/internal/layer"
@@ -20,6 +21,10 @@ type lookups struct {
 
 	mu    sync.Mutex // guards count; nothing is called under it
 	count map[layer.Ino]uint64
+
+	// lost is set when an earlier server gave out references that were not
+	// handed over: then no count says that one is the last.
+	lost bool
 }
 
 func newLookups(forget func(layer.Ino)) *lookups {
@@ -46,12 +51,31 @@ func (l *lookups) drop(ino layer.Ino, n uint64) {
 		l.count[ino] = left
 	}
 	l.mu.Unlock()
-	if known && left == 0 {
+	if known && left == 0 && !l.lost {
 		l.forget(ino)
 	}
 }
 
+// take begins with the references an earlier server gave out; nil = lost.
+func (l *lookups) take(all map[layer.Ino]uint64) {
+	l.count, l.lost = maps.Clone(all), all == nil
+	if l.lost {
+		l.count = map[layer.Ino]uint64{}
+	}
+}
+
+// all is a copy of the references given out; nil when some are not known.
+func (l *lookups) all() map[layer.Ino]uint64 {
+	if l.lost {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.count)
+}
+
 // dropAll takes everything back: the kernel sends no FORGET when a mount ends.
+// What was lost the volume forgets when it is closed.
 func (l *lookups) dropAll() {
 	l.gate.Lock()
 	defer l.gate.Unlock()

@@ -48,13 +48,17 @@ type Options struct {
 // Directory is a mounted volume.
 //
 //	Mount ──▶ serving ──▶ done
+//	Adopt ──────┘
 //
-// It is done when no request can come any more: after Unmount, or when somebody
-// else unmounted it.
+// It is done when no request can come any more: after Unmount, when somebody
+// else unmounted it, or after HandOver.
 type Directory struct {
-	dir  string
-	log  *slog.Logger
-	done chan struct{}
+	dir       string
+	log       *slog.Logger
+	c         *connection
+	transport transport
+	done      chan struct{}
+	ended     error // why it is done; set before done is closed
 
 	mu       sync.Mutex // held across unmounting: a second caller waits for the first
 	detached bool
@@ -73,12 +77,7 @@ func Mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, er
 }
 
 func mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, error) {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Name == "" {
-		o.Name = subtype
-	}
+	o.fill()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -91,31 +90,42 @@ func mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, er
 		return nil, err
 	}
 	log := o.Log.With("path", dir)
-	fs := newFilesystem(v, log)
-	c, err := connect(fd, fs, o.Name, log)
-	if err != nil {
+	c := newConnection(fd, newFilesystem(v, log), o.Name, log)
+	if err := c.begin(); err != nil {
 		// Closing the descriptor ends the mount's life.
 		return nil, errors.Join(err, unix.Close(fd), detach(ctx, dir, detachLazy))
 	}
-	m := &Directory{dir: dir, log: log, done: make(chan struct{})}
-	go m.serve(c, newDevice(c))
+	m := serve(dir, c)
 	if err := m.prepare(o.ReadAheadKB); err != nil {
 		return nil, errors.Join(err, m.Unmount(ctx))
 	}
 	return m, nil
 }
 
-// serve answers requests until none can come any more.
-func (m *Directory) serve(c *connection, t transport) {
-	defer close(m.done)
-	if err := t.serve(); err != nil {
+// serve answers a connection's requests until none can come any more.
+func serve(dir string, c *connection) *Directory {
+	m := &Directory{dir: dir, log: c.log, c: c, transport: newDevice(c), done: make(chan struct{})}
+	go func() {
+		defer close(m.done)
+		m.ended = m.transport.serve()
+		if errors.Is(m.ended, errStopped) {
+			return // the mount goes on
+		}
+		if m.ended != nil {
+			m.log.Error("mount ended", "err", m.ended)
+		}
+		m.end()
+	}()
+	return m
+}
+
+// end lets go of the mount. Whoever still uses it gets errors from here on, not
+// silence.
+func (m *Directory) end() {
+	if err := unix.Close(m.c.fd); err != nil {
 		m.log.Error("mount ended", "err", err)
 	}
-	// Whoever still uses the mount gets errors from here on, not silence.
-	if err := unix.Close(c.fd); err != nil {
-		m.log.Error("mount ended", "err", err)
-	}
-	c.fs.lookups.dropAll()
+	m.c.fs.lookups.dropAll()
 }
 
 // Probe tells whether Mount can work below dir, by mounting and unmounting once.
@@ -159,20 +169,26 @@ func checkFree(dir string) error {
 	return nil
 }
 
-// prepare makes the new mount fit for use.
-func (m *Directory) prepare(readAheadKB int) error {
-	// Go's runtime asks the kernel to watch every file it opens, without
-	// letting its thread go: were our own process the first to open a file of
-	// this mount, nobody might be left to answer POLL. One question now, from
-	// a plain system call, teaches the kernel not to ask.
-	fd, err := unix.Open(filepath.Join(m.dir, pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// declinePoll teaches the kernel not to ask POLL. Go's runtime asks it to watch
+// every file it opens, without letting its thread go: were our own process the
+// first to open a file of this mount, nobody might be left to answer. One
+// question now, from a plain system call, is the last one.
+func declinePoll(dir string) error {
+	fd, err := unix.Open(filepath.Join(dir, pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("first use: %w", err)
 	}
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	_, _ = unix.Poll(fds, 0) // only the asking counts
 	unix.Close(fd)
+	return nil
+}
 
+// prepare makes the new mount fit for use.
+func (m *Directory) prepare(readAheadKB int) error {
+	if err := declinePoll(m.dir); err != nil {
+		return err
+	}
 	if readAheadKB == 0 {
 		readAheadKB = DefaultReadAheadKB
 	}
@@ -218,6 +234,9 @@ func (m *Directory) Unmount(ctx context.Context) error {
 		return fmt.Errorf("unmount %s: %w", m.dir, err)
 	}
 	<-m.done
+	if errors.Is(m.ended, errStopped) { // a HandOver that failed
+		m.end()
+	}
 	m.detached = true
 	return nil
 }

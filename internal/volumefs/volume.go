@@ -1,7 +1,7 @@
 // Package volumefs shows a volume as a directory through FUSE, for an
 // unmodified Postgres to use as its data directory. It knows the FUSE
-// protocol, what the kernel may cache and how a mount begins and ends. It
-// knows nothing of timelines, logs or pages: whatever has the operations of
+// protocol, what the kernel may cache and how a mount begins, changes hands and
+// ends. It knows nothing of timelines, logs or pages: whatever has the operations of
 // Volume can be mounted. Every write goes through to the volume before it
 // returns; the kernel's write-back cache, which would split pages, is never on.
 package volumefs

@@ -77,6 +77,11 @@ func (l *Log) collect(ctx context.Context, child *Log, dir string, r Range) erro
 	if r.To < r.From || r.SegmentBytes == 0 {
 		return fmt.Errorf("range %s to %s of segments of %d bytes is none", r.From, r.To, r.SegmentBytes)
 	}
+	if l.remote != nil {
+		if err := l.remote.Fetch(ctx, l.id, l, r); err != nil {
+			return err
+		}
+	}
 	whole, last, cut := r.segments()
 	for _, s := range whole {
 		if ctx.Err() != nil {

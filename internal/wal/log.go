@@ -36,13 +36,23 @@ type Owner struct{ UID, GID int }
 
 // Log is the WAL of one timeline on this computer.
 type Log struct {
-	dir   string
-	owner *Owner
+	dir    string
+	owner  *Owner
+	remote *Remote // what holds trimmed segments; nil without one
+	id     tarn.TimelineID
 }
 
 // New names the WAL kept in dir, an absolute path; it does no I/O. A nil owner
 // means ourselves.
 func New(dir string, owner *Owner) *Log { return &Log{dir: dir, owner: owner} }
+
+// Backed is the log with a Remote behind it, which holds it as timeline id: Fork
+// and Restore fetch the segments that were trimmed here. A nil Remote is none.
+func (l *Log) Backed(r *Remote, id tarn.TimelineID) *Log {
+	b := *l
+	b.remote, b.id = r, id
+	return &b
+}
 
 // Dir is the directory Postgres writes, for its pg_wal to point to.
 func (l *Log) Dir() string { return filepath.Join(l.dir, "pg_wal") }

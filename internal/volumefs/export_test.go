@@ -1,0 +1,92 @@
+package volumefs
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"golang.org/x/sys/unix"
+)
+
+// Forgetful is a server that loses requests, as one that is killed does.
+type Forgetful struct {
+	c    *connection
+	dir  string
+	stop chan struct{}
+	done chan struct{}
+	Lost chan uint32 // opcodes of requests that were lost
+}
+
+// Fate is what becomes of a request.
+type Fate uint8
+
+// The fates.
+const (
+	Answered     Fate = iota
+	LostUndone        // read and lost
+	LostWhenDone      // done, but never answered
+)
+
+// Forget serves v at dir on one reader; fate decides for each opcode.
+func Forget(ctx context.Context, dir string, v Volume, fate func(op uint32) Fate) (*Forgetful, error) {
+	fd, err := attach(ctx, dir, subtype)
+	if err != nil {
+		return nil, err
+	}
+	log := slog.New(slog.DiscardHandler)
+	s := &Forgetful{dir: dir, c: newConnection(fd, newFilesystem(v, log), subtype, log),
+		stop: make(chan struct{}), done: make(chan struct{}), Lost: make(chan uint32, 100)}
+	if err := s.c.begin(); err != nil {
+		return nil, err
+	}
+	go s.serve(fate)
+	return s, declinePoll(dir)
+}
+
+func (s *Forgetful) serve(fate func(op uint32) Fate) {
+	defer close(s.done)
+	b := s.c.buffers()
+	for {
+		n, err := readDevice(s.c.fd, b.in)
+		if err != nil {
+			return
+		}
+		op := opcode(b.in)
+		if op == opNotifyReply {
+			select {
+			case <-s.stop:
+				return
+			default:
+				continue
+			}
+		}
+		f := fate(op)
+		if f == LostUndone {
+			s.Lost <- op
+			continue
+		}
+		n = s.c.answer(b.request(n), b.answer())
+		if f == LostWhenDone {
+			s.Lost <- op
+		} else if n > 0 {
+			unix.Write(s.c.fd, b.out[:n])
+		}
+	}
+}
+
+// Kill ends the server; the device is what is left of it.
+func (s *Forgetful) Kill() (Handover, error) {
+	poke, done, err := s.c.pokes(s.dir)
+	if err != nil {
+		return Handover{}, err
+	}
+	close(s.stop)
+	if err := errors.Join(poke(), done()); err != nil {
+		return Handover{}, err
+	}
+	<-s.done
+	return Handover{Device: s.c.fd, Init: s.c.init.request, Answer: s.c.init.answer}, nil
+}
+
+// Resends says whether the kernel can send requests again.
+func (h Handover) Resends() bool { return handshake{request: h.Init}.resends() }
