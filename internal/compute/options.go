@@ -18,7 +18,6 @@ type Options struct {
 	Log      *slog.Logger       // nil = none
 	Volumes  VolumeKind         // "" = what Dir has, else FUSE where there is FUSE
 
-	Retention   time.Duration // how far back timelines can be forked; 0 = 7 days
 	CheckEvery  time.Duration // how often a compute is asked whether it needs a mark; 0 = 10 s
 	MarkEvery   time.Duration // a mark at most this old while WAL grows; 0 = 1 min
 	MarkWAL     int64         // a mark at most this many bytes of WAL behind; 0 = 64 MiB
@@ -35,7 +34,6 @@ func (o *Options) fill() error {
 		return err
 	}
 	o.Dir = dir
-	setDefault(&o.Retention, 7*24*time.Hour)
 	setDefault(&o.CheckEvery, 10*time.Second)
 	setDefault(&o.MarkEvery, time.Minute)
 	setDefault(&o.MarkWAL, 64<<20)
