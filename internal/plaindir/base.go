@@ -249,6 +249,9 @@ func (s *Store) SetHistory(ctx context.Context, id tarn.TimelineID, d time.Durat
 		defer v.leave()
 	}
 	man := s.manifest(t).with()
+	if man.History != nil && *man.History == d {
+		return nil
+	}
 	man.History = &d
 	dropped := s.thin(man)
 	if err := s.replace(t, man); err != nil {
