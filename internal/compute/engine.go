@@ -93,6 +93,9 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 	if err := e.writeFile("pg_hba.conf", hba); err != nil {
 		return err
 	}
+	if err := e.pointScratch(); err != nil {
+		return err
+	}
 	if st, err := os.Stat(e.logFile()); err == nil && st.Size() > logBytes {
 		if err := os.Rename(e.logFile(), e.logFile()+".1"); err != nil {
 			return err

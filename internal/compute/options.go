@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/volumefs"
 	"github.com/tarndb/tarn/internal/wal"
 )
 
@@ -24,8 +25,9 @@ type Options struct {
 	BaseEvery   time.Duration // plain directories only: how often a running one is copied, at most; 0 = 5 min with reflinks, 6 h without
 	MemoryBytes int64         // of this computer; 0 = ask the kernel
 
-	Remote   *wal.Remote // where WAL is copied to; nil = nowhere
-	LocalWAL int64       // bytes of a timeline's copied segments to keep here too; 0 = 1 GiB
+	Rings    volumefs.Rings // whether mounts use FUSE over io_uring; 0 = no
+	Remote   *wal.Remote    // where WAL is copied to; nil = nowhere
+	LocalWAL int64          // bytes of a timeline's copied segments to keep here too; 0 = 1 GiB
 }
 
 func (o *Options) fill() error {
