@@ -94,6 +94,17 @@ func (s *Store) collect(ctx context.Context, t *timeline) (freed int64, err erro
 		return 0, context.Cause(ctx)
 	}
 	defer func() { <-s.collecting }()
+	if l := t.remote; l != nil {
+		select {
+		case l.tend <- struct{}{}:
+			defer func() { <-l.tend }()
+		default:
+			return 0, nil // being uploaded; the next round comes
+		}
+		if !l.writable() {
+			return 0, nil
+		}
+	}
 	if err := s.freshMap(ctx, t); err != nil {
 		return 0, fmt.Errorf("collect timeline %s: %w", t.id, err)
 	}
