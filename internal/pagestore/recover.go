@@ -181,6 +181,9 @@ func (s *shelf) foundation(ctx context.Context, t *timeline, upTo tarn.Seq, orph
 		if upTo != 0 && m.Last > upTo {
 			continue
 		}
+		if damage != nil && !man.standsIn(m, upTo) {
+			return nil, position{}, damage
+		}
 		ix, h, err := s.readMap(t.id, m.Number, orphans)
 		if err == nil {
 			return ix, position{h.Segment, h.Block}, nil
@@ -190,6 +193,9 @@ func (s *shelf) foundation(ctx context.Context, t *timeline, upTo tarn.Seq, orph
 		}
 		s.slog.Error("map unreadable", "timeline", t.id, "err", err)
 		damage = errors.Join(damage, err)
+	}
+	if damage != nil && man.Rewound != 0 {
+		return nil, position{}, damage
 	}
 	if t.parent.Timeline == "" {
 		return newIndex(s.cache), position{}, nil

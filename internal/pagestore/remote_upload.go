@@ -141,6 +141,12 @@ func (r *remote) upload(ctx context.Context, t *timeline, urge urgency) error {
 			}
 		}
 	}
+	if urge == whenDue && !r.heart.alive() {
+		return nil
+	}
+	if err := r.heart.wait(); err != nil {
+		return err
+	}
 	select {
 	case l.tend <- struct{}{}:
 	case <-ctx.Done():
@@ -284,7 +290,7 @@ func (u *uploading) layers(ctx context.Context) error {
 		if _, ok := u.have.find(o.Kind, o.Number); ok {
 			continue
 		}
-		if !u.line.writable() {
+		if !u.line.writable() || !u.store.remote.heart.alive() {
 			return errClosed
 		}
 		if err := u.put(ctx, o); err != nil {
