@@ -44,6 +44,9 @@ func statusCommand(sh *shell) *cobra.Command {
 				if s.Storage != nil {
 					sh.say("Storage: %s", s.Storage.URL)
 				}
+				if s.Volumes != "" {
+					sh.say("Volumes: %s", s.Volumes)
+				}
 				if len(s.Endpoints) == 0 {
 					sh.say("No project yet: tarn project create NAME")
 					return

@@ -70,10 +70,11 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		return fmt.Errorf("stop what an earlier tarn left: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.c.sweep(s.log)) }()
-	held, err := s.c.join(ctx, s.tell, s.log)
+	err = preflight(ctx, s.c)
+	var held *holding
 	if err == nil {
-		defer held.release(context.WithoutCancel(ctx))
-		err = preflight(ctx, s.c)
+		held, err = s.c.join(ctx, s.tell, s.log)
+		defer func() { held.release(context.WithoutCancel(ctx)) }()
 	}
 	if err != nil {
 		return errors.Join(err, stopProcesses(context.WithoutCancel(ctx), processes{Node: node}, s.tell))

@@ -43,6 +43,7 @@ type Config struct {
 	Storage   string                // URL of the object store; "" = none
 	LakeURL   string                // root of catalog lake, for programs on this computer
 	Processes func() []wire.Process // of this Tarn, computes excepted; nil = none shown
+	Volumes   func() string         // how branches are kept; nil = not shown
 	Log       *slog.Logger          // nil = discard
 }
 

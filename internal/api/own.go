@@ -21,6 +21,7 @@ type ownDoor struct {
 	lakeURL   string
 	storage   string // URL; "" = none
 	processes func() []wire.Process
+	volumes   func() string
 }
 
 func (d *ownDoor) status(ctx context.Context, q *query) (any, error) {
@@ -29,6 +30,9 @@ func (d *ownDoor) status(ctx context.Context, q *query) (any, error) {
 		User: q.who.Name, API: q.base, CAFile: d.caFile,
 		LakeURL: d.lakeURL, Projects: []string{}, Branches: []string{},
 		Endpoints: []wire.Address{}, Computes: []wire.Compute{}, Processes: []wire.Process{},
+	}
+	if d.volumes != nil {
+		out.Volumes = d.volumes()
 	}
 	if d.processes != nil {
 		out.Processes = append(out.Processes, d.processes()...)
@@ -65,7 +69,7 @@ func (d *ownDoor) copies(ctx context.Context) (*wire.Storage, error) {
 		return nil, nil
 	}
 	all, err := d.control.Pasts.Copies(ctx)
-	if err != nil {
+	if err != nil && tarn.KindOf(err) != tarn.KindUnavailable { // the node is busy, or gone
 		return nil, err
 	}
 	out := &wire.Storage{URL: d.storage, Branches: []wire.BranchCopy{}}

@@ -111,7 +111,10 @@ func (k *maker) buildTemplate(ctx context.Context, id tarn.TimelineID, in postgr
 }
 
 func (k *maker) fillTemplate(ctx context.Context, e *engine, in postgres.Install) error {
-	err := postgres.InitDB(ctx, in, postgres.InitOptions{DataDir: e.dataDir(), WALDir: e.wal.Dir(), RunAs: k.o.RunAs, Log: k.log})
+	err := postgres.InitDB(ctx, in, postgres.InitOptions{
+		DataDir: e.dataDir(), WALDir: e.wal.Dir(), RunAs: k.o.RunAs, Log: k.log,
+		Checksums: k.store.PageWrites() == tornPages, // the page store has its own
+	})
 	if err != nil {
 		return err
 	}
