@@ -191,6 +191,10 @@ func TestRemoteStartsFromBucket(t *testing.T) {
 		must(t, v.Close())
 		must(t, s.Upload(ctx, lineA))
 		must(t, w.Close())
+		must(t, s.Leave(ctx))
+		if _, m := s.timelines[lineA].remote.now(); m.Holder != "" {
+			t.Fatalf("%s holds what was left", m.Holder)
+		}
 		end()
 		// Released: the next one opens it at once, from nothing.
 		s, _ = openRunning(t, t.TempDir(), remoteOptions(b))
