@@ -160,6 +160,22 @@ func (s *Server) Stop() {
 	<-s.ended
 }
 
+// Pause stops the server in the middle of whatever it does, so that nothing is
+// answered, until what it returns is called, or the test ends.
+func (s *Server) Pause(t testing.TB) (resume func()) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatalf("pause S3 server: %v", err)
+	}
+	resume = func() {
+		if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Errorf("resume S3 server: %v", err)
+		}
+	}
+	t.Cleanup(resume)
+	return resume
+}
+
 // Options are those of a store in the server's bucket under prefix.
 func (s *Server) Options(prefix string) s3.Options {
 	return s3.Options{
