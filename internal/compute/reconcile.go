@@ -68,9 +68,13 @@ func (m *machine) handedOver(name string) bool {
 
 // clearEngine kills the Postgres of one engine and removes its mount. The
 // processes go first: they could do nothing on a mount taken away, and they
-// would keep it busy.
+// would keep it busy. What they still wait for is cut off before: whoever read
+// it may not have ended yet.
 func (m *machine) clearEngine(name string) error {
 	dir := m.path("mnt", name)
+	if err := volumefs.Abort(dir); err != nil {
+		m.log.Warn("mount not aborted", "path", dir, "err", err)
+	}
 	if err := postgres.KillOrphans(dir, m.path("run", name+".pid")); err != nil {
 		return err
 	}
