@@ -3,12 +3,14 @@
 # make test    set up what is missing, check the code, run every test
 # make check   format, vet, staticcheck and the plan of the house
 # make bench-NAME ARGS="-json -case REGEX"   run bench/NAME
+# make pg-regress ARGS="-suite REGEX"        Postgres 15's own tests, on a volume and on ext4
+# make soak ARGS="-minutes N -seed N"        transfers, forks, restores, kills, full disks; every child checked
 # make stop    stop what `make run` started
 # make clean   remove what was built; data stays
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build run stop test check setup setup-test clean
+.PHONY: build run stop test check setup setup-test pg-regress soak clean
 
 # Where data goes. A clone that other users cannot reach (root's home) cannot
 # hold it, because Postgres runs as an unprivileged user: scripts/setup.sh has
@@ -45,5 +47,11 @@ test: setup-test build check
 bench-%: build
 	@go run ./bench/$* $(ARGS)
 
+pg-regress: setup-test
+	@source=$$(scripts/pg-regress.sh) && go run ./bench/pgregress -source "$$source" $(ARGS)
+
+soak: build
+	@go run ./e2e/soak -tarn build/tarn $(ARGS)
+
 clean:
-	rm -rf build/tarn build/bin build/venv build/postgres-18 build/*.log
+	rm -rf build/tarn build/bin build/venv build/postgres-18 build/pg-regress build/*.log

@@ -19,14 +19,25 @@ const (
 )
 
 // BranchSpec is what is asked of a branch. At most one of SourceTime and
-// SourceLSN is set; neither means the source's head now.
+// SourceLSN is set; neither means the source's head now. With SourceSnapshot
+// there is no source branch, time or LSN.
 type BranchSpec struct {
-	Name       BranchName
-	Source     string // id of the source branch in the same project; "" = default branch
-	SourceTime time.Time
-	SourceLSN  LSN
-	ExpireTime time.Time // zero = never
-	Protected  bool
+	Name           BranchName
+	Source         string // id of the source branch in the same project; "" = default branch
+	SourceTime     time.Time
+	SourceLSN      LSN
+	SourceSnapshot string    // id of a snapshot in the same project; "" = none
+	ExpireTime     time.Time // zero = never
+	Protected      bool
+}
+
+// RestoreSpec is what a branch shall hold again: what it held at a time or an
+// LSN, or what a snapshot holds; exactly one is set.
+type RestoreSpec struct {
+	Time     time.Time
+	LSN      LSN
+	Snapshot string // id of a snapshot in the same project
+	KeepAs   string // id of the branch that goes on with what is replaced; "" = one is made up
 }
 
 // Branch is a branch as observed.
@@ -37,6 +48,8 @@ type Branch struct {
 	State         BranchState
 	Timeline      TimelineID
 	StateChanged  time.Time
+	LineBegan     time.Time // when the branch was put on its timeline: made, restored or reset
+	Earlier       string    // id of the branch that has this one's past before LineBegan; "" = none
 	CreateTime    time.Time
 	UpdateTime    time.Time
 	LogicalBytes  int64  // size of the branch's files; 0 = not measured yet

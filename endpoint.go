@@ -108,6 +108,9 @@ type TimelineSpec struct {
 	// At most one of Time and LSN; neither = the source's head now.
 	Time time.Time `json:"time,omitzero"`
 	LSN  LSN       `json:"lsn,omitempty"`
+	// History is how far back it can itself be forked; 0 = DefaultHistory,
+	// negative = not at all.
+	History time.Duration `json:"history,omitempty"`
 }
 
 // TimelineStatus is what a node knows of a timeline.

@@ -15,7 +15,7 @@ type ProjectSpec struct {
 	Name        ProjectName
 	DisplayName string        // default: the project's id
 	PGVersion   int           // Postgres major, 15 to 18; 0 = the newest found
-	History     time.Duration // restore window; 0 = 7 days
+	History     time.Duration // how far back a branch can be had again; 0 = DefaultHistory, negative = not at all
 	CustomTags  map[string]string
 	// Default limits of the project's new endpoints; zero values = defaults
 	// of EndpointSpec.
@@ -23,6 +23,9 @@ type ProjectSpec struct {
 	// Native password logins; on by default in Tarn, where an application may
 	// have no token.
 	DisableNativeLogin bool
+	// ProtectDefault has the project begin with its default branch protected;
+	// from then on the branch itself says whether it is.
+	ProtectDefault bool
 }
 
 // Project is a project as observed.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tarndb/tarn"
 )
@@ -36,6 +37,59 @@ func TestResourceNames(t *testing.T) {
 	for _, bad := range []string{"", "projects", "projects/", "projects/A", "projects/a/branches/b", "projects/1a", "project/a", "projects/a_b", "projects/../x", "projects/" + string(make([]byte, 64))} {
 		if _, err := tarn.ParseProjectName(bad); tarn.KindOf(err) != tarn.KindInvalid {
 			t.Errorf("ParseProjectName(%q): %v", bad, err)
+		}
+	}
+}
+
+func TestSnapshotNames(t *testing.T) {
+	n, err := tarn.ParseSnapshotName("projects/shop/snapshots/before-migration")
+	if err != nil || n != (tarn.ProjectName{Project: "shop"}).Snapshot("before-migration") || n.String() != "projects/shop/snapshots/before-migration" || n.Parent().Project != "shop" {
+		t.Errorf("got %v, %v", n, err)
+	}
+	for _, bad := range []string{"", "before-migration", "projects/shop/branches/b", "projects/shop/snapshots/", "projects/shop/branches/b/snapshots/s"} {
+		if _, err := tarn.ParseSnapshotName(bad); tarn.KindOf(err) != tarn.KindInvalid {
+			t.Errorf("ParseSnapshotName(%q): %v", bad, err)
+		}
+	}
+}
+
+func TestWindowChecks(t *testing.T) {
+	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	w := tarn.Window{From: tarn.Mark{LSN: 100, Time: noon}, To: tarn.Mark{LSN: 200, Time: noon.Add(time.Hour)}, History: tarn.DefaultHistory}
+	whole, none := w, w
+	whole.Whole, none.History = true, 0
+	for _, c := range []struct {
+		w    tarn.Window
+		at   time.Time
+		lsn  tarn.LSN
+		says string // "" = it is inside
+	}{
+		{w, time.Time{}, 0, ""}, {none, time.Time{}, 0, ""}, {w, noon, 0, ""}, {w, noon.Add(time.Hour), 0, ""}, {w, time.Time{}, 100, ""}, {w, time.Time{}, 200, ""},
+		{w, noon.Add(-1), 0, "longer ago than the history of 7d"}, {w, time.Time{}, 99, "longer ago than the history of 7d"},
+		{whole, noon.Add(-1), 0, "before the branch began"}, {whole, time.Time{}, 99, "before the branch began"},
+		{w, noon.Add(time.Hour + 1), 0, "in the future"}, {w, time.Time{}, 201, "never reached"},
+		{none, noon.Add(time.Minute), 0, "keeps no history"}, {none, time.Time{}, 150, "keeps no history"}, {none, noon.Add(2 * time.Hour), 0, "in the future"},
+	} {
+		err := c.w.Check(c.at, c.lsn)
+		if c.says == "" {
+			if err != nil {
+				t.Errorf("%s %s: %v", c.at, c.lsn, err)
+			}
+			continue
+		}
+		const window = "window [2026-01-02T12:00:00Z, 2026-01-02T13:00:00Z] (LSN 0/64 to 0/C8)"
+		if tarn.KindOf(err) != tarn.KindInvalid || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), window) || tarn.HintOf(err) == "" {
+			t.Errorf("%s %s: %v (%s), want %q and the window", c.at, c.lsn, err, tarn.HintOf(err), c.says)
+		}
+	}
+	for d, want := range map[time.Duration]time.Duration{0: tarn.DefaultHistory, -1: 0, tarn.NoHistory: 0, time.Hour: time.Hour} {
+		if got := tarn.HistoryOf(d); got != want {
+			t.Errorf("HistoryOf(%s) = %s, want %s", d, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{48 * time.Hour: "2d", 36 * time.Hour: "36h0m0s", 0: "0s"} {
+		if got := tarn.Span(d); got != want {
+			t.Errorf("Span(%s) = %s, want %s", d, got, want)
 		}
 	}
 }

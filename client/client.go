@@ -220,22 +220,27 @@ func (c *Client) Operation(ctx context.Context, name string) (Operation, error) 
 const (
 	firstPoll = 50 * time.Millisecond
 	lastPoll  = time.Second
+	outage    = 30 * time.Second // how long a server may be away while an operation is waited for
 )
 
 // WaitOperation polls until op is done and decodes its response into out,
-// which may be nil. An operation that ended without success is an *Error.
+// which may be nil. An operation that ended without success is an *Error. It
+// survives a restart of the server, and so does the wait.
 func (c *Client) WaitOperation(ctx context.Context, op Operation, out any) error {
+	heard := time.Now()
 	for pause := firstPoll; !op.Done; pause = min(2*pause, lastPoll) {
 		if err := rest(ctx, pause); err != nil {
 			return err
 		}
 		next, err := c.Operation(ctx, op.Name)
 		var e *Error
+		var lost *UnreachableError
 		switch {
 		case err == nil:
-			op = next
+			op, heard = next, time.Now()
 		case errors.As(err, &e) && e.Status == http.StatusServiceUnavailable:
 			// The server is coming up again; the operation survives that.
+		case errors.As(err, &lost) && time.Since(heard) < outage:
 		default:
 			return err
 		}

@@ -48,6 +48,13 @@ func (c *Client) Projects(ctx context.Context) ([]Project, error) {
 	return all, err
 }
 
+// UpdateProject changes what mask names, e.g. "spec.display_name".
+func (c *Client) UpdateProject(ctx context.Context, n tarn.ProjectName, mask string, s ProjectSpec) (Operation, error) {
+	var op Operation
+	err := c.do(ctx, http.MethodPatch, pg+n.String(), query("update_mask", mask), Project{Name: n.String(), Spec: &s}, &op)
+	return op, err
+}
+
 // DeleteProject deletes a project with all its branches.
 func (c *Client) DeleteProject(ctx context.Context, n tarn.ProjectName) (Operation, error) {
 	var op Operation

@@ -11,6 +11,10 @@ type (
 	ProjectSpec   = wire.ProjectSpec
 	Branch        = wire.Branch
 	BranchSpec    = wire.BranchSpec
+	Window        = wire.Window
+	RestoreSpec   = wire.RestoreBranch
+	Snapshot      = wire.Snapshot
+	SnapshotSpec  = wire.SnapshotSpec
 	Endpoint      = wire.Endpoint
 	EndpointSpec  = wire.EndpointSpec
 	Compute       = wire.Compute

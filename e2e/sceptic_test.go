@@ -33,7 +33,7 @@ func sceptic(t *testing.T, _, pgBin string) {
 func impossibleBranch(t *testing.T, in *instance) {
 	in.tarn("project", "create", "past")
 	said := in.refused(1, "branch", "create", "past/b", "--at", "-24h")
-	if !strings.Contains(said, "create branch b from production") || !strings.Contains(said, "outside the window") {
+	if !strings.Contains(said, "create branch b of project past") || !strings.Contains(said, "outside the window") {
 		t.Errorf("said: %s", said)
 	}
 	if out := in.tarn("branch", "list", "past"); strings.Contains(out, "INIT") {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The published Python SDK and psycopg are the clients here: the host has no
@@ -32,13 +33,27 @@ func TestInstanceLifecycleWithPublishedSDK(t *testing.T) {
 	}
 }
 
+func TestSnapshotsWithPublishedSDK(t *testing.T) {
+	in := start(t)
+	in.tarn("project", "create", "shop")
+	in.connect(testContext(t, time.Minute), in.url("shop/production")).Exec(t.Context(), "CREATE TABLE items AS SELECT generate_series(1, 3) AS id")
+	out := in.python("snapshots.py")
+	const want = "projects/shop/snapshots/before projects/shop/branches/production True\nprojects/shop/snapshots/before\nread back projects/shop/snapshots/before\ngone\n"
+	if out != want {
+		t.Errorf("the program printed:\n%swant:\n%s", out, want)
+	}
+	if n := strings.TrimSpace(in.python("count_items.py", in.url("shop/again"))); n != "3" {
+		t.Errorf("a branch of the snapshot has %s rows", n)
+	}
+}
+
 func startOn5432(t *testing.T, flags ...string) *instance {
 	t.Helper()
 	// A later --gateway-port wins over the harness's own.
 	return start(t, append(flags, "--gateway-port", "5432")...)
 }
 
-func (in *instance) python(program string) string {
+func (in *instance) python(program string, args ...string) string {
 	in.t.Helper()
 	interpreter, err := filepath.Abs("../build/venv/bin/python")
 	if err != nil {
@@ -48,7 +63,7 @@ func (in *instance) python(program string) string {
 		in.t.Fatalf("no Python environment (make setup-test makes it): %v", err)
 	}
 	p := in.profile()
-	cmd := exec.Command(interpreter, filepath.Join("testdata", program))
+	cmd := exec.Command(interpreter, append([]string{filepath.Join("testdata", program)}, args...)...)
 	cmd.Env = append(os.Environ(), "DATABRICKS_HOST="+p.Host, "DATABRICKS_TOKEN="+p.Token, "HOME="+in.config)
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -6,6 +6,7 @@ package report
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -58,6 +59,12 @@ type Case struct {
 	Peer      func(ctx context.Context) (float64, error)
 }
 
+// Skipped is why a case cannot run on this machine. A case that returns it is
+// named with the reason on standard error and has no result.
+type Skipped string
+
+func (s Skipped) Error() string { return "skipped: " + string(s) }
+
 // Result is one line of a report. Ratio is always how good we are: 1 is equal,
 // more is better.
 type Result struct {
@@ -79,6 +86,10 @@ func Run(ctx context.Context, bench string, o Options, cases []Case) error {
 			continue
 		}
 		r, err := c.measure(ctx, bench, o)
+		if why, ok := errors.AsType[Skipped](err); ok {
+			fmt.Fprintf(os.Stderr, "%s %s\n", c.Name, why.Error())
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.Name, err)
 		}
@@ -115,7 +126,7 @@ func (c Case) measure(ctx context.Context, bench string, o Options) (Result, err
 		}
 		fmt.Fprintf(os.Stderr, "%s round %d/%d: ours %.4g, %s %.4g %s\n", c.Name, round+1, o.Rounds, ours[round], c.PeerName, peer[round], c.Unit)
 	}
-	r := Result{Bench: bench, Case: c.Name, Ours: median(ours), Peer: median(peer), PeerName: c.PeerName, Unit: c.Unit}
+	r := Result{Bench: bench, Case: c.Name, Ours: Median(ours), Peer: Median(peer), PeerName: c.PeerName, Unit: c.Unit}
 	r.Ratio = r.Ours / r.Peer
 	if c.Direction == LessIsBetter {
 		r.Ratio = r.Peer / r.Ours
@@ -123,7 +134,8 @@ func (c Case) measure(ctx context.Context, bench string, o Options) (Result, err
 	return r, nil
 }
 
-func median(v []float64) float64 {
+// Median is the middle of some values.
+func Median(v []float64) float64 {
 	s := slices.Sorted(slices.Values(v))
 	if n := len(s); n%2 == 0 {
 		return (s[n/2-1] + s[n/2]) / 2

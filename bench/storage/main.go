@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +25,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tarndb/tarn/bench/report"
+	"github.com/tarndb/tarn/internal/compute"
 )
 
 const (
@@ -68,46 +71,53 @@ func run(ctx context.Context) (err error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	store, err := openStoreSide(ctx, filepath.Join(dir, "store"))
-	if err != nil {
-		return fmt.Errorf("open Postgres on the page store: %w", err)
-	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	b := &bench{pgbench: pgbench, seconds: o.Seconds, dir: dir}
 	// The cleanup must run although the benchmark was interrupted.
-	defer store.close(context.WithoutCancel(ctx))
-	native, err := openNativeSide(ctx, filepath.Join(dir, "native"))
-	if err != nil {
-		return fmt.Errorf("open Postgres on the file system: %w", err)
-	}
-	defer native.close(context.WithoutCancel(ctx))
+	defer func() { err = errors.Join(err, b.close(context.WithoutCancel(ctx))) }()
+	cases := b.steadyCases()
+	cases = append(cases, b.metadataCases()...)
+	cases = append(cases, b.branchCases()...)
+	cases = append(cases, b.restoreCases()...)
+	return report.Run(ctx, "storage", o, cases)
+}
 
-	b := &bench{pgbench: pgbench, seconds: o.Seconds}
-	for _, s := range []side{store, native} {
-		fmt.Fprintln(os.Stderr, "filling", b.name(s, store))
-		if err := b.fill(ctx, s); err != nil {
-			return fmt.Errorf("fill %s: %w", b.name(s, store), err)
-		}
-	}
-	const peer = "ext4 fpw=on"
+const ext4 = "ext4 fpw=on"
+
+// steadyCases compare two databases that run.
+func (b *bench) steadyCases() []report.Case {
 	pair := func(name, unit string, d report.Direction, f func(context.Context, side) (float64, error)) report.Case {
-		return report.Case{Name: name, Unit: unit, PeerName: peer, Direction: d,
-			Ours: func(ctx context.Context) (float64, error) { return f(ctx, store) },
-			Peer: func(ctx context.Context) (float64, error) { return f(ctx, native) }}
+		return report.Case{Name: name, Unit: unit, PeerName: ext4, Direction: d,
+			Ours: func(ctx context.Context) (float64, error) {
+				s, err := b.sides(ctx)
+				if err != nil {
+					return 0, err
+				}
+				return f(ctx, s.store)
+			},
+			Peer: func(ctx context.Context) (float64, error) {
+				s, err := b.sides(ctx)
+				if err != nil {
+					return 0, err
+				}
+				return f(ctx, s.native)
+			}}
 	}
-	return report.Run(ctx, "storage", o, []report.Case{
+	return []report.Case{
 		pair("tpcb-prepared", "tps", report.MoreIsBetter, func(ctx context.Context, s side) (float64, error) {
 			return b.tps(ctx, s, "-M", "prepared")
 		}),
 		pair("tpcb-simple", "tps", report.MoreIsBetter, func(ctx context.Context, s side) (float64, error) {
 			return b.tps(ctx, s, "-M", "simple")
 		}),
+		pair("tpcb-disk-limited", "tps", report.MoreIsBetter, b.limitedTPS),
 		pair("select-only", "tps", report.MoreIsBetter, func(ctx context.Context, s side) (float64, error) {
 			return b.tps(ctx, s, "-S", "-M", "prepared")
 		}),
 		pair("copy", "MB/s", report.MoreIsBetter, b.copy),
 		pair("cold-scan", "MB/s", report.MoreIsBetter, b.coldScan),
 		pair("wal-per-tx", "bytes", report.LessIsBetter, b.walPerTx),
-	})
+	}
 }
 
 // benchDir is where both sides keep their files: a real disk that an
@@ -133,13 +143,51 @@ func findPgbench() (string, error) {
 type bench struct {
 	pgbench string
 	seconds int
+	dir     string
+	pair    *pair // nil until a case needs it
+	closers []func(context.Context) error
 }
 
-func (b *bench) name(s, store side) string {
-	if s == store {
-		return "the page store"
+// pair is the two databases that most cases compare.
+type pair struct {
+	store  *storeSide
+	native *nativeSide
+}
+
+// sides starts and fills both databases when the first case needs them.
+func (b *bench) sides(ctx context.Context) (*pair, error) {
+	if b.pair != nil {
+		return b.pair, nil
 	}
-	return "the file system"
+	store, err := openStoreSide(ctx, filepath.Join(b.dir, "store"), compute.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("open Postgres on the page store: %w", err)
+	}
+	b.closers = append(b.closers, store.close)
+	native, err := openNativeSide(ctx, filepath.Join(b.dir, "native"), nil)
+	if err != nil {
+		return nil, fmt.Errorf("open Postgres on the file system: %w", err)
+	}
+	b.closers = append(b.closers, native.close)
+	fmt.Fprintln(os.Stderr, "filling the page store")
+	if err := b.fill(ctx, store); err != nil {
+		return nil, fmt.Errorf("fill the page store: %w", err)
+	}
+	fmt.Fprintln(os.Stderr, "filling the file system")
+	if err := b.fill(ctx, native); err != nil {
+		return nil, fmt.Errorf("fill the file system: %w", err)
+	}
+	b.pair = &pair{store, native}
+	return b.pair, nil
+}
+
+// close ends what cases started, the last first.
+func (b *bench) close(ctx context.Context) error {
+	var errs []error
+	for _, f := range slices.Backward(b.closers) {
+		errs = append(errs, f(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 func connect(ctx context.Context, s side, db string) (*pgx.Conn, error) {

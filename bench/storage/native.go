@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -36,7 +37,9 @@ func findPostgres(ctx context.Context) ([]postgres.Install, error) {
 	return postgres.Find(ctx, "", bins...)
 }
 
-func openNativeSide(ctx context.Context, dir string) (*nativeSide, error) {
+// openNativeSide makes a data directory and starts Postgres on it, with these
+// settings beside the stock ones.
+func openNativeSide(ctx context.Context, dir string, settings map[string]string) (*nativeSide, error) {
 	installs, err := findPostgres(ctx)
 	if err != nil {
 		return nil, err
@@ -48,10 +51,12 @@ func openNativeSide(ctx context.Context, dir string) (*nativeSide, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
+	all := map[string]string{"shared_buffers": sharedBuffers}
+	maps.Copy(all, settings)
 	s := &nativeSide{cfg: postgres.Config{
 		Install: installs[0], DataDir: filepath.Join(dir, "pgdata"), SocketDir: filepath.Join(dir, "socket"), RunAs: runAs,
 		LogFile: filepath.Join(dir, "log"), PIDFile: filepath.Join(dir, "postgres.json"), Bond: postgres.Bound,
-		Settings: map[string]string{"shared_buffers": sharedBuffers},
+		Settings: all,
 	}}
 	if err := postgres.InitDB(ctx, installs[0], postgres.InitOptions{DataDir: s.cfg.DataDir, RunAs: runAs}); err != nil {
 		return nil, err

@@ -24,7 +24,9 @@ type storeSide struct {
 	ended  chan error
 }
 
-func openStoreSide(ctx context.Context, dir string) (*storeSide, error) {
+// openStoreSide opens a fleet with these options, of which it fills in those
+// every side has, and one compute.
+func openStoreSide(ctx context.Context, dir string, o compute.Options) (*storeSide, error) {
 	installs, err := findPostgres(ctx)
 	if err != nil {
 		return nil, err
@@ -34,14 +36,15 @@ func openStoreSide(ctx context.Context, dir string) (*storeSide, error) {
 		return nil, err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	fleet, err := compute.Open(ctx, compute.Options{Dir: dir, Installs: installs[:1], RunAs: runAs, Log: log})
+	o.Dir, o.Installs, o.RunAs, o.Log = dir, installs[:1], runAs, log
+	fleet, err := compute.Open(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &storeSide{fleet: fleet, stop: stop, ended: make(chan error, 1)}
 	go func() { s.ended <- fleet.Run(keep) }()
-	timeline := tarn.TimelineID(strings.ReplaceAll(uuid.NewString(), "-", ""))
+	timeline := newTimeline()
 	if _, err := fleet.CreateTimeline(ctx, tarn.TimelineSpec{ID: timeline, PGVersion: installs[0].Major}); err != nil {
 		return nil, fmt.Errorf("create timeline: %w", err)
 	}
@@ -51,6 +54,10 @@ func openStoreSide(ctx context.Context, dir string) (*storeSide, error) {
 	}
 	s.status, err = fleet.Wake(ctx, s.spec)
 	return s, err
+}
+
+func newTimeline() tarn.TimelineID {
+	return tarn.TimelineID(strings.ReplaceAll(uuid.NewString(), "-", ""))
 }
 
 func (s *storeSide) socket() (string, int) { return s.status.SocketDir, s.status.Port }

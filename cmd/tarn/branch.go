@@ -14,22 +14,27 @@ import (
 
 func branchCommand(sh *shell) *cobra.Command {
 	c := group("branch", "Branches: writable copies of a project's data, made at once")
-	c.AddCommand(branchCreate(sh), branchList(sh), branchDelete(sh))
+	c.AddCommand(
+		branchCreate(sh), branchList(sh), branchShow(sh), branchDelete(sh), branchRestore(sh), branchReset(sh),
+		branchProtect(sh, "protect", "Refuse to delete, restore or reset a branch", "Protected branch %s/%s: it cannot be deleted, restored or reset.", true),
+		branchProtect(sh, "unprotect", "Take a branch's protection away", "Branch %s/%s is no longer protected.", false),
+	)
 	return c
 }
 
 // branchFlags are what is asked of a new branch.
 type branchFlags struct {
-	from, at, ttl string
-	protected     bool
+	from, at, lsn, snapshot, ttl string
+	protected                    bool
 }
 
 func branchCreate(sh *shell) *cobra.Command {
 	var f branchFlags
 	c := &cobra.Command{
-		Use: "create [PROJECT/]NAME", Short: "Create a branch, from now or from any moment of the past",
-		Example: "  tarn branch create dev\n  tarn branch create shop/fix --from production --at -10m\n  tarn branch create test --ttl 2h",
-		Args:    args(1, 1, "the branch's name"),
+		Use: "create [PROJECT/]NAME", Short: "Create a branch, from now, from any moment of the past or from a snapshot",
+		Example: "  tarn branch create dev\n  tarn branch create shop/fix --from production --at -10m\n" +
+			"  tarn branch create shop/fix --at '2 hours ago'\n  tarn branch create again --snapshot before-migration\n  tarn branch create test --ttl 2h",
+		Args: args(1, 1, "the branch's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := sh.client()
 			if err != nil {
@@ -47,9 +52,13 @@ func branchCreate(sh *shell) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&f.from, "from", "", "source branch (default: the project's default branch)")
-	c.Flags().StringVar(&f.at, "at", "", `moment of the source: a time (2026-01-02T15:04:05Z, "2026-01-02 15:04:05", -10m) or an LSN (0/16B3748)`)
+	c.Flags().StringVar(&f.at, "at", "", "moment of the source: a time "+momentHelp)
+	c.Flags().StringVar(&f.lsn, "lsn", "", "position of the source (0/16B3748)")
+	c.Flags().StringVar(&f.snapshot, "snapshot", "", "begin with what a snapshot holds, instead of --from")
 	c.Flags().StringVar(&f.ttl, "ttl", "", "delete the branch after this time, at most 30d (default: never)")
-	c.Flags().BoolVar(&f.protected, "protected", false, "refuse to delete the branch")
+	c.Flags().BoolVar(&f.protected, "protected", false, "refuse to delete, restore or reset the branch")
+	completeFlag(c, "from", branchNames(sh))
+	completeFlag(c, "snapshot", completeSnapshot(sh))
 	return c
 }
 
@@ -71,22 +80,25 @@ func (sh *shell) newBranchNamed(ctx context.Context, c *client.Client, arg strin
 func (f branchFlags) spec(n tarn.BranchName, now time.Time) (client.BranchSpec, error) {
 	var s client.BranchSpec
 	if f.from != "" {
-		src, err := sourceNamed(n, f.from)
+		src, err := sourceNamed(n.Parent(), f.from)
 		if err != nil {
 			return s, err
 		}
 		s.SourceBranch = src.String()
 	}
-	if f.at != "" {
-		m, err := parseMoment(f.at, now)
-		switch {
-		case err != nil:
-			return s, err
-		case m.lsn != 0:
-			s.SourceBranchLSN = m.lsn.String()
-		default:
-			s.SourceBranchTime = wire.Time(m.time)
+	var err error
+	if s.SourceBranchTime, s.SourceBranchLSN, err = pointOf(f.at, f.lsn, now); err != nil {
+		return s, err
+	}
+	if f.snapshot != "" {
+		if f.from != "" || f.at != "" || f.lsn != "" {
+			return s, tarn.Invalid("--snapshot stands alone: a branch is made from a snapshot, or from a branch with --from, --at or --lsn")
 		}
+		id, err := tarn.ParseID("snapshot", strings.TrimPrefix(f.snapshot, n.Project+"/"))
+		if err != nil {
+			return s, err
+		}
+		s.SourceSnapshot = n.Parent().Snapshot(id).String()
 	}
 	yes := true
 	if f.ttl == "" {
@@ -105,13 +117,13 @@ func (f branchFlags) spec(n tarn.BranchName, now time.Time) (client.BranchSpec, 
 }
 
 // sourceNamed reads --from: a branch of the same project, with or without it.
-func sourceNamed(n tarn.BranchName, from string) (tarn.BranchName, error) {
+func sourceNamed(p tarn.ProjectName, from string) (tarn.BranchName, error) {
 	id := last(from)
-	if from != id && from != n.Project+"/"+id && from != n.Parent().Branch(id).String() {
-		return tarn.BranchName{}, tarn.Invalid("--from %s: a branch begins from one of its own project, %s", from, n.Project)
+	if from != id && from != p.Project+"/"+id && from != p.Branch(id).String() {
+		return tarn.BranchName{}, tarn.Invalid("--from %s: it must be a branch of the same project, %s", from, p.Project)
 	}
 	id, err := tarn.ParseID("branch", id)
-	return n.Parent().Branch(id), err
+	return p.Branch(id), err
 }
 
 func (sh *shell) createBranch(ctx context.Context, c *client.Client, n tarn.BranchName, spec client.BranchSpec) error {
@@ -130,8 +142,8 @@ func (sh *shell) createBranch(ctx context.Context, c *client.Client, n tarn.Bran
 	took := time.Since(began).Round(time.Millisecond)
 	return sh.show(b, func() {
 		from := ""
-		if b.Status != nil && b.Status.SourceBranch != "" {
-			from = " from " + last(b.Status.SourceBranch)
+		if b.Status != nil && (b.Status.SourceBranch != "" || b.Status.SourceSnapshot != "") {
+			from = " from " + origin(*b.Status)
 		}
 		sh.say("Created branch %s/%s%s in %s.", n.Project, n.Branch, from, took)
 		sh.say("Connect: tarn psql %s/%s", n.Project, n.Branch)
@@ -141,7 +153,7 @@ func (sh *shell) createBranch(ctx context.Context, c *client.Client, n tarn.Bran
 func branchList(sh *shell) *cobra.Command {
 	return &cobra.Command{
 		Use: "list [PROJECT]", Short: "List the branches of a project",
-		Args: args(0, 1, "at most a project's name"),
+		Args: args(0, 1, "at most a project's name"), ValidArgsFunction: completeProject(sh),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := sh.client()
 			if err != nil {
@@ -177,13 +189,17 @@ func branchRow(b client.Branch) []string {
 	if b.Status.Default {
 		name += " *"
 	}
-	return []string{name, b.Status.CurrentState, dash(last(b.Status.SourceBranch)), protected, shortTime(b.Status.ExpireTime), shortTime(b.CreateTime)}
+	source := last(b.Status.SourceBranch)
+	if s := b.Status.SourceSnapshot; s != "" {
+		source = "snapshot " + last(s)
+	}
+	return []string{name, b.Status.CurrentState, dash(source), protected, shortTime(b.Status.ExpireTime), shortTime(b.CreateTime)}
 }
 
 func branchDelete(sh *shell) *cobra.Command {
 	return &cobra.Command{
-		Use: "delete [PROJECT/]NAME", Short: "Delete a branch and its data",
-		Args: args(1, 1, "the branch's name"),
+		Use: "delete [PROJECT/]NAME", Short: "Delete a branch and its data; its snapshots stay",
+		Args: args(1, 1, "the branch's name"), ValidArgsFunction: completeBranch(sh),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := sh.client()
 			if err != nil {

@@ -72,7 +72,7 @@ func newRoot(sh *shell) *cobra.Command {
 	sh.flags.register(root.PersistentFlags())
 	root.AddCommand(
 		upCommand(), downCommand(), restartCommand(), serveCommand(), demoCommand(sh),
-		projectCommand(sh), branchCommand(sh), endpointCommand(sh),
+		projectCommand(sh), branchCommand(sh), snapshotCommand(sh), endpointCommand(sh),
 		psqlCommand(sh), connectionStringCommand(sh), credentialCommand(sh),
 		syncCommand(sh), feedCommand(sh), tableCommand(sh),
 		tokenCommand(sh), statusCommand(sh), versionCommand(sh),

@@ -97,15 +97,23 @@ type moment struct {
 	lsn  tarn.LSN
 }
 
+// momentHelp shows what a moment looks like.
+const momentHelp = `(2026-01-02T15:04:05.25Z, "2026-01-02 15:04:05", -10m, "10 minutes ago") or an LSN (0/16B3748)`
+
 // parseMoment reads what --at takes: RFC 3339, also as Postgres prints it with a
 // blank and a short offset ("2026-01-02 15:04:05+00"), "2026-01-02 15:04:05" in local
-// time, "-10m" before now, or an LSN like 0/16B3748.
+// time, "-10m" or "10 minutes ago" before now, or an LSN like 0/16B3748.
 func parseMoment(s string, now time.Time) (moment, error) {
 	if lsn, err := tarn.ParseLSN(s); err == nil && lsn != 0 { // no record begins at 0/0
 		return moment{lsn: lsn}, nil
 	}
 	if span, ok := strings.CutPrefix(s, "-"); ok {
 		if d, err := parseSpan(span); err == nil {
+			return moment{time: now.Add(-d)}, nil
+		}
+	}
+	if span, ok := strings.CutSuffix(s, " ago"); ok {
+		if d, err := parseWordedSpan(span); err == nil {
 			return moment{time: now.Add(-d)}, nil
 		}
 	}
@@ -119,7 +127,48 @@ func parseMoment(s string, now time.Time) (moment, error) {
 			return moment{time: t}, nil
 		}
 	}
-	return moment{}, tarn.Invalid(`--at %q: want a time like 2026-01-02T15:04:05Z, "2026-01-02 15:04:05" or -10m, or an LSN like 0/16B3748`, s)
+	return moment{}, tarn.Invalid(`%q is no moment: want a time like 2026-01-02T15:04:05Z, "2026-01-02 15:04:05", -10m or "10 minutes ago", or an LSN like 0/16B3748`, s)
+}
+
+// parseWordedSpan reads a length of time as people write it: "10 minutes",
+// "1 day 2 hours", "90s".
+func parseWordedSpan(s string) (time.Duration, error) {
+	words := strings.Fields(s)
+	if len(words) == 1 {
+		return parseSpan(words[0])
+	}
+	if len(words)%2 != 0 {
+		return 0, tarn.Invalid("length of time %q: want e.g. 10 minutes", s)
+	}
+	var total time.Duration
+	for i := 0; i < len(words); i += 2 {
+		n, err := strconv.ParseUint(words[i], 10, 16)
+		if err != nil {
+			return 0, tarn.Invalid("length of time %q: want e.g. 10 minutes", s)
+		}
+		unit := unitOf(words[i+1])
+		if unit == 0 {
+			return 0, tarn.Invalid("length of time %q: no unit %q", s, words[i+1])
+		}
+		total += time.Duration(n) * unit
+	}
+	return total, nil
+}
+
+func unitOf(word string) time.Duration {
+	switch strings.TrimSuffix(word, "s") {
+	case "second", "sec", "":
+		return time.Second
+	case "minute", "min", "m":
+		return time.Minute
+	case "hour", "h":
+		return time.Hour
+	case "day", "d":
+		return 24 * time.Hour
+	case "week", "w":
+		return 7 * 24 * time.Hour
+	}
+	return 0
 }
 
 // parseSpan reads a length of time: Go's form and days, e.g. 90m, 7d, 1d12h.

@@ -25,6 +25,9 @@ func TestParseMoment(t *testing.T) {
 		"2026-01-02":                time.Date(2026, 1, 1, 22, 0, 0, 0, time.UTC),
 		"-10m":                      time.Date(2026, 1, 2, 9, 50, 0, 0, time.UTC),
 		"-1d12h":                    time.Date(2025, 12, 31, 22, 0, 0, 0, time.UTC),
+		"10 minutes ago":            time.Date(2026, 1, 2, 9, 50, 0, 0, time.UTC),
+		"1 day 2 hours ago":         time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC),
+		"90s ago":                   time.Date(2026, 1, 2, 9, 58, 30, 0, time.UTC),
 	} {
 		m, err := parseMoment(s, now)
 		if err != nil || m.lsn != 0 || !m.time.Equal(want) {
@@ -34,7 +37,7 @@ func TestParseMoment(t *testing.T) {
 	if m, err := parseMoment("0/16B3748", now); err != nil || m.lsn != 0x16B3748 || !m.time.IsZero() {
 		t.Errorf("LSN: %v %v", m, err)
 	}
-	for _, bad := range []string{"", "yesterday", "10m", "-", "-0m", "--1m", "0/xyz", "0/0", "2026-13-01"} {
+	for _, bad := range []string{"", "yesterday", "10m", "-", "-0m", "--1m", "0/xyz", "0/0", "2026-13-01", "10 moons ago", "ago", "ten minutes ago", "10 minutes"} {
 		if m, err := parseMoment(bad, now); tarn.KindOf(err) != tarn.KindInvalid {
 			t.Errorf("%q: got %v %v", bad, m, err)
 		}

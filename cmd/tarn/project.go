@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,7 @@ import (
 
 func projectCommand(sh *shell) *cobra.Command {
 	c := group("project", "Projects: what a team owns; each holds branches")
-	c.AddCommand(projectCreate(sh), projectList(sh), projectDelete(sh))
+	c.AddCommand(projectCreate(sh), projectList(sh), projectUpdate(sh), projectDelete(sh))
 	return c
 }
 
@@ -37,7 +38,7 @@ func projectCreate(sh *shell) *cobra.Command {
 				spec.PgVersion = &pgVersion
 			}
 			if history != "" {
-				d, err := parseSpan(history)
+				d, err := parseHistory(history)
 				if err != nil {
 					return err
 				}
@@ -48,8 +49,82 @@ func projectCreate(sh *shell) *cobra.Command {
 	}
 	c.Flags().StringVar(&spec.DisplayName, "display-name", "", "name shown to people")
 	c.Flags().IntVar(&pgVersion, "pg-version", 0, "Postgres major version (default: the newest found)")
-	c.Flags().StringVar(&history, "history", "", "how far back branches can begin, 2d to 35d (default 7d)")
+	c.Flags().StringVar(&history, "history", "", historyHelp+" (default 7d)")
 	return c
+}
+
+const historyHelp = "how far back branches can be made from and restored to, up to 35d; 0 = not at all"
+
+// parseHistory reads --history: a length of time, or 0.
+func parseHistory(s string) (time.Duration, error) {
+	switch s {
+	case "0", "0s", "0d":
+		return 0, nil
+	}
+	return parseSpan(s)
+}
+
+func projectUpdate(sh *shell) *cobra.Command {
+	var spec client.ProjectSpec
+	var history string
+	c := &cobra.Command{
+		Use: "update NAME", Short: "Change a project's history or display name",
+		Long: `Change a project's history or display name. A shorter history lets go of the past before it for good; a longer one
+reaches back no further than what is still there, and grows from now on. Snapshots are not concerned.`,
+		Example: "  tarn project update shop --history 14d\n  tarn project update shop --history 0",
+		Args:    args(1, 1, "the project's name"), ValidArgsFunction: completeProject(sh),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := tarn.ParseID("project", args[0])
+			if err != nil {
+				return err
+			}
+			var mask []string
+			if cmd.Flags().Changed("history") {
+				d, err := parseHistory(history)
+				if err != nil {
+					return err
+				}
+				spec.HistoryRetentionDuration, mask = wire.Duration(d), append(mask, "spec.history_retention_duration")
+			}
+			if cmd.Flags().Changed("display-name") {
+				mask = append(mask, "spec.display_name")
+			}
+			if len(mask) == 0 {
+				return usage(cmd, "nothing to change: say --history or --display-name")
+			}
+			return updateProject(cmd.Context(), sh, tarn.ProjectName{Project: id}, strings.Join(mask, ","), spec)
+		},
+	}
+	c.Flags().StringVar(&spec.DisplayName, "display-name", "", "name shown to people")
+	c.Flags().StringVar(&history, "history", "", historyHelp)
+	return c
+}
+
+func updateProject(ctx context.Context, sh *shell, n tarn.ProjectName, mask string, spec client.ProjectSpec) error {
+	c, err := sh.client()
+	if err != nil {
+		return err
+	}
+	var p client.Project
+	err = sh.during("updating project "+n.Project, func() error {
+		op, err := c.UpdateProject(ctx, n, mask, spec)
+		if err != nil {
+			return err
+		}
+		return c.WaitOperation(ctx, op, &p)
+	})
+	if err != nil {
+		return err
+	}
+	return sh.show(p, func() {
+		history := "no history"
+		if p.Status != nil {
+			if d, err := wire.ParseDuration("history", p.Status.HistoryRetentionDuration); err == nil && d > 0 {
+				history = "a history of " + tarn.Span(d)
+			}
+		}
+		sh.say("Updated project %s: its branches keep %s.", n.Project, history)
+	})
 }
 
 func (sh *shell) createProject(ctx context.Context, n tarn.ProjectName, spec client.ProjectSpec) error {
@@ -104,7 +179,7 @@ func projectDelete(sh *shell) *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
 		Use: "delete NAME", Short: "Delete a project with all its branches and their data",
-		Args: args(1, 1, "the project's name"),
+		Args: args(1, 1, "the project's name"), ValidArgsFunction: completeProject(sh),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := tarn.ParseID("project", args[0])
 			if err != nil {

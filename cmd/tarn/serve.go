@@ -34,6 +34,7 @@ import (
 	"github.com/tarndb/tarn/internal/postgres"
 	"github.com/tarndb/tarn/internal/syncedtable"
 	"github.com/tarndb/tarn/internal/token"
+	"github.com/tarndb/tarn/internal/volumefs"
 )
 
 // serveCommand is `tarn serve control|node`: one of the two processes that
@@ -71,6 +72,10 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	rings := volumefs.RingsNever
+	if c.FUSEUring {
+		rings = volumefs.RingsAsked
+	}
 	remote, err := c.remoteWAL(log)
 	if err != nil {
 		return err
@@ -84,7 +89,7 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		if handed != nil {
 			opening = context.WithoutCancel(ctx) // taken over, if only to be ended cleanly
 		}
-		fleet, err := compute.Open(opening, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Handed: handed, Log: log, Remote: remote})
+		fleet, err := compute.Open(opening, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Handed: handed, Log: log, Remote: remote, Rings: rings})
 		if err != nil {
 			return fmt.Errorf("open the fleet: %w", err)
 		}

@@ -28,6 +28,7 @@ type serverConfig struct {
 	TLSCert     string // certificate and key files of the API; "" = plain HTTP on loopback only
 	TLSKey      string
 	GatewayPort int
+	FUSEUring   bool   // use FUSE over io_uring, switched on in the kernel if need be
 	Owner       string // user name of the workspace owner, used at the first start
 
 	Remote blob.Store // where WAL and the control database are copied to; nil = nowhere
@@ -42,6 +43,7 @@ func (c *serverConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate file of the API; needed to listen beyond loopback")
 	f.StringVar(&c.TLSKey, "tls-key", "", "key file of the API's certificate")
 	f.IntVar(&c.GatewayPort, "gateway-port", 5432, "port of the Postgres gateway on every endpoint's address")
+	f.BoolVar(&c.FUSEUring, "fuse-uring", false, "use FUSE over io_uring, switched on in the kernel (Linux 6.14, root); see docs/limits.md")
 	f.StringVar(&c.Owner, "owner", "", "user name of the workspace owner, at the first start (default <user>@localhost)")
 }
 

@@ -53,6 +53,15 @@ func (sh *shell) table(heading string, rows [][]string) {
 	_ = w.Flush() // standard output has no one to tell
 }
 
+// rows prints labels with what they stand for.
+func (sh *shell) rows(rows [][]string) {
+	w := tabwriter.NewWriter(sh.out, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintln(w, strings.Join(r, "\t"))
+	}
+	_ = w.Flush() // as in table
+}
+
 // patience is how long a command works before it says what it is doing.
 const patience = 2 * time.Second
 

@@ -68,41 +68,74 @@ func readBranchSpec(n tarn.BranchName, in wire.BranchSpec, now time.Time) (tarn.
 		}
 		s.Source = src.Branch
 	}
-	if in.SourceBranchLSN != "" && in.SourceBranchTime != "" {
-		return s, badField("spec.source_branch_lsn", "give source_branch_lsn or source_branch_time, not both")
+	var err error
+	if s.SourceTime, s.SourceLSN, err = readPoint("spec.", in.SourceBranchTime, in.SourceBranchLSN); err != nil {
+		return s, err
 	}
-	if in.SourceBranchLSN != "" {
-		lsn, err := tarn.ParseLSN(in.SourceBranchLSN)
-		if err != nil {
-			return s, badField("spec.source_branch_lsn", "%s", err)
+	if in.SourceSnapshot != "" {
+		if in.SourceBranch != "" || in.SourceBranchTime != "" || in.SourceBranchLSN != "" {
+			return s, badField("spec.source_snapshot", "give source_snapshot, or source_branch with its time or LSN, not both")
 		}
-		if lsn == 0 { // the zero LSN means now, behind the door
-			return s, badField("spec.source_branch_lsn", "no branch has been at %s", lsn)
-		}
-		s.SourceLSN = lsn
-	}
-	if in.SourceBranchTime != "" {
-		t, err := wire.ParseTime("spec.source_branch_time", in.SourceBranchTime)
-		if err != nil {
+		if s.SourceSnapshot, err = readSnapshotName("spec.source_snapshot", in.SourceSnapshot, n.Parent()); err != nil {
 			return s, err
 		}
-		s.SourceTime = t
 	}
-	expire, err := readExpiry(in, now)
+	expire, err := readExpiry(expiry{in.NoExpiry, in.TTL, in.ExpireTime}, now, maxTTL)
 	if err == nil && expire != nil {
 		s.ExpireTime = *expire
 	}
 	return s, err
 }
 
+// readPoint reads source_branch_time or source_branch_lsn; under is what their
+// names begin with in the request.
+func readPoint(under, at, position string) (t time.Time, lsn tarn.LSN, err error) {
+	switch {
+	case at != "" && position != "":
+		return t, 0, badField(under+"source_branch_lsn", "give source_branch_lsn or source_branch_time, not both")
+	case at != "":
+		t, err = wire.ParseTime(under+"source_branch_time", at)
+		return t, 0, err
+	case position == "":
+		return t, 0, nil
+	}
+	lsn, err = tarn.ParseLSN(position)
+	switch {
+	case err != nil:
+		return t, 0, badField(under+"source_branch_lsn", "%s", err)
+	case lsn == 0: // the zero LSN means now, behind the door
+		return t, 0, badField(under+"source_branch_lsn", "no branch has been at %s", lsn)
+	}
+	return t, lsn, nil
+}
+
+// readSnapshotName reads the resource name of a snapshot of the project.
+func readSnapshotName(field, s string, p tarn.ProjectName) (string, error) {
+	n, err := tarn.ParseSnapshotName(s)
+	if err != nil {
+		return "", badField(field, "%s", err)
+	}
+	if n.Parent() != p {
+		return "", badField(field, "%s is of another project", s)
+	}
+	return n.Snapshot, nil
+}
+
+// expiry is how a spec says when its thing is to be deleted.
+type expiry struct {
+	never *bool
+	ttl   string
+	at    string
+}
+
 // readExpiry reads the one of expire_time, ttl and no_expiry that is given: the
-// zero time is never, nil is not said.
-func readExpiry(in wire.BranchSpec, now time.Time) (*time.Time, error) {
-	if in.NoExpiry != nil && !*in.NoExpiry {
+// zero time is never, nil is not said. longest 0 = no limit.
+func readExpiry(in expiry, now time.Time, longest time.Duration) (*time.Time, error) {
+	if in.never != nil && !*in.never {
 		return nil, badField("spec.no_expiry", "only true can be said; give expire_time or ttl for a branch that expires")
 	}
 	n := 0
-	for _, said := range []bool{in.NoExpiry != nil, in.TTL != "", in.ExpireTime != ""} {
+	for _, said := range []bool{in.never != nil, in.ttl != "", in.at != ""} {
 		if said {
 			n++
 		}
@@ -113,22 +146,28 @@ func readExpiry(in wire.BranchSpec, now time.Time) (*time.Time, error) {
 		return nil, badField("spec.expiration", "give one of expire_time, ttl and no_expiry")
 	case n == 0:
 		return nil, nil
-	case in.TTL != "":
-		d, err := wire.ParseDuration("spec.ttl", in.TTL)
+	case in.ttl != "":
+		d, err := wire.ParseDuration("spec.ttl", in.ttl)
 		if err != nil {
 			return nil, err
 		}
-		if d <= 0 || d > maxTTL {
-			return nil, badField("spec.ttl", "got %s, want more than 0s and at most %s", in.TTL, wire.Duration(maxTTL))
+		if d <= 0 {
+			return nil, badField("spec.ttl", "got %s, want more than 0s", in.ttl)
+		}
+		if longest > 0 && d > longest {
+			return nil, badField("spec.ttl", "got %s, want more than 0s and at most %s", in.ttl, wire.Duration(longest))
 		}
 		t = now.Add(d).UTC()
-	case in.ExpireTime != "":
+	case in.at != "":
 		var err error
-		if t, err = wire.ParseTime("spec.expire_time", in.ExpireTime); err != nil {
+		if t, err = wire.ParseTime("spec.expire_time", in.at); err != nil {
 			return nil, err
 		}
-		if !t.After(now) || t.Sub(now) > maxTTL {
-			return nil, badField("spec.expire_time", "got %s, want a time within the next 30 days", in.ExpireTime)
+		if !t.After(now) {
+			return nil, badField("spec.expire_time", "got %s, want a time that is not past", in.at)
+		}
+		if longest > 0 && t.Sub(now) > longest {
+			return nil, badField("spec.expire_time", "got %s, want a time within the next %d days", in.at, int(longest/day))
 		}
 	}
 	return &t, nil
@@ -170,7 +209,7 @@ func (d *branchDoor) get(ctx context.Context, q *query) (any, error) {
 // and left alone, since Terraform sends the whole spec again.
 var branchFields = [...]string{
 	"spec.is_protected", "spec.expiration", "spec.expire_time", "spec.ttl", "spec.no_expiry",
-	"spec.source_branch", "spec.source_branch_lsn", "spec.source_branch_time",
+	"spec.source_branch", "spec.source_branch_lsn", "spec.source_branch_time", "spec.source_snapshot",
 }
 
 func (d *branchDoor) update(ctx context.Context, q *query) (any, error) {
@@ -200,7 +239,7 @@ func changeBranch(b *tarn.Branch, m mask, s wire.BranchSpec, now time.Time) erro
 	if v := choose(m, s.IsProtected, false, "spec.is_protected"); v != nil {
 		b.Protected = *v
 	}
-	expire, err := readExpiry(s, now)
+	expire, err := readExpiry(expiry{s.NoExpiry, s.TTL, s.ExpireTime}, now, maxTTL)
 	if err != nil {
 		return err
 	}
@@ -232,6 +271,10 @@ func branchOf(b tarn.Branch) wire.Branch {
 	if b.SourceLSN != 0 {
 		st.SourceBranchLSN = b.SourceLSN.String()
 	}
+	if b.SourceSnapshot != "" {
+		st.SourceSnapshot = b.Name.Parent().Snapshot(b.SourceSnapshot).String()
+	}
+	st.StatusDetail = b.StatusMessage
 	if b.LogicalBytes > 0 {
 		st.LogicalSizeBytes = &b.LogicalBytes
 	}

@@ -271,7 +271,7 @@ func instanceOf(p tarn.Project, b tarn.Branch, e tarn.Endpoint) wire.DatabaseIns
 	var (
 		capacity = p.Instance.Capacity
 		nodes    = max(1, p.Instance.NodeCount)
-		days     = defaultRetention
+		days     = int(tarn.HistoryOf(p.History) / day)
 		login    = !p.DisableNativeLogin
 		readable = p.Instance.Readable
 		tags     = tagsOut(p.CustomTags)
@@ -279,9 +279,6 @@ func instanceOf(p tarn.Project, b tarn.Branch, e tarn.Endpoint) wire.DatabaseIns
 	)
 	if capacity == "" {
 		capacity = capacityOf(e.MaxCU)
-	}
-	if p.History > 0 {
-		days = int(p.History / day)
 	}
 	i := wire.DatabaseInstance{
 		Name: p.Name.Project, UID: p.UID,

@@ -70,6 +70,13 @@ func (d *operationDoor) resource(ctx context.Context, target string) (any, error
 		}
 		return branchOf(b), nil
 	}
+	if n, err := tarn.ParseSnapshotName(target); err == nil {
+		s, err := d.control.Snapshots.Get(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		return snapshotOf(s), nil
+	}
 	n, err := tarn.ParseProjectName(target)
 	if err != nil {
 		return nil, fmt.Errorf("answer operation: target %q is no resource name", target)

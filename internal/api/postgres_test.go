@@ -108,13 +108,77 @@ func TestProjectSpecs(t *testing.T) {
 	if err != nil || s.DisplayName != "Shop" || s.PGVersion != 17 || s.History != 48*time.Hour || s.Endpoint.MaxCU != 4 || s.Endpoint.SuspendAfter >= 0 {
 		t.Errorf("%+v %v", s, err)
 	}
+	if s, err = readProjectSpec(decodeTo[wire.Project](t, `{"initial_branch_spec":{"is_protected":true}}`)); err != nil || !s.ProtectDefault {
+		t.Errorf("%+v %v", s, err)
+	}
 	for _, bad := range []string{
-		`{"spec":{"history_retention_duration":"60s"}}`, `{"spec":{"default_branch":"projects/p/branches/x"}}`,
-		`{"initial_branch_spec":{"is_protected":true}}`, `{"initial_endpoint_spec":{"group":{"min":3,"max":3}}}`,
+		`{"spec":{"history_retention_duration":"3024001s"}}`, `{"spec":{"history_retention_duration":"-60s"}}`, `{"spec":{"default_branch":"projects/p/branches/x"}}`,
+		`{"initial_endpoint_spec":{"group":{"min":3,"max":3}}}`,
 	} {
 		if _, err := readProjectSpec(decodeTo[wire.Project](t, bad)); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
+	}
+}
+
+// No history, and histories below the published two days, are ours.
+func TestHistories(t *testing.T) {
+	for asked, want := range map[string]time.Duration{"0s": tarn.NoHistory, "3600s": time.Hour, "172800s": 48 * time.Hour, "3024000s": tarn.MaxHistory} {
+		got, err := history(asked)
+		if err != nil || got != want {
+			t.Errorf("%s: %s %v, want %s", asked, got, err, want)
+		}
+		p := projectOf(tarn.Project{ProjectSpec: tarn.ProjectSpec{History: got}})
+		if p.Status.HistoryRetentionDuration != asked {
+			t.Errorf("%s is shown as %s", asked, p.Status.HistoryRetentionDuration)
+		}
+	}
+}
+
+func TestRestoreBodies(t *testing.T) {
+	n := tarn.BranchName{Project: "p", Branch: "b"}
+	at := time.Date(2026, 1, 2, 12, 0, 0, 250_000_000, time.UTC)
+	for body, want := range map[string]tarn.RestoreSpec{
+		`{"source_branch_time":"2026-01-02T13:00:00.25+01:00","keep_as":"old"}`: {Time: at, KeepAs: "old"},
+		`{"source_branch_lsn":"0/16B3748"}`:                                     {LSN: 0x16B3748},
+		`{"source_snapshot":"projects/p/snapshots/s"}`:                          {Snapshot: "s"},
+	} {
+		if got, err := readRestore(n, decodeTo[wire.RestoreBranch](t, body)); err != nil || got != want {
+			t.Errorf("%s: %+v %v", body, got, err)
+		}
+	}
+	for _, bad := range []string{
+		`{"source_branch_time":"yesterday"}`, `{"source_branch_lsn":"0/0"}`, `{"source_branch_lsn":"x"}`, `{"source_snapshot":"s"}`,
+		`{"source_snapshot":"projects/q/snapshots/s"}`, `{"source_snapshot":"projects/p/snapshots/s","source_branch_lsn":"0/1"}`,
+		`{"source_branch_time":"2026-01-02T13:00:00Z","source_branch_lsn":"0/1"}`,
+	} {
+		if _, err := readRestore(n, decodeTo[wire.RestoreBranch](t, bad)); failureOf(err).status != 400 {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
+func TestSnapshotSpecs(t *testing.T) {
+	n := tarn.SnapshotName{Project: "p", Snapshot: "s"}
+	s, err := readSnapshotSpec(n, decodeTo[wire.SnapshotSpec](t, `{"source_branch":"projects/p/branches/b","source_branch_lsn":"0/1","ttl":"5184000s"}`), now)
+	if err != nil || s.Source != "b" || s.SourceLSN != 1 || !s.ExpireTime.Equal(now.Add(60*24*time.Hour)) {
+		t.Errorf("%+v %v", s, err)
+	}
+	for _, bad := range []string{`{"source_branch":"projects/q/branches/b"}`, `{"source_branch":"b"}`, `{"ttl":"0s"}`, `{"no_expiry":false}`, `{"ttl":"1s","no_expiry":true}`} {
+		if _, err := readSnapshotSpec(n, decodeTo[wire.SnapshotSpec](t, bad), now); failureOf(err).status != 400 {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	out := snapshotOf(tarn.Snapshot{SnapshotSpec: s, State: tarn.BranchReady, PointLSN: 7})
+	if out.Name != "projects/p/snapshots/s" || out.Status.CurrentState != "AVAILABLE" || out.Status.SourceBranch != "projects/p/branches/b" || out.Status.SourceBranchLSN != "0/7" || out.Status.NoExpiry {
+		t.Errorf("%+v %+v", out, out.Status)
+	}
+	b, err := readBranchSpec(tarn.BranchName{Project: "p", Branch: "b"}, decodeTo[wire.BranchSpec](t, `{"source_snapshot":"projects/p/snapshots/s","no_expiry":true}`), now)
+	if err != nil || b.SourceSnapshot != "s" {
+		t.Errorf("%+v %v", b, err)
+	}
+	if _, err := readBranchSpec(b.Name, decodeTo[wire.BranchSpec](t, `{"source_snapshot":"projects/p/snapshots/s","source_branch":"projects/p/branches/x"}`), now); err == nil {
+		t.Error("a branch of a snapshot and a branch was taken")
 	}
 }
 

@@ -44,9 +44,7 @@ func (d *projectDoor) create(ctx context.Context, q *query) (any, error) {
 // readProjectSpec reads what is asked of a new project.
 func readProjectSpec(in wire.Project) (tarn.ProjectSpec, error) {
 	var s tarn.ProjectSpec
-	if in.InitialBranchSpec != nil && in.InitialBranchSpec.IsProtected != nil && *in.InitialBranchSpec.IsProtected {
-		return s, unbuilt("initial_branch_spec.is_protected: create the project, then protect branch %s", tarn.DefaultBranch)
-	}
+	s.ProtectDefault = in.InitialBranchSpec != nil && in.InitialBranchSpec.IsProtected != nil && *in.InitialBranchSpec.IsProtected
 	if sp := in.Spec; sp != nil {
 		if sp.DefaultBranch != "" {
 			return s, badField("spec.default_branch", "a new project begins with branch %s", tarn.DefaultBranch)
@@ -86,13 +84,19 @@ func readProjectSpec(in wire.Project) (tarn.ProjectSpec, error) {
 	}, &s.Endpoint)
 }
 
-// history reads a restore window, 2 to 35 days.
+// history reads how far back branches can be had again: up to 35 days as
+// published, and also less than the published two, down to none.
 func history(s string) (time.Duration, error) {
 	d, err := wire.ParseDuration("spec.history_retention_duration", s)
-	if err == nil && (d < 2*day || d > 35*day) {
-		err = badField("spec.history_retention_duration", "got %s, want 172800s to 3024000s", s)
+	switch {
+	case err != nil:
+		return 0, err
+	case d > tarn.MaxHistory:
+		return 0, badField("spec.history_retention_duration", "got %s, want 0s to %s", s, wire.Duration(tarn.MaxHistory))
+	case d == 0:
+		return tarn.NoHistory, nil
 	}
-	return d, err
+	return d, nil
 }
 
 func (d *projectDoor) list(ctx context.Context, q *query) (any, error) {
@@ -220,11 +224,7 @@ func projectOf(p tarn.Project) wire.Project {
 	if st.DisplayName == "" {
 		st.DisplayName = p.Name.Project
 	}
-	h := p.History
-	if h == 0 {
-		h = defaultRetention * day
-	}
-	st.HistoryRetentionDuration = wire.Duration(h)
+	st.HistoryRetentionDuration = wire.Duration(tarn.HistoryOf(p.History))
 	lo, hi := limits(p.Endpoint)
 	st.DefaultEndpointSettings = &wire.EndpointSettings{
 		AutoscalingLimitMinCU: &lo, AutoscalingLimitMaxCU: &hi, PgSettings: p.Endpoint.Settings,

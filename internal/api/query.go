@@ -47,6 +47,18 @@ func (q *query) branch() (tarn.BranchName, error) {
 	return p.Branch(id), nil
 }
 
+func (q *query) snapshot() (tarn.SnapshotName, error) {
+	p, err := q.project()
+	if err != nil {
+		return tarn.SnapshotName{}, err
+	}
+	id, err := tarn.ParseID("snapshot", q.r.PathValue("snapshot"))
+	if err != nil {
+		return tarn.SnapshotName{}, nothing(err)
+	}
+	return p.Snapshot(id), nil
+}
+
 func (q *query) endpoint() (tarn.EndpointName, error) {
 	return q.endpointNamed(q.r.PathValue("endpoint"))
 }

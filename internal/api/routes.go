@@ -10,6 +10,8 @@ func routes(c Config) []route {
 		synced    = &syncedDoor{control: c.Control, keeper: c.SyncedTables, ops: ops}
 		projects  = &projectDoor{control: c.Control, ops: ops}
 		branches  = &branchDoor{control: c.Control, ops: ops}
+		snapshots = &snapshotDoor{control: c.Control, ops: ops}
+		pasts     = &pastDoor{control: c.Control, ops: ops}
 		endpoints = &endpointDoor{control: c.Control, ops: ops}
 		feeds     = &feedDoor{control: c.Control, keeper: c.Feeds, ops: ops}
 		tokens    = &tokenDoor{control: c.Control}
@@ -24,6 +26,7 @@ func routes(c Config) []route {
 		mine     = "/api/2.0/tarn/"
 		project  = "projects/{project}"
 		branch   = project + "/branches/{branch}"
+		snapshot = project + "/snapshots/{snapshot}"
 		endpoint = branch + "/endpoints/{endpoint}"
 		configs  = branch + "/databases/{database}/cdf-configs"
 		config   = configs + "/{config}"
@@ -58,6 +61,10 @@ func routes(c Config) []route {
 		{"GET " + pg + branch, signedIn, branches.get},
 		{"PATCH " + pg + branch, signedIn, branches.update},
 		{"DELETE " + pg + branch, signedIn, branches.delete},
+		{"POST " + pg + project + "/snapshots", signedIn, snapshots.create},
+		{"GET " + pg + project + "/snapshots", signedIn, snapshots.list},
+		{"GET " + pg + snapshot, signedIn, snapshots.get},
+		{"DELETE " + pg + snapshot, signedIn, snapshots.delete},
 		{"POST " + pg + branch + "/endpoints", signedIn, endpoints.create},
 		{"GET " + pg + branch + "/endpoints", signedIn, endpoints.list},
 		{"GET " + pg + endpoint, signedIn, endpoints.get},
@@ -95,6 +102,8 @@ func routes(c Config) []route {
 		{"GET " + mine + "status", signedIn, own.status},
 		{"GET " + mine + branch + "/connection", signedIn, own.connection},
 		{"POST " + mine + branch + "/endpoints/{verb}", signedIn, own.act},
+		{"GET " + mine + branch + "/window", signedIn, pasts.window},
+		{"POST " + mine + project + "/branches/{verb}", signedIn, pasts.act},
 		{"GET " + mine + "synced_tables", signedIn, synced.list},
 		{"GET " + mine + "tables/{table}/head", signedIn, lake.head},
 		{"GET " + mine + "tables/{table}/count", signedIn, lake.count},

@@ -108,6 +108,9 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 	if err := e.writeFile("pg_hba.conf", hba); err != nil {
 		return err
 	}
+	if err := e.pointScratch(); err != nil {
+		return err
+	}
 	if err := e.show(ctx); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 // makes and removes timelines, a life runs one endpoint's compute.
 type Fleet struct {
 	*machine
+	*past
 	maker    *maker
 	records  *records
 	holds    *holds
@@ -76,7 +77,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 		}
 	}
 	var err error
-	m.store, err = openPages(ctx, m.path("store"), o.Log)
+	m.store, err = openPages(ctx, m.path("store"), o)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +95,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 		last:    make(map[string]tarn.ComputeStatus),
 	}
 	f.maker = &maker{machine: m, records: f.records, holds: f.holds, serving: f.serving}
+	f.past = &past{maker: f.maker, enter: f.enter}
 	if err := f.maker.reconcile(ctx); err != nil {
 		return nil, errors.Join(err, m.store.Close())
 	}

@@ -41,9 +41,9 @@ func (k *maker) pin(ctx context.Context, s tarn.TimelineSpec, at target) (timeli
 	case s.PGVersion != 0 && s.PGVersion != source.PGVersion:
 		return timeline{}, nil, tarn.Invalid("source timeline %s is of Postgres %d, not %d", s.Source, source.PGVersion, s.PGVersion)
 	}
-	child := timeline{ID: s.ID, PGVersion: source.PGVersion}
+	child := timeline{ID: s.ID, PGVersion: source.PGVersion, History: s.History}
 	if e := k.serving(source.ID); e != nil {
-		return k.pinRunning(ctx, e, child, at)
+		return k.pinRunning(ctx, e, source, child, at)
 	}
 	return k.pinStopped(ctx, source, child, at)
 }
@@ -60,7 +60,7 @@ func (k *maker) pin(ctx context.Context, s tarn.TimelineSpec, at target) (timeli
 //
 // No WAL is lost between 1 and 4: what a checkpoint removes from pg_wal it has
 // put into the archive before.
-func (k *maker) pinRunning(ctx context.Context, e *engine, child timeline, at target) (timeline, *replay, error) {
+func (k *maker) pinRunning(ctx context.Context, e *engine, source, child timeline, at target) (timeline, *replay, error) {
 	s, err := e.connect(ctx)
 	if err != nil {
 		return child, nil, err
@@ -74,7 +74,7 @@ func (k *maker) pinRunning(ctx context.Context, e *engine, child timeline, at ta
 		if to.LSN, err = s.flushed(ctx); err != nil {
 			return child, nil, err
 		}
-		return k.pinPast(ctx, e.timeline, child, at, to)
+		return k.pinPast(ctx, source, child, at, to)
 	}
 	point, err := k.store.Fork(ctx, e.timeline, child.ID)
 	if err != nil {
@@ -105,7 +105,15 @@ func (k *maker) pinStopped(ctx context.Context, source, child timeline, at targe
 	// Nothing happened after the end mark, so a time behind it is the end too.
 	atEnd := at.isNow() || at.lsn == end.LSN || at.lsn == 0 && at.covers(end) && !at.time.After(now)
 	if !atEnd {
-		return k.pinPast(ctx, source.ID, child, at, to)
+		return k.pinPast(ctx, source, child, at, to)
+	}
+	st, err := k.store.Stat(ctx, source.ID)
+	if err != nil {
+		return child, nil, err
+	}
+	w, _ := source.window(st.Marks, to)
+	if err := w.Check(at.time, at.lsn); err != nil {
+		return child, nil, err
 	}
 	if _, err := k.store.Fork(ctx, source.ID, child.ID); err != nil {
 		return child, nil, err
@@ -120,23 +128,23 @@ func (k *maker) pinStopped(ctx context.Context, source, child timeline, at targe
 
 // pinPast pins the pages at the newest mark that the target covers, and WAL for
 // a replay from there to the target. to is the end of the parent's WAL on disk.
-func (k *maker) pinPast(ctx context.Context, source tarn.TimelineID, child timeline, at target, to tarn.Mark) (timeline, *replay, error) {
-	st, err := k.store.Stat(ctx, source)
+func (k *maker) pinPast(ctx context.Context, source, child timeline, at target, to tarn.Mark) (timeline, *replay, error) {
+	st, err := k.store.Stat(ctx, source.ID)
 	if err != nil {
 		return child, nil, err
 	}
-	marks := retained(st.Marks, time.Now().Add(-k.o.Retention))
-	if err := windowOf(marks, to).check(at); err != nil {
+	w, marks := source.window(st.Marks, to)
+	if err := w.Check(at.time, at.lsn); err != nil {
 		return child, nil, err
 	}
 	m, ok := chooseMark(marks, at)
 	if !ok {
 		return child, nil, fmt.Errorf("no mark before the target in a window that begins with one")
 	}
-	if err := k.store.ForkAt(ctx, tarn.Point{Timeline: source, Seq: m.Seq}, child.ID); err != nil {
+	if err := k.store.ForkAt(ctx, tarn.Point{Timeline: source.ID, Seq: m.Seq}, child.ID); err != nil {
 		return child, nil, err
 	}
-	parent := k.walOf(source)
+	parent := k.walOf(source.ID)
 	r, err := k.equip(ctx, parent, child, m, replayFirst)
 	if err != nil {
 		return child, nil, err
@@ -217,15 +225,16 @@ func (k *maker) settle(ctx context.Context, t timeline) (tarn.Mark, error) {
 // settled returns the mark at the end of a timeline on which no Postgres runs,
 // if it is the end of its WAL too. That nothing was written behind a mark is not
 // enough: what a killed Postgres acknowledged may be in its WAL alone. So either
-// it shut down cleanly, or it never ran since the timeline was forked: a start
-// writes, and the next mark is then the second.
+// it shut down cleanly, or it never ran since the timeline was forked: its only
+// mark is then at the LSN of the fork. One mark alone says nothing, since the
+// storage lets go of old ones.
 func (k *maker) settled(ctx context.Context, t timeline) (m tarn.Mark, ok bool, err error) {
 	st, err := k.store.Stat(ctx, t.ID)
 	if err != nil {
 		return m, false, err
 	}
 	m, ok = endMark(st.Marks, st.Head)
-	if !ok || len(st.Marks) == 1 {
+	if !ok || len(st.Marks) == 1 && m.LSN == t.ForkLSN {
 		return m, ok, nil
 	}
 	v, err := k.store.OpenVolume(ctx, t.ID)

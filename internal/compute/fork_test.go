@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/postgres/pgtest"
@@ -291,4 +292,31 @@ func testForkAtPast(t *testing.T, major int) {
 		check(source.ID, at, tarn.TimelineSpec{Time: source.Marks[0].Time.Add(time.Microsecond)})
 		cc.Close(t.Context())
 	}
+}
+
+// A fork of a timeline whose Postgres is killed meanwhile works, or can be tried
+// again: whoever asked must be able to tell it from one that never will.
+func TestForkOfKilledParent(t *testing.T) {
+	f := openFleet(t, options(t, pgtest.Dir(t)))
+	parent := create(t, f, tarn.TimelineSpec{})
+	s := spec("ep-parent", parent.ID)
+	refused := 0
+	for range 5 {
+		st := wake(t, f, s)
+		if err := unix.Kill(st.PID, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		child := tarn.TimelineSpec{ID: newID(t), Source: parent.ID}
+		for deadline := timeout(t, 30*time.Second); ; {
+			_, err := f.CreateTimeline(deadline, child)
+			if err == nil {
+				break
+			}
+			if tarn.KindOf(err) != tarn.KindUnavailable || deadline.Err() != nil {
+				t.Fatalf("fork of a killed parent: %s: %v", tarn.KindOf(err), err)
+			}
+			refused++
+		}
+	}
+	t.Logf("refused %d times", refused)
 }

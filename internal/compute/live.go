@@ -125,7 +125,6 @@ func (f runner) stopLife(ctx context.Context, l *life, e *engine) {
 	if l.status.State == tarn.ComputeActive { // an idle one is stopping already
 		l.move(tarn.ComputeStopping, "")
 	}
-	l.engine = nil
 	f.mu.Unlock()
 	why := errIdle
 	if ctx.Err() != nil {
@@ -135,6 +134,7 @@ func (f runner) stopLife(ctx context.Context, l *life, e *engine) {
 	// stopping without it would pull the volume away from under a fork.
 	release, err := f.holds.take(context.WithoutCancel(ctx), string(e.timeline))
 	if err == nil {
+		f.leave(l)
 		err = e.stop(ctx)
 		release()
 	}
@@ -148,18 +148,26 @@ func (f runner) stopLife(ctx context.Context, l *life, e *engine) {
 // wreckLife clears away what a crash left; the life goes on with a start.
 func (f runner) wreckLife(ctx context.Context, l *life, e *engine, cause error) {
 	f.mu.Lock()
-	l.engine = nil
 	l.move(tarn.ComputeStarting, fmt.Sprintf("restarting: %v", cause))
 	f.mu.Unlock()
 	f.log.Error("compute crashed", "endpoint", l.spec.Endpoint, "timeline", string(e.timeline), "err", cause)
 	release, err := f.holds.take(context.WithoutCancel(ctx), string(e.timeline))
 	if err == nil {
+		f.leave(l)
 		err = e.wreck(ctx)
 		release()
 	}
 	if err != nil {
 		f.log.Error("crashed compute not cleared away", "endpoint", l.spec.Endpoint, "err", err)
 	}
+}
+
+// leave takes the engine out of sight. The caller holds its timeline: without
+// the hold a fork could find no engine and the volume still open.
+func (f *Fleet) leave(l *life) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.engine = nil
 }
 
 // endLife ends a life that is starting, without a compute.

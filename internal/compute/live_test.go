@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -183,7 +184,6 @@ func cutOff(dir string) error {
 func TestPrune(t *testing.T) {
 	o := options(t, pgtest.Dir(t))
 	o.CheckEvery, o.MarkEvery = 20*time.Millisecond, time.Millisecond
-	o.Retention = 24 * time.Hour
 	f := openFleet(t, o)
 	tl := create(t, f, tarn.TimelineSpec{})
 	c := connectTo(t, wake(t, f, spec("ep-1", tl.ID)), tarn.Superuser)
@@ -211,12 +211,24 @@ func TestPrune(t *testing.T) {
 		t.Fatalf("pruned %d, %v", n, err)
 	}
 	// As seen a moment later, only the last mark counts.
-	f.o.Retention = 0
+	if err := f.SetHistory(t.Context(), tl.ID, tarn.NoHistory); err != nil {
+		t.Fatal(err)
+	}
 	n, err := f.maker.pruneTimeline(t.Context(), tl.ID)
 	if err != nil || n == 0 {
 		t.Fatalf("pruned %d, %v", n, err)
 	}
-	f.o.Retention = time.Hour
+	_, err = f.CreateTimeline(t.Context(), tarn.TimelineSpec{ID: newID(t), Source: tl.ID, Time: time.Now()})
+	if tarn.KindOf(err) != tarn.KindInvalid || !strings.Contains(err.Error(), "keeps no history") {
+		t.Errorf("fork in the past without history: %v", err)
+	}
+	if err := f.SetHistory(t.Context(), tl.ID, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.CreateTimeline(t.Context(), tarn.TimelineSpec{ID: newID(t), Source: tl.ID, Time: at})
+	if tarn.KindOf(err) != tarn.KindInvalid || !strings.Contains(err.Error(), "window [") {
+		t.Errorf("fork in a past that was given up: %v", err)
+	}
 	child := create(t, f, tarn.TimelineSpec{Source: tl.ID, Time: time.Now()})
 	c = connectTo(t, wake(t, f, spec("ep-2", child.ID)), tarn.Superuser)
 	if got := rows(t, c); len(got) != 4 {

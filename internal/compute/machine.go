@@ -47,7 +47,7 @@ func (m *machine) socketDir(name string) string {
 // sweep removes an engine's directories; the mount is gone before. The mount's
 // goes last: it is how Open finds what a crash left.
 func (m *machine) sweep(name string) error {
-	err := errors.Join(os.RemoveAll(m.socketDir(name)), removeFile(m.path("run", name+".pid")))
+	err := errors.Join(os.RemoveAll(m.socketDir(name)), os.RemoveAll(m.scratch(name)), removeFile(m.path("run", name+".pid")))
 	if err != nil {
 		return err
 	}

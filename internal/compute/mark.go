@@ -1,7 +1,6 @@
 package compute
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -62,31 +61,4 @@ func endMark(marks []tarn.Mark, head tarn.Seq) (m tarn.Mark, ok bool) {
 		}
 	}
 	return m, behind > 0 && uint64(head-m.Seq) == uint64(behind)
-}
-
-// window is what a timeline can be forked at.
-type window struct {
-	from, to tarn.Mark
-}
-
-func windowOf(marks []tarn.Mark, to tarn.Mark) window {
-	from := to
-	if len(marks) > 0 {
-		from = slices.MinFunc(marks, func(a, b tarn.Mark) int { return cmp.Compare(a.Seq, b.Seq) })
-	}
-	return window{from: from, to: to}
-}
-
-// check refuses a target outside; the message names the window.
-func (w window) check(t target) error {
-	const layout = "2006-01-02T15:04:05.999999Z07:00"
-	switch {
-	case t.lsn != 0 && (t.lsn < w.from.LSN || t.lsn > w.to.LSN):
-		return tarn.Invalid("LSN %s is outside the window [%s, %s]", t.lsn, w.from.LSN, w.to.LSN).
-			WithHint("choose an LSN inside the window")
-	case t.lsn == 0 && (t.time.Before(w.from.Time) || t.time.After(w.to.Time)):
-		return tarn.Invalid("time %s is outside the window [%s, %s]", t.time.UTC().Format(layout), w.from.Time.UTC().Format(layout), w.to.Time.UTC().Format(layout)).
-			WithHint("choose a time inside the window")
-	}
-	return nil
 }

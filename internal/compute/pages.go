@@ -12,15 +12,21 @@ import (
 	"github.com/tarndb/tarn/internal/volumefs"
 )
 
-// pages is the page store as storage.
-type pages struct{ *pagestore.Store }
+// The page store copies within a volume by itself.
+var _ volumefs.CopyRanger = (*pagestore.Volume)(nil)
 
-func openPages(ctx context.Context, dir string, log *slog.Logger) (storage, error) {
-	s, err := pagestore.Open(ctx, dir, pagestore.Options{Log: log})
+// pages is the page store as storage.
+type pages struct {
+	*pagestore.Store
+	rings volumefs.Rings
+}
+
+func openPages(ctx context.Context, dir string, o Options) (storage, error) {
+	s, err := pagestore.Open(ctx, dir, pagestore.Options{Log: o.Log})
 	if err != nil {
 		return nil, err
 	}
-	return pages{s}, nil
+	return pages{s, o.Rings}, nil
 }
 
 func (p pages) OpenVolume(ctx context.Context, id tarn.TimelineID) (volume, error) {
@@ -28,7 +34,7 @@ func (p pages) OpenVolume(ctx context.Context, id tarn.TimelineID) (volume, erro
 	if err != nil {
 		return nil, err
 	}
-	return pageVolume{v}, nil
+	return pageVolume{v, p.rings}, nil
 }
 
 // PageWrites: a page is one record with a checksum.
@@ -54,10 +60,13 @@ func (p pages) ReadFileAt(ctx context.Context, at tarn.Point, name string) (b []
 }
 
 // pageVolume is a volume of the page store, mounted through FUSE.
-type pageVolume struct{ *pagestore.Volume }
+type pageVolume struct {
+	*pagestore.Volume
+	rings volumefs.Rings
+}
 
 func (v pageVolume) Show(ctx context.Context, dir string, log *slog.Logger) (shown, error) {
-	m, err := volumefs.Mount(ctx, dir, v.Volume, volumefs.Options{Log: log})
+	m, err := volumefs.Mount(ctx, dir, v.Volume, volumefs.Options{Log: log, Rings: v.rings})
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +115,7 @@ func (p pages) Resume(ctx context.Context, id tarn.TimelineID, dir string, b jso
 	if err != nil {
 		return nil, nil, errors.Join(err, v.Close())
 	}
-	return pageVolume{v}, &pageMount{Directory: m, volume: v}, nil
+	return pageVolume{v, p.rings}, &pageMount{Directory: m, volume: v}, nil
 }
 
 // Pin is the head: the store keeps what stood at every seq.

@@ -14,7 +14,7 @@ const (
 	segmentBytes = 16 << 20 // what initdb makes unless told otherwise
 )
 
-// pruneLoop removes WAL older than the retention, now and then.
+// pruneLoop removes WAL older than each timeline's history, now and then.
 func (k *maker) pruneLoop(ctx context.Context) {
 	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()
@@ -42,11 +42,15 @@ func (k *maker) prune(ctx context.Context) {
 	}
 }
 
-// pruneTimeline removes the archived segments that no fork inside the retention
-// needs: those before the redo point of the newest mark that is as old as the
-// retention. Younger forks begin at that mark or a later one.
+// pruneTimeline removes the archived segments that no fork inside the timeline's
+// history needs: those before the redo point of the newest mark that is as old
+// as the history. Younger forks begin at that mark or a later one.
 func (k *maker) pruneTimeline(ctx context.Context, id tarn.TimelineID) (int, error) {
-	horizon := time.Now().Add(-k.o.Retention)
+	t, ok := k.records.known(id)
+	if !ok {
+		return 0, nil
+	}
+	horizon := time.Now().Add(-t.history())
 	log := k.walOf(id)
 	if aged, err := k.hasAgedWAL(ctx, id, horizon); err != nil || !aged {
 		return 0, err

@@ -120,9 +120,10 @@ func TestEndMark(t *testing.T) {
 }
 
 func TestWindow(t *testing.T) {
-	w := windowOf([]tarn.Mark{mark(20, 200, 2), mark(10, 100, 1)}, mark(0, 500, 9))
+	tl := timeline{}
+	w, _ := tl.window([]tarn.Mark{mark(20, 200, 2), mark(10, 100, 1)}, mark(0, 500, 9))
 	for _, ok := range []target{{lsn: 100}, {lsn: 500}, {time: mark(0, 0, 1).Time}, {time: mark(0, 0, 9).Time}} {
-		if err := w.check(ok); err != nil {
+		if err := w.Check(ok.time, ok.lsn); err != nil {
 			t.Errorf("%+v: %v", ok, err)
 		}
 	}
@@ -130,14 +131,40 @@ func TestWindow(t *testing.T) {
 		to   target
 		says string
 	}{
-		{target{lsn: 99}, "[0/64, 0/1F4]"},
-		{target{lsn: 501}, "[0/64, 0/1F4]"},
-		{target{time: mark(0, 0, 1).Time.Add(-1)}, "[2026-11-21T12:00:01Z, 2026-11-21T12:00:09Z]"},
-		{target{time: mark(0, 0, 9).Time.Add(1)}, "[2026-11-21T12:00:01Z, 2026-11-21T12:00:09Z]"},
+		{target{lsn: 99}, "before the branch began"},
+		{target{lsn: 501}, "never reached"},
+		{target{time: mark(0, 0, 1).Time.Add(-1)}, "before the branch began"},
+		{target{time: mark(0, 0, 9).Time.Add(1)}, "in the future"},
 	} {
-		if err := w.check(bad.to); tarn.KindOf(err) != tarn.KindInvalid || !strings.Contains(err.Error(), bad.says) {
+		err := w.Check(bad.to.time, bad.to.lsn)
+		if tarn.KindOf(err) != tarn.KindInvalid || !strings.Contains(err.Error(), bad.says) ||
+			!strings.Contains(err.Error(), "window [2026-11-21T12:00:01Z, 2026-11-21T12:00:09Z] (LSN 0/64 to 0/1F4)") || tarn.HintOf(err) == "" {
 			t.Errorf("%+v: %v", bad.to, err)
 		}
+	}
+	// A shorter history takes the past away, also when it grows again.
+	marks, now := []tarn.Mark{mark(10, 100, 1), mark(20, 200, 2), mark(30, 300, 5)}, mark(0, 500, 9)
+	short := tl.withHistory(6*time.Second, now.Time)
+	w, kept := short.window(marks, now)
+	if err := w.Check(mark(0, 0, 2).Time, 0); err == nil || !strings.Contains(err.Error(), "longer ago than the history of 6s") {
+		t.Errorf("outside a short history: %v", err)
+	}
+	if w.Check(mark(0, 0, 3).Time, 0) != nil || len(kept) != 2 || kept[0].Seq != 20 {
+		t.Errorf("short history: %+v, marks %+v", w, kept)
+	}
+	none := short.withHistory(tarn.NoHistory, now.Time)
+	w, _ = none.window(marks, now)
+	if err := w.Check(mark(0, 0, 8).Time, 0); err == nil || !strings.Contains(err.Error(), "keeps no history") {
+		t.Errorf("without history: %v", err)
+	}
+	if err := w.Check(time.Time{}, 0); err != nil {
+		t.Errorf("the present without history: %v", err)
+	}
+	later := mark(0, 600, 19)
+	again := none.withHistory(0, later.Time)
+	w, kept = again.window(marks, later)
+	if w.Whole || !w.From.Time.Equal(later.Time) || len(kept) != 1 || kept[0].Seq != 30 {
+		t.Errorf("history that grew again: %+v, marks %+v", w, kept)
 	}
 }
 

@@ -25,6 +25,26 @@ type timeline struct {
 	Template  bool            `json:"template,omitempty"`
 	ForkLSN   tarn.LSN        `json:"fork_lsn"`
 	ForkTime  time.Time       `json:"fork_time"`
+	// History is how far back it can be forked: 0 = the default, which is what
+	// records of old mean that do not say; negative = not at all.
+	History time.Duration `json:"history,omitempty"`
+	// Since is before when the past may be gone, whatever History says: it was
+	// shorter once. Zero = it never was.
+	Since time.Time `json:"since,omitzero"`
+}
+
+// history is how far back the timeline can be forked; 0 = not at all.
+func (t timeline) history() time.Duration { return tarn.HistoryOf(t.History) }
+
+// withHistory is the timeline with another history from now on. Whether it
+// grows or shrinks, the past before the shorter of the two is not to be had.
+func (t timeline) withHistory(d time.Duration, now time.Time) timeline {
+	gone := now.Add(-min(t.history(), tarn.HistoryOf(d)))
+	t.History = d
+	if gone.After(t.Since) {
+		t.Since = gone.UTC()
+	}
+	return t
 }
 
 func newTimelineID() (tarn.TimelineID, error) {

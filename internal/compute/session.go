@@ -2,10 +2,13 @@ package compute
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tarndb/tarn"
 )
@@ -32,9 +35,19 @@ func (e *engine) connect(ctx context.Context) (*session, error) {
 	defer cancel()
 	conn, err := pgx.ConnectConfig(limit, c)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the compute of timeline %s: %w", e.timeline, err)
+		return nil, interrupted(fmt.Errorf("connect to the compute of timeline %s: %w", e.timeline, err))
 	}
 	return &session{conn}, nil
+}
+
+// interrupted makes an error unavailable, so that it is tried again, when it is
+// no answer of Postgres or one by which Postgres says that it stops or starts:
+// the compute has ended, and is being started again or will be.
+func interrupted(err error) error {
+	if pg, answered := errors.AsType[*pgconn.PgError](err); answered && !strings.HasPrefix(pg.Code, "57P0") {
+		return err
+	}
+	return tarn.Unavailable("%w", err)
 }
 
 func (s *session) close(ctx context.Context) {
@@ -100,7 +113,7 @@ func (s *session) lsn(ctx context.Context, sql string, args ...any) (tarn.LSN, e
 	defer cancel()
 	var text string
 	if err := s.conn.QueryRow(limit, sql, args...).Scan(&text); err != nil {
-		return 0, fmt.Errorf("ask a compute for its WAL position: %w", err)
+		return 0, interrupted(fmt.Errorf("ask a compute for its WAL position: %w", err))
 	}
 	return tarn.ParseLSN(text)
 }

@@ -27,8 +27,8 @@ type storage interface {
 	ForkAt(ctx context.Context, parent tarn.Point, child tarn.TimelineID) error
 	// ReadFileAt reads a file as it was at a marked point.
 	ReadFileAt(ctx context.Context, p tarn.Point, name string) ([]byte, error)
-	// Delete removes a timeline that is not open: KindConflict when it is, or
-	// when others began in it.
+	// Delete removes a timeline that is not open: KindConflict when it is. What
+	// others that began in it share with it stays for them.
 	Delete(ctx context.Context, id tarn.TimelineID) error
 	// Stat tells of one timeline and all the marks that it can be forked at.
 	Stat(ctx context.Context, id tarn.TimelineID) (tarn.TimelineStatus, error)

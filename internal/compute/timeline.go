@@ -71,6 +71,9 @@ func (k *maker) createTimeline(ctx context.Context, s tarn.TimelineSpec) error {
 	}
 	t, err := k.fork(ctx, s)
 	if err == nil {
+		err = k.retain(ctx, t)
+	}
+	if err == nil {
 		err = k.records.publish(t)
 	}
 	if err != nil {

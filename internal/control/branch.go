@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/controldb"
@@ -14,6 +13,9 @@ import (
 func (c *Control) CreateBranch(ctx context.Context, p tarn.Principal, s tarn.BranchSpec) (tarn.Operation, error) {
 	var op tarn.Operation
 	err := checkBranch(s)
+	if err == nil {
+		s, err = place(ctx, c.cfg, s)
+	}
 	if err == nil {
 		err = c.cfg.DB.InTx(ctx, func(tx *controldb.Tx) (err error) {
 			op, err = createBranch(ctx, tx, s)
@@ -27,6 +29,20 @@ func (c *Control) CreateBranch(ctx context.Context, p tarn.Principal, s tarn.Bra
 	return op, nil
 }
 
+// place finds the branch that has what is asked for, which is another than the
+// one that is named when that was restored since.
+func place(ctx context.Context, cfg Config, s tarn.BranchSpec) (tarn.BranchSpec, error) {
+	if s.SourceSnapshot != "" {
+		return s, nil
+	}
+	source, err := sourceBranch(ctx, cfg.DB, s.Name.Parent(), s.Source)
+	if err == nil {
+		source, err = lineAt(ctx, cfg, source, s.SourceTime, s.SourceLSN)
+	}
+	s.Source = source.Name.Branch
+	return s, err
+}
+
 func checkBranch(s tarn.BranchSpec) error {
 	if _, err := tarn.ParseID("branch", s.Name.Branch); err != nil {
 		return err
@@ -34,8 +50,8 @@ func checkBranch(s tarn.BranchSpec) error {
 	switch {
 	case !s.SourceTime.IsZero() && s.SourceLSN != 0:
 		return tarn.Invalid("source time and source LSN are both set, want at most one")
-	case s.SourceTime.After(time.Now().Add(time.Second)):
-		return tarn.Invalid("source time %s is in the future", s.SourceTime.UTC().Format(time.RFC3339))
+	case s.SourceSnapshot != "" && (s.Source != "" || !s.SourceTime.IsZero() || s.SourceLSN != 0):
+		return tarn.Invalid("a branch is made from a snapshot, or from a branch at a time or LSN: want one of them")
 	}
 	return checkExpiry(tarn.Branch{BranchSpec: s})
 }
@@ -46,15 +62,11 @@ func createBranch(ctx context.Context, tx *controldb.Tx, s tarn.BranchSpec) (tar
 	if err != nil {
 		return tarn.Operation{}, err
 	}
-	if !s.SourceTime.IsZero() && time.Since(s.SourceTime) > project.History {
-		return tarn.Operation{}, tarn.Invalid("source time %s is before the project's restore window of %s", s.SourceTime.UTC().Format(time.RFC3339), project.History)
-	}
-	if s.Source == "" {
-		b, err := controldb.GetDefaultBranch(ctx, tx, s.Name.Parent())
-		if err != nil {
+	if s.SourceSnapshot != "" {
+		if _, err := readySnapshot(ctx, tx, s.Name.Parent().Snapshot(s.SourceSnapshot)); err != nil {
 			return tarn.Operation{}, err
 		}
-		s.Source = b.Name.Branch
+		return recordBranch(ctx, tx, s, project.Endpoint)
 	}
 	// The lock keeps the source from being deleted before its child is there
 	// to forbid it.
@@ -67,7 +79,11 @@ func createBranch(ctx context.Context, tx *controldb.Tx, s tarn.BranchSpec) (tar
 	case !source.ExpireTime.IsZero():
 		return tarn.Operation{}, tarn.Conflict("source branch %q expires, and its children with it", s.Source).WithHint("Take away its expiry first.")
 	}
-	if err := insertBranch(ctx, tx, tarn.Branch{BranchSpec: s}, project.Endpoint); err != nil {
+	return recordBranch(ctx, tx, s, project.Endpoint)
+}
+
+func recordBranch(ctx context.Context, tx *controldb.Tx, s tarn.BranchSpec, e tarn.EndpointSpec) (tarn.Operation, error) {
+	if err := insertBranch(ctx, tx, tarn.Branch{BranchSpec: s}, e); err != nil {
 		return tarn.Operation{}, err
 	}
 	return insertOperation(ctx, tx, "create", s.Name.String())
@@ -130,7 +146,7 @@ func checkBranchUpdate(ctx context.Context, tx *controldb.Tx, old, b tarn.Branch
 	switch {
 	case b.Name != old.Name || b.UID != old.UID || b.Timeline != old.Timeline || b.Default != old.Default:
 		return tarn.Invalid("a branch's id, uid, timeline and being the default cannot change")
-	case b.Source != old.Source || !b.SourceTime.Equal(old.SourceTime) || b.SourceLSN != old.SourceLSN:
+	case b.Source != old.Source || b.SourceSnapshot != old.SourceSnapshot || !b.SourceTime.Equal(old.SourceTime) || b.SourceLSN != old.SourceLSN:
 		return tarn.Invalid("a branch's source cannot change")
 	case b.ExpireTime.Equal(old.ExpireTime) && b.Protected == old.Protected:
 		return nil
@@ -141,17 +157,19 @@ func checkBranchUpdate(ctx context.Context, tx *controldb.Tx, old, b tarn.Branch
 	if b.ExpireTime.IsZero() {
 		return nil
 	}
-	return refuseChildren(ctx, tx, b.Name, "expire")
+	return refuseChildren(ctx, tx, b.Name, "expire", deleteFirst)
 }
 
-func refuseChildren(ctx context.Context, tx *controldb.Tx, n tarn.BranchName, verb string) error {
+const deleteFirst = "Delete those branches first."
+
+func refuseChildren(ctx context.Context, tx *controldb.Tx, n tarn.BranchName, verb, hint string) error {
 	children, err := controldb.ListChildren(ctx, tx, n)
 	if err != nil {
 		return err
 	}
 	if len(children) > 0 {
 		return tarn.Conflict("branch %q cannot %s while branches were made from it: %s", n.Branch, verb, strings.Join(children, ", ")).
-			WithHint("Delete those branches first.")
+			WithHint(hint)
 	}
 	return nil
 }
@@ -169,9 +187,9 @@ func (c *Control) DeleteBranch(ctx context.Context, n tarn.BranchName) (tarn.Ope
 		case b.Default:
 			return tarn.Conflict("it is the default branch").WithHint("Delete the project instead.")
 		case b.Protected:
-			return tarn.Conflict("it is protected").WithHint("Take away its protection first.")
+			return tarn.Conflict("it is protected").WithHint(unprotect(n))
 		}
-		if err := refuseChildren(ctx, tx, n, "be deleted"); err != nil {
+		if err := refuseChildren(ctx, tx, n, "be deleted", deleteFirst); err != nil {
 			return err
 		}
 		if err := controldb.MarkDeleted(ctx, tx, n); err != nil {

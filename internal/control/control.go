@@ -23,6 +23,10 @@ import (
 type Timelines interface {
 	CreateTimeline(ctx context.Context, s tarn.TimelineSpec) (tarn.TimelineStatus, error)
 	DeleteTimeline(ctx context.Context, id tarn.TimelineID) error
+	Timeline(ctx context.Context, id tarn.TimelineID) (tarn.TimelineStatus, error)
+	Window(ctx context.Context, id tarn.TimelineID) (tarn.Window, error)
+	SetHistory(ctx context.Context, id tarn.TimelineID, d time.Duration) error
+	DropSlots(ctx context.Context, id tarn.TimelineID) error
 	Versions(ctx context.Context) ([]int, error)
 }
 
@@ -58,6 +62,9 @@ type Config struct {
 // Control keeps projects, branches, endpoints, principals and tokens. It is
 // safe for concurrent use.
 type Control struct {
+	Pasts     *Pasts
+	Snapshots *Snapshots
+
 	cfg       Config
 	fleet     *fleet // the node's computes as last seen
 	signals   *signals
@@ -75,7 +82,11 @@ func New(cfg Config) *Control {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Control{cfg: cfg, fleet: &fleet{node: cfg.Node}, signals: &signals{}}
+	told := &signals{}
+	return &Control{
+		Pasts: &Pasts{cfg: cfg, signals: told}, Snapshots: &Snapshots{cfg: cfg, signals: told},
+		cfg: cfg, fleet: &fleet{node: cfg.Node}, signals: told,
+	}
 }
 
 // Workspace is the workspace that Bootstrap made or found.

@@ -58,6 +58,26 @@ func (s *scripted) DeleteTimeline(_ context.Context, id tarn.TimelineID) error {
 	return tarn.NotFound("timeline %s does not exist", id)
 }
 
+func (s *scripted) Timeline(_ context.Context, id tarn.TimelineID) (tarn.TimelineStatus, error) {
+	return tarn.TimelineStatus{ID: id}, nil
+}
+
+// Window is an hour long for every timeline.
+func (s *scripted) Window(context.Context, tarn.TimelineID) (tarn.Window, error) {
+	now := time.Now()
+	return tarn.Window{From: tarn.Mark{LSN: 1, Time: now.Add(-time.Hour)}, To: tarn.Mark{LSN: 1 << 20, Time: now}, History: time.Hour}, nil
+}
+
+func (s *scripted) SetHistory(_ context.Context, id tarn.TimelineID, d time.Duration) error {
+	s.note("history %s %s", id, d)
+	return nil
+}
+
+func (s *scripted) DropSlots(_ context.Context, id tarn.TimelineID) error {
+	s.note("drop slots %s", id)
+	return nil
+}
+
 func (s *scripted) Versions(context.Context) ([]int, error) { return []int{18, 16}, nil }
 
 func (s *scripted) Wake(_ context.Context, c tarn.ComputeSpec) (tarn.ComputeStatus, error) {
@@ -352,7 +372,7 @@ func updates(t *testing.T, db *controldb.DB) {
 	}
 	for _, f := range []func(*tarn.Project){
 		func(p *tarn.Project) { p.Name.Project = "other" }, func(p *tarn.Project) { p.PGVersion = 16 },
-		func(p *tarn.Project) { p.UID = "x" }, func(p *tarn.Project) { p.History = -1 },
+		func(p *tarn.Project) { p.UID = "x" }, func(p *tarn.Project) { p.History = 36 * 24 * time.Hour },
 	} {
 		_, err := c.UpdateProject(ctx, n, func(p *tarn.Project) error { f(p); return nil })
 		kind(t, err, tarn.KindInvalid)
@@ -673,7 +693,7 @@ func sweep(t *testing.T, db *controldb.DB) {
 	node := &scripted{}
 	c := New(Config{DB: db, Node: node})
 	n := ready(t, c, "swept")
-	for _, id := range []string{"ends", "off", "on"} {
+	for _, id := range []string{"ends", "off", "on", "astray"} {
 		child(t, c, n.Branch(id))
 	}
 	uid := func(branch string) string {
@@ -688,10 +708,11 @@ func sweep(t *testing.T, db *controldb.DB) {
 		{Endpoint: "ep-" + uuid.NewString(), State: tarn.ComputeActive}, // its row is gone
 		{Endpoint: uid("off"), State: tarn.ComputeStarting},
 		{Endpoint: uid("on"), State: tarn.ComputeActive, LastActive: seen},
+		{Endpoint: uid("astray"), State: tarn.ComputeActive, Timeline: newTimelineID()}, // its branch was restored since
 	}
 	s := &sweeper{c: c}
 	ok(t, s.computes(ctx))
-	want := []string{"suspend " + node.computes[0].Endpoint, "suspend " + uid("off")}
+	want := []string{"suspend " + node.computes[0].Endpoint, "suspend " + uid("off"), "suspend " + uid("astray")}
 	if got := node.notes(); !slices.Equal(got, want) {
 		t.Errorf("node was asked to %q, want %q", got, want)
 	}
@@ -714,4 +735,41 @@ func sweep(t *testing.T, db *controldb.DB) {
 		t.Errorf("operation %+v", op)
 	}
 	ok(t, s.prune(ctx))
+
+	whole := tarn.ProjectName{Project: "born-protected"}
+	_, err = c.CreateProject(ctx, ann, tarn.ProjectSpec{Name: whole, ProtectDefault: true}, tarn.InstanceSpec{})
+	ok(t, err)
+	if b, err = c.GetBranch(ctx, whole.Branch("production")); err != nil || !b.Protected {
+		t.Errorf("branch %+v, %v", b, err)
+	}
+
+	// A protected branch neither expires nor goes; a snapshot's time comes, too.
+	kept := n.Branch("on")
+	_, err = c.UpdateBranch(ctx, kept, func(b *tarn.Branch) error { b.Protected = true; return nil })
+	ok(t, err)
+	_, err = c.UpdateBranch(ctx, kept, func(b *tarn.Branch) error { b.ExpireTime = time.Now().Add(time.Hour); return nil })
+	kind(t, err, tarn.KindInvalid)
+	_, err = c.DeleteProject(ctx, n)
+	kind(t, err, tarn.KindConflict)
+	if hint := tarn.HintOf(err); !strings.Contains(err.Error(), "protected branches: on") || !strings.Contains(hint, "tarn branch unprotect swept/on") {
+		t.Errorf("%v (%s)", err, hint)
+	}
+	snap := n.Snapshot("ends")
+	op, err = c.Snapshots.Create(ctx, ann, tarn.SnapshotSpec{Name: snap, ExpireTime: time.Now().Add(50 * time.Millisecond)})
+	ok(t, err)
+	if op = wait(t, c, op.Name); op.Error != "" {
+		t.Errorf("operation %+v", op)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+		ok(t, s.expired(ctx))
+		if _, err = c.Snapshots.Get(ctx, snap); tarn.KindOf(err) == tarn.KindNotFound {
+			break
+		}
+		ok(t, err)
+		if time.Now().After(deadline) {
+			t.Fatal("an expired snapshot does not go")
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/controldb"
@@ -100,9 +101,10 @@ func (c *Control) SuspendEndpoint(ctx context.Context, n tarn.EndpointName) erro
 }
 
 // WakeEndpoint returns when the compute answers; many callers share one start.
+// While the branch is put on another timeline, which takes a moment, it waits.
 // KindUnavailable while it cannot start, KindConflict when disabled.
 func (c *Control) WakeEndpoint(ctx context.Context, n tarn.EndpointName) (tarn.ComputeStatus, error) {
-	w, err := controldb.GetWakeable(ctx, c.cfg.DB, n)
+	w, err := settledWakeable(ctx, c.cfg.DB, n)
 	if err == nil {
 		err = refuseWake(w)
 	}
@@ -110,6 +112,31 @@ func (c *Control) WakeEndpoint(ctx context.Context, n tarn.EndpointName) (tarn.C
 		return tarn.ComputeStatus{}, fmt.Errorf("wake endpoint %s: %w", n, err)
 	}
 	return c.fleet.wake(ctx, computeSpec(w))
+}
+
+const (
+	resetPatience = 30 * time.Second
+	resetPoll     = 50 * time.Millisecond
+)
+
+// settledWakeable reads what a start needs, and reads it again for a while as
+// long as the branch is RESETTING.
+func settledWakeable(ctx context.Context, db *controldb.DB, n tarn.EndpointName) (controldb.Wakeable, error) {
+	limit, cancel := context.WithTimeout(ctx, resetPatience)
+	defer cancel()
+	again := time.NewTicker(resetPoll)
+	defer again.Stop()
+	for {
+		w, err := controldb.GetWakeable(ctx, db, n)
+		if err != nil || w.State != tarn.BranchResetting {
+			return w, err
+		}
+		select {
+		case <-limit.Done():
+			return w, nil
+		case <-again.C:
+		}
+	}
 }
 
 // refuseWake says why an endpoint must not run now; nil = it may.

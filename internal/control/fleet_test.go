@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ var (
 type house struct {
 	*control.Control
 	t      *testing.T
+	cfg    control.Config
 	db     *controldb.DB
 	fleet  *compute.Fleet
 	signer *token.Signer
@@ -35,6 +37,34 @@ type house struct {
 }
 
 func open(t *testing.T) *house {
+	t.Helper()
+	h := openIdle(t)
+	h.work(h.Control)
+	return h
+}
+
+// work lets c work until the test ends or stop is called.
+func (h *house) work(c *control.Control) (stop func()) {
+	run, cancel := context.WithCancel(context.WithoutCancel(h.t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- c.Run(run) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		ok(h.t, <-done)
+	})
+	h.t.Cleanup(stop)
+	return stop
+}
+
+// on is another control of the same workspace, on another node.
+func (h *house) on(n control.Node) *control.Control {
+	cfg := h.cfg
+	cfg.Node = n
+	return control.New(cfg)
+}
+
+// openIdle is a house in which nobody performs operations.
+func openIdle(t *testing.T) *house {
 	t.Helper()
 	ctx := t.Context()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -47,15 +77,9 @@ func open(t *testing.T) *house {
 	}))(t)
 	t.Cleanup(func() { ok(t, h.fleet.Close()) })
 	h.signer = token.NewSigner(h.db, "https://issuer", "tarn", token.Options{})
-	h.Control = control.New(control.Config{DB: h.db, Node: h.fleet, Signer: h.signer, Owner: "Ann@example.com", Port: 5433, Log: log})
+	h.cfg = control.Config{DB: h.db, Node: h.fleet, Signer: h.signer, Owner: "Ann@example.com", Port: 5433, Log: log}
+	h.Control = control.New(h.cfg)
 	h.begin = must(h.Bootstrap(ctx))(t)
-	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan error, 1)
-	go func() { done <- h.Run(run) }()
-	t.Cleanup(func() {
-		stop()
-		ok(t, <-done)
-	})
 	return h
 }
 

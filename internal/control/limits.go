@@ -13,8 +13,6 @@ import (
 // Limits of what can be asked, as published where they are.
 const (
 	maxDisplayName = 256 // bytes
-	defaultHistory = 7 * 24 * time.Hour
-	maxHistory     = 35 * 24 * time.Hour
 
 	minCU       = 0.5
 	defaultMax  = 2.0
@@ -94,8 +92,11 @@ func fillProject(s *tarn.ProjectSpec) {
 	if s.DisplayName == "" {
 		s.DisplayName = s.Name.Project
 	}
-	if s.History == 0 {
-		s.History = defaultHistory
+	switch {
+	case s.History == 0:
+		s.History = tarn.DefaultHistory
+	case s.History < 0:
+		s.History = tarn.NoHistory
 	}
 	fillEndpoint(&s.Endpoint)
 }
@@ -107,8 +108,8 @@ func checkProject(s tarn.ProjectSpec) error {
 	switch {
 	case len(s.DisplayName) > maxDisplayName:
 		return tarn.Invalid("display name has %d bytes, want at most %d", len(s.DisplayName), maxDisplayName)
-	case s.History < 0 || s.History > maxHistory:
-		return tarn.Invalid("restore window %s: want at most %s", s.History, maxHistory)
+	case s.History > tarn.MaxHistory:
+		return tarn.Invalid("history of %s: want at most %s", tarn.Span(s.History), tarn.Span(tarn.MaxHistory))
 	}
 	return checkEndpoint(s.Endpoint)
 }

@@ -44,6 +44,16 @@ func (w worker) do(ctx context.Context, op tarn.Operation) (ending, error) {
 			return nil, nil // its row was all there was to change
 		case "delete":
 			return w.deleteBranch(ctx, n, op.CreateTime)
+		case "restore", "reset":
+			return w.swapBranch(ctx, op, n)
+		}
+	}
+	if n, err := tarn.ParseSnapshotName(op.Target); err == nil {
+		switch op.Verb {
+		case "create":
+			return w.createSnapshot(ctx, n)
+		case "delete":
+			return w.deleteSnapshot(ctx, n)
 		}
 	}
 	if n, err := tarn.ParseEndpointName(op.Target); err == nil && op.Verb == "update" {
@@ -70,7 +80,7 @@ func (w worker) createProject(ctx context.Context, n tarn.ProjectName) (ending, 
 	if b.State != tarn.BranchInit {
 		return nil, notInit(b)
 	}
-	if _, err := w.cfg.Node.CreateTimeline(ctx, tarn.TimelineSpec{ID: b.Timeline, PGVersion: p.PGVersion}); err != nil {
+	if _, err := w.cfg.Node.CreateTimeline(ctx, tarn.TimelineSpec{ID: b.Timeline, PGVersion: p.PGVersion, History: p.History}); err != nil {
 		return nil, err
 	}
 	wk, err := controldb.GetWakeable(ctx, w.cfg.DB, b.Name.Endpoint(tarn.DefaultEndpoint))
@@ -120,19 +130,47 @@ func (w worker) createBranch(ctx context.Context, n tarn.BranchName) (ending, er
 	if err != nil {
 		return nil, err
 	}
-	source, err := controldb.GetBranch(ctx, w.cfg.DB, n.Parent().Branch(b.Source))
-	if err != nil {
-		return nil, err
+	spec := tarn.TimelineSpec{ID: b.Timeline, PGVersion: p.PGVersion, Time: b.SourceTime, LSN: b.SourceLSN, History: p.History}
+	from := b.Source
+	if b.SourceSnapshot != "" {
+		from = "snapshot " + b.SourceSnapshot
+		s, err := controldb.GetSnapshot(ctx, w.cfg.DB, n.Parent().Snapshot(b.SourceSnapshot))
+		if err != nil {
+			return nil, err
+		}
+		spec.Source = s.Timeline
+	} else {
+		source, err := controldb.GetBranch(ctx, w.cfg.DB, n.Parent().Branch(b.Source))
+		if err != nil {
+			return nil, err
+		}
+		spec.Source = source.Timeline
 	}
-	_, err = w.cfg.Node.CreateTimeline(ctx, tarn.TimelineSpec{
-		ID: b.Timeline, PGVersion: p.PGVersion, Source: source.Timeline, Time: b.SourceTime, LSN: b.SourceLSN,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("create branch %s from %s: %w", n.Branch, b.Source, err)
+	if _, err := w.cfg.Node.CreateTimeline(ctx, spec); err != nil {
+		return nil, fmt.Errorf("create branch %s from %s: %w", n.Branch, from, err)
 	}
 	return func(tx *controldb.Tx) error {
 		return controldb.SetBranchState(ctx, tx, n, tarn.BranchInit, tarn.BranchReady, "")
 	}, nil
+}
+
+// recover puts right what an operation leaves that ended without success, and
+// records there why.
+func (w worker) recover(ctx context.Context, tx *controldb.Tx, op tarn.Operation, why error) error {
+	if n, err := tarn.ParseSnapshotName(op.Target); err == nil {
+		if op.Verb == "create" {
+			return w.forgetSnapshot(ctx, tx, n, why)
+		}
+		return controldb.SetSnapshotMessage(ctx, tx, n, op.Verb+": "+why.Error())
+	}
+	if n, err := tarn.ParseBranchName(op.Target); err == nil && (op.Verb == "restore" || op.Verb == "reset") {
+		return w.abandonSwap(ctx, tx, op, n)
+	}
+	forgotten, err := w.forget(ctx, tx, op, why)
+	if err != nil || forgotten {
+		return err
+	}
+	return explain(ctx, tx, op, why)
 }
 
 // forget takes back a branch that cannot be made as it was asked, so that its
@@ -161,8 +199,8 @@ func (w worker) forget(ctx context.Context, tx *controldb.Tx, op tarn.Operation,
 	return true, controldb.DeleteBranch(ctx, tx, n)
 }
 
-// deleteProject clears the branches, leaves first, then their rows and the
-// project's go with the operation's end.
+// deleteProject clears the branches, leaves first, and the snapshots, then their
+// rows and the project's go with the operation's end.
 func (w worker) deleteProject(ctx context.Context, n tarn.ProjectName, asked time.Time) (ending, error) {
 	if _, err := controldb.GetProject(ctx, w.cfg.DB, n); err != nil {
 		return nil, gone(err)
@@ -181,7 +219,21 @@ func (w worker) deleteProject(ctx context.Context, n tarn.ProjectName, asked tim
 			return nil, err
 		}
 	}
+	snapshots, err := controldb.AllSnapshots(ctx, w.cfg.DB, n)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range snapshots {
+		if err := gone(w.cfg.Node.DeleteTimeline(ctx, s.Timeline)); err != nil {
+			return nil, err
+		}
+	}
 	return func(tx *controldb.Tx) error {
+		for _, s := range snapshots {
+			if err := controldb.DeleteSnapshot(ctx, tx, s.Name); err != nil {
+				return err
+			}
+		}
 		for _, b := range branches {
 			if err := controldb.DeleteBranch(ctx, tx, b.Name); err != nil {
 				return err
@@ -228,14 +280,8 @@ func (w worker) clearBranch(ctx context.Context, b tarn.Branch) error {
 	if b.State != tarn.BranchDeleted {
 		return fmt.Errorf("branch %s is in state %s, not on its way out", b.Name, b.State)
 	}
-	endpoints, err := controldb.ListEndpoints(ctx, w.cfg.DB, b.Name, "", maxPageSize)
-	if err != nil {
+	if err := w.suspendBranch(ctx, b.Name); err != nil {
 		return err
-	}
-	for _, e := range endpoints {
-		if err := w.fleet.suspend(ctx, e.UID); err != nil {
-			return err
-		}
 	}
 	return gone(w.cfg.Node.DeleteTimeline(ctx, b.Timeline))
 }
@@ -248,8 +294,25 @@ func gone(err error) error {
 	return err
 }
 
-// settleProject makes the computes of a project agree with its row.
+// settleProject makes the timelines and computes of a project agree with its
+// row.
 func (w worker) settleProject(ctx context.Context, n tarn.ProjectName) error {
+	p, err := controldb.GetProject(ctx, w.cfg.DB, n)
+	if err != nil {
+		return err
+	}
+	branches, err := controldb.LeavesFirst(ctx, w.cfg.DB, n)
+	if err != nil {
+		return err
+	}
+	for _, b := range branches {
+		if b.State == tarn.BranchInit || b.State == tarn.BranchDeleted { // it gets its history when it is made
+			continue
+		}
+		if err := gone(w.cfg.Node.SetHistory(ctx, b.Timeline, p.History)); err != nil {
+			return err
+		}
+	}
 	endpoints, err := controldb.AllEndpoints(ctx, w.cfg.DB, n.Project)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -36,7 +37,7 @@ func recordProject(ctx context.Context, cfg Config, p tarn.Principal, s tarn.Pro
 		return op, err
 	}
 	project := tarn.Project{ProjectSpec: s, UID: uuid.NewString(), Owner: p.Name, Instance: inst}
-	b := tarn.Branch{BranchSpec: tarn.BranchSpec{Name: s.Name.Branch(tarn.DefaultBranch)}, Default: true}
+	b := tarn.Branch{BranchSpec: tarn.BranchSpec{Name: s.Name.Branch(tarn.DefaultBranch), Protected: s.ProtectDefault}, Default: true}
 	err = cfg.DB.InTx(ctx, func(tx *controldb.Tx) (err error) {
 		if _, err := controldb.InsertProject(ctx, tx, project); err != nil {
 			if tarn.KindOf(err) == tarn.KindConflict {
@@ -76,11 +77,16 @@ func insertBranch(ctx context.Context, tx *controldb.Tx, b tarn.Branch, e tarn.E
 	if _, err := controldb.InsertBranch(ctx, tx, b); err != nil {
 		return err
 	}
+	return insertPrimary(ctx, tx, b.Name, e)
+}
+
+// insertPrimary records a branch's endpoint primary.
+func insertPrimary(ctx context.Context, tx *controldb.Tx, b tarn.BranchName, e tarn.EndpointSpec) error {
 	host, err := takeAddress(ctx, tx)
 	if err != nil {
 		return err
 	}
-	e.Name, e.Type, e.Disabled = b.Name.Endpoint(tarn.DefaultEndpoint), tarn.ReadWrite, false
+	e.Name, e.Type, e.Disabled = b.Endpoint(tarn.DefaultEndpoint), tarn.ReadWrite, false
 	_, err = controldb.InsertEndpoint(ctx, tx, tarn.Endpoint{EndpointSpec: e, UID: newUID("ep-"), Host: host})
 	return err
 }
@@ -144,18 +150,28 @@ func (c *Control) UpdateProject(ctx context.Context, n tarn.ProjectName, f func(
 	return op, nil
 }
 
-// DeleteProject marks every branch of the project as on its way out and starts
-// removing them. Asked again meanwhile, it gives the same operation.
+// DeleteProject marks every branch and snapshot of the project as on its way out
+// and starts removing them. A protected branch forbids it. Asked again
+// meanwhile, it gives the same operation.
 func (c *Control) DeleteProject(ctx context.Context, n tarn.ProjectName) (tarn.Operation, error) {
 	var op tarn.Operation
 	err := c.cfg.DB.InTx(ctx, func(tx *controldb.Tx) error {
 		if _, err := controldb.LockProject(ctx, tx, n); err != nil {
 			return err
 		}
+		protected, err := controldb.ListProtected(ctx, tx, n)
+		if err != nil {
+			return err
+		}
+		if len(protected) > 0 {
+			return tarn.Conflict("it has protected branches: %s", strings.Join(protected, ", ")).WithHint(unprotect(n.Branch(protected[0])))
+		}
 		if err := controldb.MarkDeleted(ctx, tx, tarn.BranchName{Project: n.Project}); err != nil {
 			return err
 		}
-		var err error
+		if err := controldb.MarkSnapshotDeleted(ctx, tx, tarn.SnapshotName{Project: n.Project}); err != nil {
+			return err
+		}
 		op, err = insertDeletion(ctx, tx, n.String())
 		return err
 	})

@@ -16,6 +16,7 @@ const (
 	workers     = 4
 	idleTime    = 500 * time.Millisecond // how often a worker looks by itself
 	attemptTime = 5 * time.Minute        // for one attempt
+	forkTime    = time.Hour              // for one that makes a timeline: it may replay much WAL
 	giveUpAfter = 10 * time.Minute       // since it was asked, while it meets KindUnavailable
 )
 
@@ -87,7 +88,11 @@ func (e later) Unwrap() error { return e.err }
 
 func (w worker) perform(ctx context.Context, tx *controldb.Tx, op tarn.Operation, attempt int) error {
 	start := time.Now()
-	limit, cancel := context.WithTimeoutCause(ctx, attemptTime, tarn.Unavailable("no end within %s", attemptTime))
+	longest := attemptTime
+	if op.Verb == "create" || op.Verb == "restore" || op.Verb == "reset" {
+		longest = forkTime
+	}
+	limit, cancel := context.WithTimeoutCause(ctx, longest, tarn.Unavailable("no end within %s", longest))
 	defer cancel()
 	finish, err := w.do(limit, op)
 	log := w.cfg.Log.With("path", op.Name, "took", time.Since(start))
@@ -110,12 +115,8 @@ func (w worker) perform(ctx context.Context, tx *controldb.Tx, op tarn.Operation
 		return controldb.DeferOperation(ctx, tx, op.Name, backoff(attempt))
 	}
 	log.Warn(op.Verb+" failed", "err", err)
-	forgotten, ferr := w.forget(ctx, tx, op, err)
-	if ferr == nil && !forgotten {
-		ferr = explain(ctx, tx, op, err)
-	}
-	if ferr != nil {
-		return ferr
+	if rerr := w.recover(ctx, tx, op, err); rerr != nil {
+		return rerr
 	}
 	return controldb.FinishOperation(ctx, tx, op.Name, tarn.KindOf(err), err.Error())
 }

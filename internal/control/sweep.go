@@ -66,7 +66,10 @@ func (s *sweeper) computes(ctx context.Context) error {
 		running := st.State == tarn.ComputeActive || st.State == tarn.ComputeStarting
 		// While a branch is made its compute runs for our own work.
 		mayRun := known && w.State != tarn.BranchDeleted && (w.State == tarn.BranchInit || !w.Stopped && !w.Endpoint.Disabled)
-		if running && !mayRun {
+		// A wake that was under way while its branch was put on another timeline
+		// may have begun the old one again.
+		astray := known && w.State == tarn.BranchReady && st.Timeline != "" && st.Timeline != w.Timeline
+		if running && (!mayRun || astray) {
 			s.c.cfg.Log.Info("suspending compute that must not run", "endpoint", st.Endpoint)
 			errs = append(errs, s.c.fleet.suspend(ctx, st.Endpoint))
 		}
@@ -74,7 +77,7 @@ func (s *sweeper) computes(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// expired asks for the deletion of branches whose time has come.
+// expired asks for the deletion of branches and snapshots whose time has come.
 func (s *sweeper) expired(ctx context.Context) error {
 	branches, err := controldb.ListExpired(ctx, s.c.cfg.DB, time.Now().Add(-askAgain))
 	if err != nil {
@@ -84,6 +87,13 @@ func (s *sweeper) expired(ctx context.Context) error {
 	for _, b := range branches {
 		s.c.cfg.Log.Info("branch expired", "project", b.Name.Project, "branch", b.Name.Branch)
 		_, err := s.c.DeleteBranch(ctx, b.Name)
+		errs = append(errs, err)
+	}
+	snapshots, err := controldb.ListExpiredSnapshots(ctx, s.c.cfg.DB)
+	errs = append(errs, err)
+	for _, snap := range snapshots {
+		s.c.cfg.Log.Info("snapshot expired", "project", snap.Name.Project, "path", snap.Name.String())
+		_, err := s.c.Snapshots.Delete(ctx, snap.Name)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

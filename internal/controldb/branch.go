@@ -12,22 +12,23 @@ import (
 // InsertBranch records a branch in state INIT and returns it with its times.
 func InsertBranch(ctx context.Context, c Conn, b tarn.Branch) (tarn.Branch, error) {
 	out, err := scanBranch(c.querier().QueryRow(ctx, insertBranch, b.Name.Project, b.Name.Branch, b.UID, word(b.Source), stamp(b.SourceTime),
-		position(b.SourceLSN), stamp(b.ExpireTime), b.Protected, b.Default, b.Timeline))
+		position(b.SourceLSN), stamp(b.ExpireTime), b.Protected, b.Default, b.Timeline, word(b.SourceSnapshot)))
 	return out, fault(err, "branch %q of project %q", b.Name.Branch, b.Name.Project)
 }
 
 const insertBranch = `
-INSERT INTO branches (project, name, uid, source, source_time, source_lsn, expires, protected, is_default, timeline, state)
-VALUES ($1, $2, $3, $4, $5, $6::text::pg_lsn, $7, $8, $9, $10, 'INIT')
+INSERT INTO branches (project, name, uid, source, source_time, source_lsn, expires, protected, is_default, timeline, source_snapshot, state)
+VALUES ($1, $2, $3, $4, $5, $6::text::pg_lsn, $7, $8, $9, $10, $11, 'INIT')
 RETURNING ` + branchColumns
 
 const branchColumns = `project, name, uid, source, source_time, source_lsn::text, expires, protected, is_default, timeline,
-	state, state_changed, logical_bytes, message, created, updated`
+	state, state_changed, logical_bytes, message, created, updated, source_snapshot, line_began, earlier`
 
 func scanBranch(r pgx.Row) (b tarn.Branch, err error) {
 	err = r.Scan(&b.Name.Project, &b.Name.Branch, &b.UID, (*word)(&b.Source), (*stamp)(&b.SourceTime), (*position)(&b.SourceLSN),
 		(*stamp)(&b.ExpireTime), &b.Protected, &b.Default, &b.Timeline,
-		&b.State, (*stamp)(&b.StateChanged), &b.LogicalBytes, &b.StatusMessage, (*stamp)(&b.CreateTime), (*stamp)(&b.UpdateTime))
+		&b.State, (*stamp)(&b.StateChanged), &b.LogicalBytes, &b.StatusMessage, (*stamp)(&b.CreateTime), (*stamp)(&b.UpdateTime),
+		(*word)(&b.SourceSnapshot), (*stamp)(&b.LineBegan), (*word)(&b.Earlier))
 	return b, err
 }
 
@@ -177,4 +178,7 @@ func DeleteBranch(ctx context.Context, c Conn, n tarn.BranchName) error {
 	return fault(exec(ctx, c, deleteBranch, n.Project, n.Branch), "branch %q of project %q", n.Branch, n.Project)
 }
 
-const deleteBranch = `DELETE FROM branches WHERE project = $1 AND name = $2`
+// The past of others that this branch has goes with it.
+const deleteBranch = `
+WITH others AS (UPDATE branches SET earlier = NULL WHERE project = $1 AND earlier = $2 AND name <> $2)
+DELETE FROM branches WHERE project = $1 AND name = $2`

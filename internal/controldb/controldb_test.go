@@ -44,7 +44,7 @@ func TestRows(t *testing.T) {
 		f    func(*testing.T, *controldb.DB)
 	}{
 		{"Workspace", workspace}, {"Tokens", tokens}, {"SigningKeys", signingKeys}, {"Projects", projects}, {"Branches", branches},
-		{"Endpoints", endpoints}, {"Operations", operations}, {"Catalog", catalog}, {"SyncedTables", syncedTables}, {"Feeds", feeds},
+		{"Endpoints", endpoints}, {"Operations", operations}, {"Catalog", catalog}, {"SyncedTables", syncedTables}, {"Feeds", feeds}, {"Snapshots", snapshots}, {"Swaps", swaps},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(t, db) })
 	}

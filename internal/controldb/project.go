@@ -11,7 +11,7 @@ import (
 // InsertProject records a project and returns it with its times.
 func InsertProject(ctx context.Context, c Conn, p tarn.Project) (tarn.Project, error) {
 	out, err := scanProject(c.querier().QueryRow(ctx, insertProject, p.Name.Project, p.UID, p.Owner, p.DisplayName, p.PGVersion,
-		p.History, object(p.CustomTags), p.DisableNativeLogin, p.Endpoint.MinCU, p.Endpoint.MaxCU, idle(p.Endpoint.SuspendAfter),
+		idle(p.History), object(p.CustomTags), p.DisableNativeLogin, p.Endpoint.MinCU, p.Endpoint.MaxCU, idle(p.Endpoint.SuspendAfter),
 		object(p.Endpoint.Settings), p.Instance.Capacity, p.Instance.NodeCount, p.Instance.Readable, p.Instance.Stopped, p.Instance.UsagePolicy))
 	return out, fault(err, "project %q", p.Name.Project)
 }
@@ -64,7 +64,7 @@ const listProjects = `SELECT ` + projectColumns + ` FROM projects WHERE name > $
 
 // UpdateProject records what may change of a project.
 func UpdateProject(ctx context.Context, c Conn, p tarn.Project) error {
-	return fault(exec(ctx, c, updateProject, p.Name.Project, p.Owner, p.DisplayName, p.History, object(p.CustomTags), p.DisableNativeLogin,
+	return fault(exec(ctx, c, updateProject, p.Name.Project, p.Owner, p.DisplayName, idle(p.History), object(p.CustomTags), p.DisableNativeLogin,
 		p.Endpoint.MinCU, p.Endpoint.MaxCU, idle(p.Endpoint.SuspendAfter), object(p.Endpoint.Settings),
 		p.Instance.Capacity, p.Instance.NodeCount, p.Instance.Readable, p.Instance.Stopped, p.Instance.UsagePolicy),
 		"project %q", p.Name.Project)

@@ -48,8 +48,8 @@ func (c *Client) CreateTimeline(ctx context.Context, s tarn.TimelineSpec) (tarn.
 	return call[tarn.TimelineStatus](ctx, c, methodCreateTimeline, s)
 }
 
-// DeleteTimeline stops its compute and removes it; KindConflict when it has
-// children. One that does not exist is not an error.
+// DeleteTimeline stops its compute and removes it. One that does not exist is
+// not an error.
 func (c *Client) DeleteTimeline(ctx context.Context, id tarn.TimelineID) error {
 	_, err := call[none](ctx, c, methodDeleteTimeline, timelineArg{id})
 	return err
@@ -63,6 +63,25 @@ func (c *Client) Timeline(ctx context.Context, id tarn.TimelineID) (tarn.Timelin
 // Timelines tells of all timelines; of their marks only the first and the last.
 func (c *Client) Timelines(ctx context.Context) ([]tarn.TimelineStatus, error) {
 	return call[[]tarn.TimelineStatus](ctx, c, methodTimelines, none{})
+}
+
+// Window tells what of a timeline's past it can be forked at.
+func (c *Client) Window(ctx context.Context, id tarn.TimelineID) (tarn.Window, error) {
+	return call[tarn.Window](ctx, c, methodWindow, timelineArg{id})
+}
+
+// SetHistory changes how far back a timeline can be forked: 0 = the default,
+// negative = not at all.
+func (c *Client) SetHistory(ctx context.Context, id tarn.TimelineID, d time.Duration) error {
+	_, err := call[none](ctx, c, methodSetHistory, historyArg{id, d})
+	return err
+}
+
+// DropSlots removes what belongs to the consumers of a timeline on which no
+// compute runs.
+func (c *Client) DropSlots(ctx context.Context, id tarn.TimelineID) error {
+	_, err := call[none](ctx, c, methodDropSlots, timelineArg{id})
+	return err
 }
 
 // Wake starts the endpoint's compute, or returns the running one; returns when

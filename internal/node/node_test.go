@@ -24,6 +24,8 @@ type host struct {
 	spec    tarn.TimelineSpec
 	compute tarn.ComputeSpec
 	err     error
+	history time.Duration
+	dropped tarn.TimelineID
 	calls   atomic.Int64
 	block   chan struct{} // Wake waits for it when not nil
 	entered chan struct{}
@@ -40,6 +42,17 @@ func (h *host) Timeline(_ context.Context, id tarn.TimelineID) (tarn.TimelineSta
 }
 func (h *host) Timelines(context.Context) ([]tarn.TimelineStatus, error) {
 	return []tarn.TimelineStatus{{ID: "a"}, {ID: "b"}}, h.err
+}
+func (h *host) Window(_ context.Context, id tarn.TimelineID) (tarn.Window, error) {
+	return tarn.Window{From: tarn.Mark{LSN: 5, Time: time.Unix(5, 6).UTC()}, To: tarn.Mark{LSN: 7}, History: time.Hour, Whole: id == "whole"}, h.err
+}
+func (h *host) SetHistory(_ context.Context, _ tarn.TimelineID, d time.Duration) error {
+	h.history = d
+	return h.err
+}
+func (h *host) DropSlots(_ context.Context, id tarn.TimelineID) error {
+	h.dropped = id
+	return h.err
 }
 func (h *host) Wake(ctx context.Context, s tarn.ComputeSpec) (tarn.ComputeStatus, error) {
 	h.calls.Add(1)
@@ -116,6 +129,15 @@ func TestValuesTravel(t *testing.T) {
 	}
 	if tl, err := c.Timeline(ctx, "x"); err != nil || tl.ID != "x" || len(tl.Marks) != 1 || tl.Marks[0].Time != time.Unix(3, 4).UTC() {
 		t.Errorf("Timeline: %+v, %v", tl, err)
+	}
+	if w, err := c.Window(ctx, "whole"); err != nil || !w.Whole || w.From.LSN != 5 || w.From.Time != time.Unix(5, 6).UTC() || w.To.LSN != 7 || w.History != time.Hour {
+		t.Errorf("Window: %+v, %v", w, err)
+	}
+	if err := c.SetHistory(ctx, "x", tarn.NoHistory); err != nil || h.history != tarn.NoHistory {
+		t.Errorf("SetHistory: %s, %v", h.history, err)
+	}
+	if err := c.DropSlots(ctx, "x"); err != nil || h.dropped != "x" {
+		t.Errorf("DropSlots: %s, %v", h.dropped, err)
 	}
 	if all, err := c.Timelines(ctx); err != nil || len(all) != 2 {
 		t.Errorf("Timelines: %+v, %v", all, err)

@@ -26,6 +26,9 @@ type Host interface {
 	DeleteTimeline(ctx context.Context, id tarn.TimelineID) error
 	Timeline(ctx context.Context, id tarn.TimelineID) (tarn.TimelineStatus, error)
 	Timelines(ctx context.Context) ([]tarn.TimelineStatus, error)
+	Window(ctx context.Context, id tarn.TimelineID) (tarn.Window, error)
+	SetHistory(ctx context.Context, id tarn.TimelineID, d time.Duration) error
+	DropSlots(ctx context.Context, id tarn.TimelineID) error
 	Wake(ctx context.Context, s tarn.ComputeSpec) (tarn.ComputeStatus, error)
 	Suspend(ctx context.Context, endpoint string) error
 	Computes(ctx context.Context) ([]tarn.ComputeStatus, error)
@@ -117,6 +120,15 @@ func routes(h Host, log *slog.Logger) http.Handler {
 	})
 	handle(mux, log, methodTimelines, func(ctx context.Context, _ none) ([]tarn.TimelineStatus, error) {
 		return h.Timelines(ctx)
+	})
+	handle(mux, log, methodWindow, func(ctx context.Context, a timelineArg) (tarn.Window, error) {
+		return h.Window(ctx, a.ID)
+	})
+	handle(mux, log, methodSetHistory, func(ctx context.Context, a historyArg) (none, error) {
+		return none{}, h.SetHistory(ctx, a.ID, a.History)
+	})
+	handle(mux, log, methodDropSlots, func(ctx context.Context, a timelineArg) (none, error) {
+		return none{}, h.DropSlots(ctx, a.ID)
 	})
 	handle(mux, log, methodSuspend, func(ctx context.Context, a endpointArg) (none, error) {
 		return none{}, h.Suspend(ctx, a.Endpoint)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/tarndb/tarn"
 )
@@ -12,6 +13,9 @@ const (
 	methodDeleteTimeline = "delete-timeline"
 	methodTimeline       = "timeline"
 	methodTimelines      = "timelines"
+	methodWindow         = "window"
+	methodSetHistory     = "set-history"
+	methodDropSlots      = "drop-slots"
 	methodWake           = "wake"
 	methodSuspend        = "suspend"
 	methodComputes       = "computes"
@@ -26,6 +30,11 @@ type none struct{}
 
 type timelineArg struct {
 	ID tarn.TimelineID `json:"id"`
+}
+
+type historyArg struct {
+	ID      tarn.TimelineID `json:"id"`
+	History time.Duration   `json:"history"` // nanoseconds; 0 = the default, negative = none
 }
 
 type endpointArg struct {

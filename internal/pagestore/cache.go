@@ -123,5 +123,12 @@ func (ix *index) readTable(ino layer.Ino, i uint32, r layer.TableRef, refs *[chu
 	}
 	buf := ix.cache.buffers.Get().(*layer.TableBuffer)
 	defer ix.cache.buffers.Put(buf)
-	return layer.ReadTable(f, m.path, r, ino, i, buf, refs)
+	err = layer.ReadTable(f, m.path, r, ino, i, buf, refs)
+	if err == nil {
+		return nil
+	}
+	b := make([]byte, r.Bytes())
+	return reread(f, b, r.Offset(), err, func() error {
+		return layer.ReadTable(rangeAt{b, r.Offset()}, m.path, r, ino, i, buf, refs)
+	})
 }

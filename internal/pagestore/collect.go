@@ -35,6 +35,14 @@ type collection struct {
 	tables map[layer.FileID]*offsets // of own maps: offsets of tables that were visited
 	maps   map[layer.FileID]bool     // own: needed
 	freed  int64
+
+	// page, when set, is called once for every own page that is visible.
+	page  func(ix *index, n *node, page uint32, ref pageRef) error
+	bad   func(error) error // what becomes of a table that cannot be read; nil = it ends there
+	heads int64
+	// orphans says whether files without a name are visible at a point: a mount
+	// that is handed over may have them open.
+	orphans orphanRule
 }
 
 // bitmap is the blocks of a segment.
@@ -86,10 +94,21 @@ func (s *Store) collect(ctx context.Context, t *timeline) (freed int64, err erro
 		return 0, context.Cause(ctx)
 	}
 	defer func() { <-s.collecting }()
+	if l := t.remote; l != nil {
+		select {
+		case l.tend <- struct{}{}:
+			defer func() { <-l.tend }()
+		default:
+			return 0, nil // being uploaded; the next round comes
+		}
+		if !l.writable() {
+			return 0, nil
+		}
+	}
 	if err := s.freshMap(ctx, t); err != nil {
 		return 0, fmt.Errorf("collect timeline %s: %w", t.id, err)
 	}
-	c := &collection{store: s, of: t, pace: newPace(s.options.CollectBytesPerSecond),
+	c := &collection{store: s, of: t, orphans: keepOrphans, pace: newPace(s.options.CollectBytesPerSecond),
 		blocks: map[uint32]*bitmap{}, tables: map[layer.FileID]*offsets{}, maps: map[layer.FileID]bool{}}
 	err = c.fix(ctx)
 	if c.head != nil {
@@ -202,6 +221,7 @@ func (c *collection) fix(ctx context.Context) error {
 	err := s.amend(t, func(m *manifest) {
 		m.Swept = swept{Head: max(head, m.Swept.Head), Time: now, Marks: slices.DeleteFunc(slices.Clone(kept), func(k tarn.Mark) bool { return k.Seq >= head })}
 		m.Dead = 0
+		m.Closed.Marks = m.shown(m.Closed.Marks)
 		if !c.ghost && v == nil {
 			m.Closed.Marks = kept
 		}
@@ -304,7 +324,7 @@ func (c *collection) index(ctx context.Context, mapAt, seq tarn.Seq) (*index, er
 	if err != nil {
 		return nil, err
 	}
-	ix, from, err := s.foundation(ctx, t, mapAt, keepOrphans)
+	ix, from, err := s.foundation(ctx, t, mapAt, c.orphans)
 	if err != nil {
 		return nil, err
 	}
@@ -316,6 +336,9 @@ func (c *collection) index(ctx context.Context, mapAt, seq tarn.Seq) (*index, er
 	r := replay{store: &s.shelf, of: t, man: c.man, ix: ix, segments: segments, from: from, upTo: seq, floor: seq, clean: true,
 		heads: func(number uint32, at, bytes int64) {
 			b := c.segment(number)
+			if !b.get(uint32(at / layer.BlockSize)) {
+				c.heads++
+			}
 			for block := at / layer.BlockSize; block < (at+bytes)/layer.BlockSize; block++ {
 				b.set(uint32(block))
 			}
@@ -355,11 +378,19 @@ func (c *collection) visit(ctx context.Context, ix *index) error {
 		}
 		own = append(own, b)
 	}
-	mark := func(ref pageRef) {
-		if p := ref.place(); ref != 0 && p.segment() < len(own) && own[p.segment()] != nil {
-			own[p.segment()].set(p.block())
-			own[p.segment()].set(p.block() + 1)
+	mark := func(n *node, page uint32, ref pageRef) error {
+		p := ref.place()
+		if ref == 0 || p.segment() >= len(own) || own[p.segment()] == nil {
+			return nil
 		}
+		b := own[p.segment()]
+		fresh := !b.get(p.block() + 1)
+		b.set(p.block())
+		b.set(p.block() + 1)
+		if c.page != nil && fresh {
+			return c.page(ix, n, page, ref)
+		}
+		return nil
 	}
 	maps := *ix.maps.Load()
 	for n := range ix.inodes.all() {
@@ -391,11 +422,17 @@ func (c *collection) visit(ctx context.Context, ix *index) error {
 					continue
 				}
 				var refs [chunkPages]uint64
-				if err := ix.readTable(n.ino, uint32(i), r, &refs); err != nil {
+				err := ix.readTable(n.ino, uint32(i), r, &refs)
+				if err != nil && c.bad != nil {
+					err = c.bad(err)
+				}
+				if err != nil {
 					return err
 				}
-				for _, ref := range refs {
-					mark(pageRef(ref))
+				for j, ref := range refs {
+					if err := mark(n, uint32(i*chunkPages+j), pageRef(ref)); err != nil {
+						return err
+					}
 				}
 				c.pace.add(r.Bytes())
 				if err := c.pace.wait(ctx); err != nil {
@@ -404,7 +441,9 @@ func (c *collection) visit(ctx context.Context, ix *index) error {
 				continue
 			}
 			for j := range ch.refs {
-				mark(pageRef(ch.refs[j].Load()))
+				if err := mark(n, uint32(i*chunkPages+j), pageRef(ch.refs[j].Load())); err != nil {
+					return err
+				}
 			}
 		}
 	}

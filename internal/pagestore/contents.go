@@ -101,7 +101,10 @@ func (c *contents) readPage(n *node, page uint32, p []byte) error {
 			clear(p)
 			return nil
 		case failed != nil && ref == last:
-			return c.unreadable(failed)
+			if failed = c.reread(ref, p, failed); failed != nil {
+				return c.unreadable(failed)
+			}
+			return nil
 		case c.log.buffered(ref.place(), p) && layer.Checksum(p) == ref.crc():
 			return nil // the place of a page of long ago may be another's now
 		}
@@ -131,9 +134,14 @@ func (c *contents) readFile(at place, p []byte, crcs []uint32) error {
 	if err != nil {
 		return fmt.Errorf("read %s at byte %d: %w", seg.path, off, err)
 	}
+	return checkPages(seg.path, off, p, crcs)
+}
+
+// checkPages compares the checksums of pages that were read at an offset.
+func checkPages(path string, off int64, p []byte, crcs []uint32) error {
 	for i, want := range crcs {
 		if got := layer.Checksum(p[i*layer.PageSize : (i+1)*layer.PageSize]); got != want {
-			return &layer.CorruptError{File: seg.path, Offset: off + int64(i)*layer.PageSize,
+			return &layer.CorruptError{File: path, Offset: off + int64(i)*layer.PageSize,
 				Expected: fmt.Sprintf("page with checksum %08x", want), Found: fmt.Sprintf("%08x", got)}
 		}
 	}

@@ -10,8 +10,10 @@
 //
 //	Store.collecting  who collects
 //	Volume.mapping    who writes a map of an open volume
+//	remoteLine.tend   who uploads a timeline's layers or collects them
 //	timeline.turn     who reads or rewrites a closed timeline's files, and who
 //	                  replaces a manifest
+//	remoteLine.turn   who reads or replaces a manifest in the bucket
 //	Store.mu *        the map of timelines, their states, the cache
 //	Volume.freeze     operations that change something hold it shared; a fork
 //	                  takes it alone for the moment in which it copies the index
@@ -25,6 +27,14 @@
 //
 // Attributes, page tables in memory and the table of inodes are read without a
 // lock.
+//
+// # The bucket
+//
+// With Options.Remote the layers of a timeline go to a blob store as they become
+// immutable, and after them a manifest that lists them; the directory is then a
+// cache, and one node among several that may hold a timeline. What the bucket
+// has of a timeline is the timeline as it stood at one seq, never more and never
+// less.
 //
 // # Maps
 //

@@ -350,6 +350,46 @@ func (l *log) makeRoom(need uint32) error {
 	return l.roll(need)
 }
 
+// cut ends the last segment where it is, so that it can be uploaded; the next
+// record begins another. It says which segment that is, 0 without any, and how
+// far it reaches.
+//
+//  1. write out what is in memory and sync    crash: as at any sync
+//  2. cut off what was reserved               crash: zeros at its end, never read
+func (l *log) cut() (number uint32, bytes int64, head tarn.Seq, err error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.mu.Lock()
+	l.seal()
+	l.tail.closed = true
+	t, have := l.tail, l.appended.Load()
+	l.mu.Unlock()
+	if err := l.drain(); err != nil {
+		return 0, 0, 0, err
+	}
+	if t.last == nil {
+		return 0, 0, tarn.Seq(have), nil
+	}
+	if err := l.syncFile(t, have); err != nil {
+		return 0, 0, 0, err
+	}
+	if t.reserved > t.next {
+		f, err := t.last.open()
+		if err == nil {
+			err = f.Truncate(int64(t.next) * layer.BlockSize)
+		}
+		if err != nil {
+			return 0, 0, 0, fmt.Errorf("cut %s: %w", t.last.path, err)
+		}
+		l.mu.Lock()
+		if l.tail.last == t.last {
+			l.tail.reserved = t.next
+		}
+		l.mu.Unlock()
+	}
+	return t.last.id.Number, int64(t.next) * layer.BlockSize, tarn.Seq(have), nil
+}
+
 // reserve allocates space in the last segment: as much as is good, or else as
 // much as is needed.
 func (l *log) reserve(t tail, need uint32) error {

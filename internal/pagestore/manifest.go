@@ -27,7 +27,8 @@ type manifest struct {
 	Counted  counted
 	Foreign  []layer.FileID // maps of ancestors that own maps point at
 	Swept    swept
-	Dead     int64 // about so many bytes were garbage at the last clean close
+	Rewound  tarn.Seq // of the last rewinding, 0 = never: at it and behind, no map before it counts
+	Dead     int64    // about so many bytes were garbage at the last clean close
 }
 
 // closed says where the log ended at the last clean close. It is true of the
@@ -109,6 +110,7 @@ func (m *manifest) encode() ([]byte, error) {
 	le.PutUint32(b[136:], uint32(len(m.Layers)))
 	le.PutUint32(b[140:], uint32(len(m.Foreign)))
 	le.PutUint64(b[144:], uint64(m.Dead))
+	le.PutUint64(b[152:], uint64(m.Rewound))
 	for _, marks := range [...][]tarn.Mark{m.Closed.Marks, m.Swept.Marks} {
 		for _, k := range marks {
 			b = le.AppendUint64(b, uint64(k.Seq))
@@ -175,6 +177,7 @@ func decodeManifest(path string, b []byte) (*manifest, error) {
 		m.Swept.Head, m.Swept.Time = tarn.Seq(le.Uint64(b[104:])), unixTime(le.Uint64(b[112:]))
 		m.Counted = counted{Log: le.Uint32(b[120:]), Map: le.Uint32(b[124:]), Image: le.Uint32(b[128:])}
 		m.Dead = int64(le.Uint64(b[144:]))
+		m.Rewound = tarn.Seq(le.Uint64(b[152:]))
 		kept, layers, foreign = uint64(le.Uint32(b[132:])), uint64(le.Uint32(b[136:])), uint64(le.Uint32(b[140:]))
 	}
 	e := body[fixed:]

@@ -13,7 +13,15 @@ import (
 // readMap makes an index of a map: its files, names and where its page tables
 // stand. Files without a name were of who had them open then, and are left
 // out.
-func (s *shelf) readMap(id tarn.TimelineID, number uint32, orphans orphanRule) (*index, layer.MapHeader, error) {
+func (s *shelf) readMap(id tarn.TimelineID, number uint32, orphans orphanRule) (ix *index, h layer.MapHeader, err error) {
+	err = s.mended(func() error {
+		ix, h, err = s.readMapOnce(id, number, orphans)
+		return err
+	})
+	return ix, h, err
+}
+
+func (s *shelf) readMapOnce(id tarn.TimelineID, number uint32, orphans orphanRule) (*index, layer.MapHeader, error) {
 	m := newSegment(s.files, s.manifests.dir, layer.FileID{Timeline: id, Kind: layer.FileMap, Number: number})
 	m.retain()
 	defer m.release() // the index keeps its own hold

@@ -110,7 +110,15 @@ func (s *shelf) summary(ctx context.Context, t *timeline) (tarn.Seq, []tarn.Mark
 //  5. cut what follows the last whole batch and sync  crash: the same again
 //
 // Files in held stay although they have no name.
-func (s *shelf) head(ctx context.Context, t *timeline, held ...layer.Ino) (*index, end, error) {
+func (s *shelf) head(ctx context.Context, t *timeline, held ...layer.Ino) (ix *index, e end, err error) {
+	err = s.mended(func() error {
+		ix, e, err = s.headOnce(ctx, t, held)
+		return err
+	})
+	return ix, e, err
+}
+
+func (s *shelf) headOnce(ctx context.Context, t *timeline, held []layer.Ino) (*index, end, error) {
 	if ix := s.handed(t); ix != nil {
 		return ix, end{seq: ix.seq}, nil
 	}
@@ -173,6 +181,9 @@ func (s *shelf) foundation(ctx context.Context, t *timeline, upTo tarn.Seq, orph
 		if upTo != 0 && m.Last > upTo {
 			continue
 		}
+		if damage != nil && !man.standsIn(m, upTo) {
+			return nil, position{}, damage
+		}
 		ix, h, err := s.readMap(t.id, m.Number, orphans)
 		if err == nil {
 			return ix, position{h.Segment, h.Block}, nil
@@ -182,6 +193,9 @@ func (s *shelf) foundation(ctx context.Context, t *timeline, upTo tarn.Seq, orph
 		}
 		s.slog.Error("map unreadable", "timeline", t.id, "err", err)
 		damage = errors.Join(damage, err)
+	}
+	if damage != nil && man.Rewound != 0 {
+		return nil, position{}, damage
 	}
 	if t.parent.Timeline == "" {
 		return newIndex(s.cache), position{}, nil
@@ -195,7 +209,15 @@ func (s *shelf) foundation(ctx context.Context, t *timeline, upTo tarn.Seq, orph
 
 // indexAt gives a new index of a timeline at one of its points. What stands
 // before the point is on disk.
-func (s *shelf) indexAt(ctx context.Context, p tarn.Point) (*index, error) {
+func (s *shelf) indexAt(ctx context.Context, p tarn.Point) (ix *index, err error) {
+	err = s.mended(func() error {
+		ix, err = s.indexAtOnce(ctx, p)
+		return err
+	})
+	return ix, err
+}
+
+func (s *shelf) indexAtOnce(ctx context.Context, p tarn.Point) (*index, error) {
 	t, err := s.findAny(p.Timeline)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ type registry struct {
 	mu        sync.Mutex // guards what follows and the state of every timeline; never held across I/O
 	timelines map[tarn.TimelineID]*timeline
 	closed    bool
+	inBucket  bool // timelines are in a bucket too
 }
 
 // timeline is one timeline of the store.
@@ -32,8 +33,9 @@ type registry struct {
 // Whoever changes the state, or reads or rewrites the files of an idle
 // timeline, has its turn. Turns are taken from a child to its parents.
 type timeline struct {
-	id   tarn.TimelineID
-	turn chan struct{} // holds one token while somebody has the turn
+	id     tarn.TimelineID
+	turn   chan struct{} // holds one token while somebody has the turn
+	remote *remoteLine   // nil without a bucket
 
 	// Guarded by registry.mu.
 	parent   tarn.Point // zero without; does not change once it is made
@@ -195,6 +197,9 @@ func (r *registry) reserveID(id tarn.TimelineID, parent tarn.TimelineID) (*timel
 		p.children++
 	}
 	t := &timeline{id: id, turn: make(chan struct{}, 1), state: stateMaking}
+	if r.inBucket {
+		t.remote = newRemoteLine()
+	}
 	t.turn <- struct{}{}
 	r.timelines[id] = t
 	return t, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/tarndb/tarn"
@@ -26,6 +27,12 @@ const (
 // whose log has grown, and collects timelines, open or idle. An error of one
 // timeline is logged; the others go on.
 func (s *Store) Run(ctx context.Context) error {
+	if s.remote != nil {
+		var both sync.WaitGroup
+		defer both.Wait()
+		both.Go(func() { s.remote.heart.run(ctx) })
+		both.Go(func() { s.remote.run(ctx) })
+	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -74,7 +81,7 @@ func (s *Store) tend(ctx context.Context, t *timeline) error {
 func (s *shelf) needs(t *timeline, now time.Time) (v *Volume, collect bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || t.state != stateIdle && t.state != stateHeld && t.state != stateGhost || now.Before(t.notBefore) {
+	if s.closed || !t.remote.writable() || t.state != stateIdle && t.state != stateHeld && t.state != stateGhost || now.Before(t.notBefore) {
 		return nil, false
 	}
 	v = t.volume
@@ -115,10 +122,15 @@ func (s *Store) SetHistory(ctx context.Context, id tarn.TimelineID, d time.Durat
 	}
 	defer t.pass()
 	s.mu.Lock()
-	same := t.man.History == max(d, -1)
+	same, open := t.man.History == max(d, -1), t.volume != nil
 	s.mu.Unlock()
 	if same {
 		return nil
+	}
+	if !open {
+		if err := s.remote.own(ctx, t); err != nil {
+			return fmt.Errorf("set history of timeline %s: %w", id, err)
+		}
 	}
 	if err := s.amend(t, func(m *manifest) { m.History = max(d, -1) }); err != nil {
 		return fmt.Errorf("set history of timeline %s: %w", id, err)

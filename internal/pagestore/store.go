@@ -37,6 +37,7 @@ type Options struct {
 	// CollectBytesPerSecond bounds what collections read and give back.
 	// 0 = 128 MiB.
 	CollectBytesPerSecond int64
+	Remote                Remote       // what must outlive the directory
 	Log                   *slog.Logger // nil = nowhere
 }
 
@@ -47,6 +48,7 @@ const handedIndexes = 4
 // Store is a directory of timelines. One process holds it at a time.
 type Store struct {
 	shelf
+	Lines
 	lock       io.Closer
 	collecting chan struct{} // holds one token while a collection runs
 	kick       chan struct{} // makes Run look for work at once
@@ -63,6 +65,8 @@ type shelf struct {
 	slog      *slog.Logger
 	batches   sync.Pool // of *layer.Batch
 	scratch   sync.Pool // of *[layer.PageSize]byte
+
+	remote *remote // nil without a bucket
 
 	registry
 	clock uint64 // counts handed indexes; guarded by mu
@@ -106,13 +110,18 @@ func open(ctx context.Context, files fileSystem, dir string, o Options) (*Store,
 		cache:     newTableCache(o.CacheBytes),
 		registry:  registry{timelines: map[tarn.TimelineID]*timeline{}},
 	}, collecting: make(chan struct{}, 1), kick: make(chan struct{}, 1)}
+	s.Lines.s = s
 	s.batches.New = func() any { return layer.NewBatch() }
 	s.scratch.New = func() any { return new([layer.PageSize]byte) }
 	if err := s.hold(); err != nil {
 		return nil, fmt.Errorf("open page store %s: %w", dir, err)
 	}
-	if err := s.readManifests(ctx); err != nil {
+	var err error
+	if s.remote, err = openRemote(ctx, &s.shelf); err != nil {
 		return nil, errors.Join(fmt.Errorf("open page store %s: %w", dir, err), s.lock.Close())
+	}
+	if err := s.readManifests(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open page store %s: %w", dir, err), s.remote.close(), s.lock.Close())
 	}
 	return s, nil
 }
@@ -170,7 +179,7 @@ func (s *Store) readManifests(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		t := &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man, dead: man.Dead}
+		t := &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man, dead: man.Dead, remote: s.remote.line(id)}
 		if man.Deleted {
 			t.state = stateGhost
 		}
@@ -238,6 +247,7 @@ func (s *Store) Close() error {
 	for _, ix := range kept {
 		ix.release()
 	}
+	errs = append(errs, s.remote.releaseAll(), s.remote.close())
 	if err := errors.Join(append(errs, s.lock.Close())...); err != nil {
 		return fmt.Errorf("close page store %s: %w", s.dir, err)
 	}

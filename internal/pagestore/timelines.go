@@ -158,6 +158,9 @@ func (s *Store) pin(ctx context.Context, id tarn.TimelineID, child *timeline) (*
 		s.beginAt(child, tarn.Point{Timeline: id, Seq: ix.seq})
 		return ix, ix.seq, nil
 	}
+	if err := s.remote.own(ctx, t); err != nil {
+		return nil, 0, err
+	}
 	seq, _, err := s.summary(ctx, t)
 	if err == nil {
 		s.beginAt(child, tarn.Point{Timeline: id, Seq: seq})
@@ -200,7 +203,7 @@ func (s *Store) reach(ctx context.Context, p tarn.Point, child *timeline) error 
 	if v != nil {
 		head = v.Head()
 		err = v.log.sync()
-	} else {
+	} else if err = s.remote.own(ctx, t); err == nil {
 		head, _, err = s.summary(ctx, t)
 	}
 	if err == nil && (p.Seq == 0 || p.Seq > head) {
@@ -239,8 +242,9 @@ func (s *Store) reach(ctx context.Context, p tarn.Point, child *timeline) error 
 //
 //  1. rename the directory to <id>.deleted, synced   crash: either; then Open
 //     goes on with 2
-//  2. remove its files and itself                    crash: Open goes on
-//  3. the same with a parent that is a ghost and     crash: Open goes on
+//  2. remove it from the bucket                      crash: Open goes on
+//  3. remove its files and itself                    crash: Open goes on
+//  4. the same with a parent that is a ghost and     crash: Open goes on
 //     has no other child
 func (s *Store) Delete(ctx context.Context, id tarn.TimelineID) error {
 	t, err := s.take(ctx, id)
@@ -252,6 +256,9 @@ func (s *Store) Delete(ctx context.Context, id tarn.TimelineID) error {
 		err = tarn.Conflict("it is open")
 	}
 	s.mu.Unlock()
+	if err == nil {
+		err = s.remote.own(ctx, t)
+	}
 	if err == nil {
 		err = s.remove(t)
 	}
@@ -299,7 +306,7 @@ func (s *Store) reap(id tarn.TimelineID) {
 		}
 		t.turn <- struct{}{}
 		s.mu.Lock()
-		due = t.state == stateGhost
+		due = t.state == stateGhost && t.remote.writable() // else another node does it
 		s.mu.Unlock()
 		var err error
 		if due {
@@ -348,6 +355,11 @@ func (s *Store) remove(t *timeline) error {
 	s.mu.Unlock()
 	if ix != nil {
 		ix.release()
+	}
+	if err := s.remote.forget(t); err != nil {
+		// The renamed directory makes the next Open do it.
+		s.slog.Warn("remove deleted timeline from the bucket", "timeline", t.id, "err", err)
+		return nil
 	}
 	if err := s.removeDir(deleted); err != nil {
 		// It is deleted for good; the rest goes at the next Open.
@@ -446,6 +458,9 @@ func (s *Store) ReopenVolume(ctx context.Context, id tarn.TimelineID, held []lay
 	if !idle {
 		return nil, fmt.Errorf("open volume of timeline %s: %w", id, tarn.Conflict("it is open"))
 	}
+	if err := s.remote.own(ctx, t); err != nil {
+		return nil, fmt.Errorf("open volume of timeline %s: %w", id, err)
+	}
 	ix, e, err := s.head(ctx, t, held...)
 	if err != nil {
 		return nil, fmt.Errorf("open volume of timeline %s: %w", id, err)
@@ -465,8 +480,12 @@ func (s *Store) newVolume(t *timeline, ix *index, e end) *Volume {
 	t.enter(stateHeld)
 	ix.keep = keepOrphans
 	l := s.newLog(t, ix, e, t.man.Epoch)
-	t.volume = &Volume{store: s, of: t, ix: ix, log: l, contents: contents{ix: ix, log: l, scratch: &s.scratch}}
+	t.volume = &Volume{store: s, of: t, ix: ix, log: l, contents: contents{ix: ix, log: l, scratch: &s.scratch}, loss: loss{lost: make(chan struct{})}}
 	t.volume.swept.Store(uint64(t.man.Swept.Head))
+	if !t.remote.writable() { // somebody took it just now
+		l.die(errClosed) //nolint:errcheck // the first operation will tell
+		t.volume.loss.tell()
+	}
 	return t.volume
 }
 
@@ -480,7 +499,7 @@ func (s *Store) newLog(t *timeline, ix *index, e end, epoch uint64) *log {
 		return l
 	}
 	e.last.retain()
-	l.tail = tail{last: e.last, line: e.line, next: e.block, reserved: e.block, durable: e.block, unflag: e.block}
+	l.tail = tail{last: e.last, line: e.line, next: e.block, reserved: e.block, durable: e.block, unflag: e.block, closed: t.remote.sealed(e.last.id)}
 	l.written.Store(uint64(makePlace(e.line, e.block)))
 	return l
 }

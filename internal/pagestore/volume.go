@@ -32,6 +32,8 @@ type Volume struct {
 	// under freeze.
 	swept   atomic.Uint64
 	mapping sync.Mutex // one map at a time; held while it is written
+
+	loss // of the timeline to another node
 }
 
 // fileError says what a file operation was doing.
@@ -100,7 +102,11 @@ func (v *Volume) Sync() error {
 	if v.closed.Load() {
 		return fmt.Errorf("sync timeline %s: %w", v.of.id, errClosed)
 	}
-	if err := v.log.sync(); err != nil {
+	err := v.log.sync()
+	if err == nil {
+		err = v.store.remote.mayWrite(v) // what is durable here counts only while the timeline is ours
+	}
+	if err != nil {
 		return fmt.Errorf("sync timeline %s: %w", v.of.id, err)
 	}
 	return nil
@@ -137,6 +143,9 @@ var errClosed = fmt.Errorf("%w: volume is closed", syscall.EIO)
 
 // enter begins an operation that changes something; freeze.RUnlock ends it.
 func (v *Volume) enter() error {
+	if err := v.store.remote.mayWrite(v); err != nil {
+		return err
+	}
 	v.freeze.RLock()
 	if v.closed.Load() {
 		v.freeze.RUnlock()

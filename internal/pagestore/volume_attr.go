@@ -38,7 +38,7 @@ func (v *Volume) setAttr(ino layer.Ino, s layer.SetAttr) (*node, error) {
 		return nil, syscall.ENOENT
 	}
 	if s.Has&layer.SetSize != 0 {
-		if _, err := v.regular(ino); err != nil {
+		if _, err := v.ix.regular(ino); err != nil {
 			return nil, err
 		}
 		if s.Size > maxFileSize {

@@ -19,9 +19,9 @@ func (v *Volume) CopyRange(src layer.Ino, srcOff uint64, dst layer.Ino, dstOff, 
 	if srcOff > maxFileSize || dstOff > maxFileSize || n > maxFileSize-max(srcOff, dstOff) {
 		return 0, &fileError{"copy to", dst, "", syscall.EFBIG}
 	}
-	from, err := v.regular(src)
+	from, err := v.ix.regular(src)
 	if err == nil {
-		_, err = v.regular(dst)
+		_, err = v.ix.regular(dst)
 	}
 	if err == nil && src == dst && srcOff < dstOff+n && dstOff < srcOff+n {
 		err = syscall.EINVAL
@@ -36,10 +36,10 @@ func (v *Volume) CopyRange(src layer.Ino, srcOff uint64, dst layer.Ino, dstOff, 
 		left := n - done
 		var k uint64
 		if (srcOff+done)%layer.PageSize == 0 && (dstOff+done)%layer.PageSize == 0 {
-			k, err = v.share(src, srcOff+done, dst, dstOff+done, left)
+			k, err = share(v, src, srcOff+done, dst, dstOff+done, left)
 		}
 		if err == nil && k == 0 {
-			k, err = v.copyThrough(src, srcOff+done, dst, dstOff+done, left)
+			k, err = copyThrough(v, src, srcOff+done, dst, dstOff+done, left)
 		}
 		if err != nil {
 			return done, &fileError{"copy to", dst, "", err}
@@ -55,18 +55,18 @@ func (v *Volume) CopyRange(src layer.Ino, srcOff uint64, dst layer.Ino, dstOff, 
 // share makes whole pages of dst show what src shows, and a part of a page
 // where both files end with it. It returns how many bytes; 0 when bytes have to
 // be copied. Offsets are those of pages.
-func (v *Volume) share(src layer.Ino, srcOff uint64, dst layer.Ino, dstOff, n uint64) (uint64, error) {
+func share(v *Volume, src layer.Ino, srcOff uint64, dst layer.Ino, dstOff, n uint64) (uint64, error) {
 	if err := v.enter(); err != nil {
 		return 0, err
 	}
 	defer v.freeze.RUnlock()
 	v.names.Lock() // src keeps its name until the record is in the log: a replay must find it
 	defer v.names.Unlock()
-	from, err := v.regular(src)
+	from, err := v.ix.regular(src)
 	if err != nil {
 		return 0, err
 	}
-	to, err := v.regular(dst)
+	to, err := v.ix.regular(dst)
 	if err != nil {
 		return 0, err
 	}
@@ -103,7 +103,7 @@ func (v *Volume) share(src layer.Ino, srcOff uint64, dst layer.Ino, dstOff, n ui
 }
 
 // copyThrough copies bytes up to the next page of src by reading and writing.
-func (v *Volume) copyThrough(src layer.Ino, srcOff uint64, dst layer.Ino, dstOff, n uint64) (uint64, error) {
+func copyThrough(v *Volume, src layer.Ino, srcOff uint64, dst layer.Ino, dstOff, n uint64) (uint64, error) {
 	p := v.store.scratch.Get().(*[layer.PageSize]byte)
 	defer v.store.scratch.Put(p)
 	k, err := v.ReadAt(src, p[:min(n, layer.PageSize-srcOff%layer.PageSize)], srcOff)

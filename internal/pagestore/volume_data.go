@@ -16,8 +16,8 @@ const (
 )
 
 // regular finds a regular file.
-func (v *Volume) regular(ino layer.Ino) (*node, error) {
-	n := v.ix.inodes.get(ino)
+func (ix *index) regular(ino layer.Ino) (*node, error) {
+	n := ix.inodes.get(ino)
 	if n == nil {
 		return nil, syscall.ENOENT
 	}
@@ -32,7 +32,7 @@ func (v *Volume) regular(ino layer.Ino) (*node, error) {
 
 // ReadAt reads a file; it is short at its end. It waits for no writer.
 func (v *Volume) ReadAt(ino layer.Ino, p []byte, off uint64) (int, error) {
-	n, err := v.regular(ino)
+	n, err := v.ix.regular(ino)
 	if err == nil && v.closed.Load() {
 		err = errClosed
 	}
@@ -59,7 +59,7 @@ func (v *Volume) WriteAt(ino layer.Ino, p []byte, off uint64) (int, error) {
 	if err := v.enter(); err != nil {
 		return 0, &fileError{"write", ino, "", err}
 	}
-	n, err := v.regular(ino)
+	n, err := v.ix.regular(ino)
 	if err != nil {
 		v.freeze.RUnlock()
 		return 0, &fileError{"write", ino, "", err}
@@ -85,7 +85,7 @@ func (v *Volume) Allocate(ino layer.Ino, off, n uint64) error {
 		return &fileError{"allocate", ino, "", err}
 	}
 	defer v.freeze.RUnlock()
-	f, err := v.regular(ino)
+	f, err := v.ix.regular(ino)
 	if err != nil {
 		return &fileError{"allocate", ino, "", err}
 	}

@@ -199,22 +199,23 @@ func (w *worker) buildPrefix() string { return "load_" + w.row.UID + "_" }
 
 // online records that the table stands at pos.
 func (w *worker) online(ctx context.Context, conn *pgx.Conn, pos position) error {
-	w.row.State, w.row.Message = tarn.SyncOnline, ""
+	row := w.row // changed only when that is recorded: w.row is reported after an error
+	row.State, row.Message = tarn.SyncOnline, ""
 	if pos.rejected > 0 {
 		var reason string
 		if err := conn.QueryRow(ctx, someReasonSQL, w.row.UID, pos.version).Scan(&reason); err != nil {
 			return fmt.Errorf("read dead letters: %w", err)
 		}
-		w.row.Message = fmt.Sprintf("%d rows of version %d could not be stored and are in %s.dead_letters, e.g.: %s",
+		row.Message = fmt.Sprintf("%d rows of version %d could not be stored and are in %s.dead_letters, e.g.: %s",
 			pos.rejected, pos.version, trackingSchema, reason)
 	}
-	w.row.Version, w.row.VersionTS = pos.version, pos.time
-	w.row.RowsSynced, w.row.RowsTotal = pos.rows, pos.rows+pos.rejected
-	w.row.SyncStart, w.row.SyncEnd = pos.started, pos.finished
-	if w.row.SyncEnd.IsZero() {
-		w.row.SyncEnd = time.Now().UTC()
+	row.Version, row.VersionTS = pos.version, pos.time
+	row.RowsSynced, row.RowsTotal = pos.rows, pos.rows+pos.rejected
+	row.SyncStart, row.SyncEnd = pos.started, pos.finished
+	if row.SyncEnd.IsZero() {
+		row.SyncEnd = time.Now().UTC()
 	}
-	if err := controldb.UpdateSyncedTable(ctx, w.k.db, w.row); err != nil {
+	if err := w.rest(ctx, row); err != nil {
 		return err
 	}
 	w.log.Info("synced table is online", "version", pos.version, "count", pos.rows, "took", w.row.SyncEnd.Sub(pos.started))

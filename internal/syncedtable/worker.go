@@ -34,6 +34,7 @@ type worker struct {
 	log  *slog.Logger
 	stop context.CancelCauseFunc
 	done chan struct{}
+	line tarn.TimelineID // of the branch, when the step began
 }
 
 // asked is the state of a table whose load was asked for.
@@ -186,13 +187,14 @@ func (w *worker) run(ctx context.Context) {
 
 // step does what the table's state asks for. An error is a passing fault.
 func (w *worker) step(ctx context.Context) error {
-	going, err := w.k.branchGoing(ctx, w.row.Branch)
-	if err != nil {
+	branch, err := controldb.GetBranch(ctx, w.k.db, w.row.Branch)
+	if err != nil && tarn.KindOf(err) != tarn.KindNotFound {
 		return err
 	}
-	if going {
+	if err != nil || branch.State == tarn.BranchDeleted {
 		return controldb.DeleteSyncedTable(ctx, w.k.db, w.row.UID)
 	}
+	w.line = branch.Timeline
 	if !due(w.row.State) {
 		return nil
 	}
@@ -207,8 +209,29 @@ func (w *worker) step(ctx context.Context) error {
 		return err
 	}
 	w.log.Warn("synced table failed", "err", err)
-	w.row.State, w.row.Message = failed(w.row), err.Error()
-	return controldb.UpdateSyncedTable(ctx, w.k.db, w.row)
+	row := w.row
+	row.State, row.Message = failed(w.row), err.Error()
+	return w.rest(ctx, row)
+}
+
+// rest records row, which is at rest, unless its branch was put on another
+// timeline meanwhile (restored, reset): what was loaded is not there then, and
+// the load that was asked for with that is still to come.
+func (w *worker) rest(ctx context.Context, row tarn.SyncedTable) error {
+	err := w.k.db.InTx(ctx, func(tx *controldb.Tx) error {
+		same, err := controldb.OnTimeline(ctx, tx, w.row.Branch, w.line)
+		if err == nil && !same {
+			err = errMoved
+		}
+		if err != nil {
+			return err
+		}
+		return controldb.UpdateSyncedTable(ctx, tx, row)
+	})
+	if err == nil {
+		w.row = row
+	}
+	return err
 }
 
 // final tells a fault that only the asker can mend.
@@ -265,6 +288,9 @@ func closeConn(c *pgx.Conn) {
 	defer cancel()
 	c.Close(ctx) // nothing of ours depends on the answer
 }
+
+// errMoved is a passing fault: the branch is not what it was when the load began.
+var errMoved = tarn.Unavailable("the branch was restored or reset during the load")
 
 // errBusy is a passing fault: a load of a killed process is not over yet.
 var errBusy = errors.New("another load of the same table still runs")

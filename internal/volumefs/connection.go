@@ -38,6 +38,7 @@ type connection struct {
 	server *fuse.ProtocolServer
 	init   handshake
 	log    *slog.Logger
+	rings  *rings // nil = the kernel uses the device alone
 }
 
 // transport brings requests of a connection to its answer, and the answers
@@ -62,12 +63,13 @@ func newConnection(fd int, fs *filesystem, name string, log *slog.Logger) *conne
 		DisableXAttrs:            true,
 		ExplicitDataCacheControl: true, // nobody else changes the contents
 		EnableSymlinkCaching:     true,
-		ExtraCapabilities:        fuse.CAP_HAS_RESEND,
+		ExtraCapabilities:        fuse.CAP_HAS_RESEND | fuse.CAP_OVER_IO_URING,
 	})}
 }
 
-// begin answers INIT, the first request of a mount.
-func (c *connection) begin() error {
+// begin answers INIT, the first request of a mount, and agrees with the kernel on
+// rings when it offers them and r wants them.
+func (c *connection) begin(r Rings) error {
 	b := newBuffers(maxRequest)
 	n, err := readDevice(c.fd, b.in)
 	if err != nil {
@@ -76,16 +78,25 @@ func (c *connection) begin() error {
 	if opcode(b.in) != opInit {
 		return fmt.Errorf("the first request of the mount is %d, not INIT", opcode(b.in))
 	}
+	c.offer(b.in[:n], r)
 	c.init.request = bytes.Clone(b.in[:n])
 	n = c.answer(b.request(n), b.answer())
 	if b.errno() != 0 {
-		return fmt.Errorf("answer INIT: %w", b.errno())
+		return errors.Join(fmt.Errorf("answer INIT: %w", b.errno()), c.rings.abandon())
 	}
 	c.init.answer = bytes.Clone(b.out[:n])
 	if _, err := unix.Write(c.fd, b.out[:n]); err != nil {
-		return fmt.Errorf("answer INIT: %w", err)
+		return errors.Join(fmt.Errorf("answer INIT: %w", err), c.rings.abandon())
 	}
-	return nil
+	return c.rings.register()
+}
+
+// transport is what was agreed on.
+func (c *connection) transport() transport {
+	if c.rings != nil {
+		return c.rings
+	}
+	return newDevice(c)
 }
 
 // buffers are large enough for every request of the mount: one that was adopted
@@ -96,6 +107,9 @@ func (c *connection) buffers() *buffers { return newBuffers(max(maxRequest, c.in
 // length of the answer it put into out; 0 = none is wanted. out has room for
 // what the request asks for. It may block: see mayWait.
 func (c *connection) answer(in, out [][]byte) int {
+	if n, ok := c.quick(in, out); ok {
+		return n
+	}
 	n, st := c.server.HandleRequest(in, out)
 	if st.Ok() {
 		return n

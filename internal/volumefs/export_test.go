@@ -38,7 +38,7 @@ func Forget(ctx context.Context, dir string, v Volume, fate func(op uint32) Fate
 	log := slog.New(slog.DiscardHandler)
 	s := &Forgetful{dir: dir, c: newConnection(fd, newFilesystem(v, log), subtype, log),
 		stop: make(chan struct{}), done: make(chan struct{}), Lost: make(chan uint32, 100)}
-	if err := s.c.begin(); err != nil {
+	if err := s.c.begin(RingsNever); err != nil {
 		return nil, err
 	}
 	go s.serve(fate)

@@ -29,7 +29,7 @@ const (
 
 // filesystem answers the kernel's requests from a volume. What it does not
 // implement it inherits: ENOSYS, which makes the kernel do without for good
-// (ACCESS, POLL, LSEEK with holes, COPY_FILE_RANGE, STATX) or tell the caller
+// (ACCESS, POLL, LSEEK with holes, STATX) or tell the caller
 // EOPNOTSUPP (TMPFILE, extended attributes).
 type filesystem struct {
 	fuse.RawFileSystem

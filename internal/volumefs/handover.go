@@ -138,6 +138,13 @@ func (h handshake) resends() bool {
 	return len(h.request) >= 60 && binary.NativeEndian.Uint32(h.request[56:])&hasResend != 0
 }
 
+// onRings says whether rings were agreed on. The answer's more flags are its
+// ninth word.
+func (h handshake) onRings() bool {
+	const at = answerHeader + 32
+	return len(h.answer) >= at+4 && binary.NativeEndian.Uint32(h.answer[at:])&overRings != 0
+}
+
 // maxWrite is the most data of one request.
 func (h handshake) maxWrite() int { return int(binary.NativeEndian.Uint32(h.answer[36:])) }
 
@@ -146,6 +153,9 @@ func (h handshake) maxWrite() int { return int(binary.NativeEndian.Uint32(h.answ
 func (c *connection) resume(h handshake) error {
 	if len(h.request) < requestHeader || len(h.answer) < 40 || opcode(h.request) != opInit {
 		return tarn.Invalid("its beginning is not known")
+	}
+	if h.onRings() {
+		return tarn.Conflict("it is served over io_uring")
 	}
 	c.init = h
 	b := c.buffers()

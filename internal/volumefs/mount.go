@@ -43,6 +43,7 @@ type Options struct {
 	Name        string       // first column of df and mount; "" = tarn
 	ReadAheadKB int          // 0 = DefaultReadAheadKB, negative = the kernel's own; without root always the latter
 	Log         *slog.Logger // nil = none
+	Rings       Rings        // 0 = RingsNever
 }
 
 // Directory is a mounted volume.
@@ -85,15 +86,20 @@ func mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, er
 	if err := checkFree(dir); err != nil {
 		return nil, err
 	}
-	fd, err := attach(ctx, dir, o.Name)
+	log := o.Log.With("path", dir)
+	if o.Rings == RingsAsked {
+		if err := askForRings(); err != nil {
+			log.Warn("io_uring not switched on for FUSE", "err", err) // slower, no harm
+		}
+	}
+	c, err := open(ctx, dir, v, o, log)
+	if errors.Is(err, errRings) {
+		log.Warn("mounting once more without io_uring", "err", err)
+		o.Rings = RingsNever
+		c, err = open(ctx, dir, v, o, log)
+	}
 	if err != nil {
 		return nil, err
-	}
-	log := o.Log.With("path", dir)
-	c := newConnection(fd, newFilesystem(v, log), o.Name, log)
-	if err := c.begin(); err != nil {
-		// Closing the descriptor ends the mount's life.
-		return nil, errors.Join(err, unix.Close(fd), detach(ctx, dir, detachLazy))
 	}
 	m := serve(dir, c)
 	if err := m.prepare(o.ReadAheadKB); err != nil {
@@ -102,9 +108,23 @@ func mount(ctx context.Context, dir string, v Volume, o Options) (*Directory, er
 	return m, nil
 }
 
+// open makes the mount, whose first request is answered.
+func open(ctx context.Context, dir string, v Volume, o Options, log *slog.Logger) (*connection, error) {
+	fd, err := attach(ctx, dir, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	c := newConnection(fd, newFilesystem(v, log), o.Name, log)
+	if err := c.begin(o.Rings); err != nil {
+		// Closing the descriptor ends the mount's life.
+		return nil, errors.Join(err, unix.Close(fd), detach(ctx, dir, detachLazy))
+	}
+	return c, nil
+}
+
 // serve answers a connection's requests until none can come any more.
 func serve(dir string, c *connection) *Directory {
-	m := &Directory{dir: dir, log: c.log, c: c, transport: newDevice(c), done: make(chan struct{})}
+	m := &Directory{dir: dir, log: c.log, c: c, transport: c.transport(), done: make(chan struct{})}
 	go func() {
 		defer close(m.done)
 		m.ended = m.transport.serve()
@@ -194,6 +214,9 @@ func (m *Directory) prepare(readAheadKB int) error {
 
 // Dir is where it is mounted.
 func (m *Directory) Dir() string { return m.dir }
+
+// OnRings tells whether requests come through io_uring.
+func (m *Directory) OnRings() bool { return m.c.rings != nil }
 
 // Done is closed when no request can come any more.
 func (m *Directory) Done() <-chan struct{} { return m.done }

@@ -50,14 +50,21 @@ func mount(t *testing.T, dir string, v volumefs.Volume, o volumefs.Options) *vol
 
 func TestConformance(t *testing.T) {
 	requireMount(t)
-	v := newMemory(uint32(os.Geteuid()), uint32(os.Getegid()))
-	dir := place(t)
-	mount(t, dir, v, volumefs.Options{})
-	for i, c := range conformance {
-		t.Run(c.name, func(t *testing.T) {
-			own := filepath.Join(dir, fmt.Sprint(i))
-			ok(t, os.Mkdir(own, 0o755))
-			c.test(t, own, v)
+	for name, way := range map[string]volumefs.Rings{"device": volumefs.RingsNever, "rings": volumefs.RingsOffered} {
+		t.Run(name, func(t *testing.T) {
+			v := newMemory(uint32(os.Geteuid()), uint32(os.Getegid()))
+			dir := place(t)
+			m := mount(t, dir, v, volumefs.Options{Rings: way})
+			if way == volumefs.RingsOffered && !m.OnRings() {
+				t.Skip("the kernel offers no FUSE over io_uring: echo Y > /sys/module/fuse/parameters/enable_uring")
+			}
+			for i, c := range conformance {
+				t.Run(c.name, func(t *testing.T) {
+					own := filepath.Join(dir, fmt.Sprint(i))
+					ok(t, os.Mkdir(own, 0o755))
+					c.test(t, own, v)
+				})
+			}
 		})
 	}
 }

@@ -101,6 +101,7 @@ type BranchSpec struct {
 	SourceBranch     string `json:"source_branch,omitempty"`
 	SourceBranchLSN  string `json:"source_branch_lsn,omitempty"`
 	SourceBranchTime string `json:"source_branch_time,omitempty"`
+	SourceSnapshot   string `json:"source_snapshot,omitempty"` // projects/p/snapshots/s
 }
 
 // BranchStatus is a branch as observed.
@@ -115,13 +116,53 @@ type BranchStatus struct {
 	SourceBranch     string `json:"source_branch,omitempty"`
 	SourceBranchLSN  string `json:"source_branch_lsn,omitempty"`
 	SourceBranchTime string `json:"source_branch_time,omitempty"`
+	SourceSnapshot   string `json:"source_snapshot,omitempty"`
 	StateChangeTime  string `json:"state_change_time,omitempty"`
+	StatusDetail     string `json:"status_detail,omitempty"` // why it stands where it stands; ours
 }
 
 // ListBranches is one page of a project's branches.
 type ListBranches struct {
 	Branches      []Branch `json:"branches"`
 	NextPageToken string   `json:"next_page_token,omitempty"`
+}
+
+// Snapshot is a point of a branch that is kept.
+type Snapshot struct {
+	Name       string          `json:"name,omitempty"`
+	SnapshotID string          `json:"snapshot_id,omitempty"`
+	UID        string          `json:"uid,omitempty"`
+	CreateTime string          `json:"create_time,omitempty"`
+	Spec       *SnapshotSpec   `json:"spec,omitempty"`
+	Status     *SnapshotStatus `json:"status,omitempty"`
+}
+
+// SnapshotSpec is what is asked of a snapshot.
+type SnapshotSpec struct {
+	SourceBranch     string `json:"source_branch,omitempty"`
+	SourceBranchLSN  string `json:"source_branch_lsn,omitempty"`
+	SourceBranchTime string `json:"source_branch_time,omitempty"`
+	ExpireTime       string `json:"expire_time,omitempty"`
+	TTL              string `json:"ttl,omitempty"`
+	NoExpiry         *bool  `json:"no_expiry,omitempty"`
+}
+
+// SnapshotStatus is a snapshot as observed. From SourceBranchTime on the fields
+// are ours.
+type SnapshotStatus struct {
+	SourceBranch     string `json:"source_branch,omitempty"`
+	ExpireTime       string `json:"expire_time,omitempty"`
+	NoExpiry         bool   `json:"no_expiry,omitempty"`
+	SourceBranchTime string `json:"source_branch_time,omitempty"` // of what it holds
+	SourceBranchLSN  string `json:"source_branch_lsn,omitempty"`
+	CurrentState     string `json:"current_state,omitempty"` // INIT, AVAILABLE, DELETED
+	StatusDetail     string `json:"status_detail,omitempty"`
+}
+
+// ListSnapshots is one page of a project's snapshots.
+type ListSnapshots struct {
+	Snapshots     []Snapshot `json:"snapshots"`
+	NextPageToken string     `json:"next_page_token,omitempty"`
 }
 
 // Endpoint is the address and limits through which a branch is reached.

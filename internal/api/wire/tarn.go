@@ -57,6 +57,33 @@ type Connection struct {
 	CAFile   string `json:"ca_file,omitempty"` // on the server's computer
 }
 
+// RestoreBranch asks for a branch to be put back to one of a time, an LSN and a
+// snapshot.
+type RestoreBranch struct {
+	SourceBranchTime string `json:"source_branch_time,omitempty"`
+	SourceBranchLSN  string `json:"source_branch_lsn,omitempty"`
+	SourceSnapshot   string `json:"source_snapshot,omitempty"` // projects/p/snapshots/s
+	KeepAs           string `json:"keep_as,omitempty"`         // id of the branch that goes on with what is replaced; "" = one is made up
+}
+
+// ResetBranch asks for a branch to be put to what its parent holds.
+type ResetBranch struct {
+	KeepAs string `json:"keep_as,omitempty"` // id of the branch that goes on with what is replaced; "" = it is removed
+}
+
+// Window is the past of a branch that can be had again.
+type Window struct {
+	Branch                   string `json:"branch"`
+	FromTime                 string `json:"from_time"`
+	FromLSN                  string `json:"from_lsn"`
+	ToTime                   string `json:"to_time"` // now
+	ToLSN                    string `json:"to_lsn"`
+	HistoryRetentionDuration string `json:"history_retention_duration"`
+	WholeLife                bool   `json:"whole_life"`               // from_time is when the branch began
+	EarlierBranch            string `json:"earlier_branch,omitempty"` // has the past before the branch was restored
+	OwnSizeBytes             int64  `json:"own_size_bytes"`           // on disk, without what is shared with others
+}
+
 // ListPostgresSyncedTables lists synced tables as the postgres API spells them,
 // which has no list call of its own.
 type ListPostgresSyncedTables struct {

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// TestSoak is a short soak, another one each time. TARN_SOAK_MINUTES makes it
+// longer and TARN_SOAK_SEED repeats the choices of one that failed; when each
+// happens still depends on the machine.
+func TestSoak(t *testing.T) {
+	o := Options{Seed: rand.Uint64(), Length: 90 * time.Second, Dir: "/var/tmp", DiskMB: 8 << 10, Say: func(line string) { t.Log(line) }}
+	if v := os.Getenv("TARN_SOAK_MINUTES"); v != "" {
+		minutes, err := strconv.ParseFloat(v, 64)
+		if err != nil {
+			t.Fatalf("TARN_SOAK_MINUTES: %v", err)
+		}
+		o.Length = time.Duration(minutes * float64(time.Minute))
+	}
+	if v := os.Getenv("TARN_SOAK_SEED"); v != "" {
+		seed, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			t.Fatalf("TARN_SOAK_SEED: %v", err)
+		}
+		o.Seed = seed
+	}
+	o.Tarn = filepath.Join(t.TempDir(), "tarn")
+	if out, err := exec.Command("go", "build", "-o", o.Tarn, "../../cmd/tarn").CombinedOutput(); err != nil {
+		t.Fatalf("build tarn: %v\n%s", err, out)
+	}
+	if err := Run(t.Context(), o); err != nil {
+		t.Errorf("seed %d: %v", o.Seed, err)
+	}
+}

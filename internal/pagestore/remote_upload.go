@@ -1,0 +1,410 @@
+package pagestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/layer"
+)
+
+// uploading brings one timeline's layers to the bucket and then a manifest that
+// lists them. What is uploaded is the timeline as it stands at one seq; nothing
+// of it is collected meanwhile.
+type uploading struct {
+	store *shelf
+	of    *timeline
+	line  *remoteLine
+	pace  *pace
+
+	man  *manifest // as it is to stand in the bucket
+	from *manifest // the local one that it was made from
+	have *remoteManifest
+	next *remoteManifest
+}
+
+// urgency says whether a log is sealed for an upload.
+type urgency uint8
+
+const (
+	whenDue urgency = iota
+	atOnce
+)
+
+// Lines is what a Store offers to move timelines as a whole.
+type Lines struct{ s *Store }
+
+// Upload brings everything that a timeline holds now to the bucket, with what
+// it began in. Without a bucket it does nothing.
+func (l Lines) Upload(ctx context.Context, id tarn.TimelineID) error {
+	s := l.s
+	if s.remote == nil {
+		return nil
+	}
+	t, err := s.find(id)
+	if err == nil {
+		err = s.remote.upload(ctx, t, atOnce)
+	}
+	if err != nil {
+		return fmt.Errorf("upload timeline %s: %w", id, err)
+	}
+	return nil
+}
+
+// Release brings everything that a timeline holds to the bucket and lets go of
+// it, so that another node can open it without waiting. It is closed.
+func (l Lines) Release(ctx context.Context, id tarn.TimelineID) error {
+	s := l.s
+	if s.remote == nil {
+		return nil
+	}
+	t, err := s.find(id)
+	if err == nil {
+		if err = s.remote.upload(ctx, t, atOnce); err == nil {
+			err = s.remote.release(ctx, t)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("release timeline %s: %w", id, err)
+	}
+	return nil
+}
+
+// release makes nobody the holder of an idle timeline, when the bucket has all
+// of it.
+func (r *remote) release(ctx context.Context, t *timeline) error {
+	if err := r.shelf.wait(ctx, t); err != nil {
+		return err
+	}
+	defer t.pass()
+	r.shelf.mu.Lock()
+	open, man := t.volume != nil, t.man
+	r.shelf.mu.Unlock()
+	if open {
+		return tarn.Conflict("it is open")
+	}
+	l := t.remote
+	if err := l.wait(ctx); err != nil {
+		return err
+	}
+	defer func() { <-l.turn }()
+	l.mu.Lock()
+	st, have, done := l.state, l.man, l.done
+	l.mu.Unlock()
+	if st != lineHeld {
+		return nil
+	}
+	if done != man {
+		return tarn.Conflict("the bucket does not have all of it")
+	}
+	next := *have
+	next.Holder = ""
+	next.Epoch++
+	if err := r.putRemote(ctx, t, l, &next); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.state = lineFree
+	l.mu.Unlock()
+	return nil
+}
+
+// upload uploads a timeline when there is something to upload.
+//
+//  1. fix a seq: seal the log there when it is open   crash: nothing
+//  2. put the layers that the bucket does not have    crash: orphans, or put again
+//  3. replace the manifest in the bucket              crash: either
+//  4. note it                                         crash: Open reads it
+//  5. delete the objects it does not list any more    crash: orphans
+//
+// A timeline that began in another waits until the bucket has where it began.
+func (r *remote) upload(ctx context.Context, t *timeline, urge urgency) error {
+	l := t.remote
+	if !l.writable() {
+		st, m := l.now()
+		if st == lineLost && urge == atOnce {
+			return taken(m)
+		}
+		return nil
+	}
+	if p := t.parent; p.Timeline != "" {
+		r.shelf.mu.Lock()
+		parent, owner := r.shelf.timelines[p.Timeline], r.shelf.owner(p)
+		r.shelf.mu.Unlock()
+		for _, o := range []*timeline{parent, owner} {
+			if err := r.reached(ctx, o, p); err != nil {
+				return fmt.Errorf("upload timeline %s, where it began: %w", o.id, err)
+			}
+		}
+	}
+	if urge == whenDue && !r.heart.alive() {
+		return nil
+	}
+	if err := r.heart.wait(); err != nil {
+		return err
+	}
+	select {
+	case l.tend <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-l.tend }()
+	u := &uploading{store: r.shelf, of: t, line: l, pace: newPace(r.o.BytesPerSecond)}
+	if err := u.fix(ctx, urge); err != nil || u.man == nil {
+		return err
+	}
+	if err := u.layers(ctx); err != nil {
+		return err
+	}
+	return u.list(ctx)
+}
+
+// reached uploads a timeline until the bucket has it up to where another began.
+func (r *remote) reached(ctx context.Context, t *timeline, p tarn.Point) error {
+	_, m := t.remote.now()
+	if m != nil && (t.id != p.Timeline && m.Man.Closed.Head >= p.Seq || t.id == p.Timeline && (m.Man.Closed.Head >= p.Seq || p.Seq <= t.parent.Seq)) {
+		return nil
+	}
+	if err := r.upload(ctx, t, atOnce); err != nil {
+		return err
+	}
+	if _, m = t.remote.now(); m == nil {
+		return tarn.Unavailable("the bucket does not have it")
+	}
+	return nil
+}
+
+// fix decides what is uploaded; man stays nil when there is nothing.
+func (u *uploading) fix(ctx context.Context, urge urgency) error {
+	s, t, l := u.store, u.of, u.line
+	if err := s.wait(ctx, t); err != nil {
+		return err
+	}
+	defer t.pass()
+	s.mu.Lock()
+	v, ghost := t.volume, t.state == stateGhost
+	s.mu.Unlock()
+	l.mu.Lock()
+	u.have = l.man
+	done, last := l.done, l.cut
+	l.mu.Unlock()
+	c := closed{}
+	switch {
+	case v != nil:
+		head := v.Head()
+		dirty := u.have == nil || head > u.have.Man.Closed.Head
+		due := urge == atOnce || u.have == nil || time.Since(last) >= s.remote.o.SealEvery || v.ix.behind.Load() >= 2*s.options.SegmentBytes && u.unsent(v)
+		if !dirty && t.man == done || dirty && !due || v.closed.Load() {
+			return nil
+		}
+		c.Marks = v.marks() // before the cut, so that it has their records
+		var err error
+		if c.Segment, c.Bytes, c.Head, err = v.log.cut(); err != nil {
+			return err
+		}
+	case ghost:
+		if t.man == done {
+			return nil
+		}
+		c = t.man.Closed
+	default:
+		if t.man == done {
+			return nil
+		}
+		head, marks, err := s.summary(ctx, t)
+		if err != nil {
+			return err
+		}
+		c = closed{Head: head, Marks: marks, Segment: t.man.Closed.Segment, Bytes: t.man.Closed.Bytes}
+	}
+	segments, err := s.ownSegments(t)
+	if err != nil {
+		return err
+	}
+	u.make(segments, c, ghost)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut, l.sent = time.Now(), max(l.sent, u.man.Closed.Segment)
+	if same, err := u.next.same(u.have); same || err != nil {
+		u.man, l.done = nil, u.from
+		return err
+	}
+	return nil
+}
+
+// unsent reports whether segments wait that are full.
+func (u *uploading) unsent(v *Volume) bool {
+	v.log.mu.Lock()
+	defer v.log.mu.Unlock()
+	return v.log.tail.last != nil && v.log.tail.last.id.Number > u.have.Man.Closed.Segment+1
+}
+
+// make makes the manifests as they are to be.
+func (u *uploading) make(segments []logFile, c closed, ghost bool) {
+	u.store.mu.Lock()
+	u.from = u.of.man
+	u.store.mu.Unlock()
+	man := *u.from
+	man.Closed = c
+	man.Layers = nil
+	for _, f := range segments {
+		if !ghost && f.number > c.Segment {
+			break // begun since
+		}
+		size := f.size
+		if f.number == c.Segment {
+			size = c.Bytes
+		}
+		man.Layers = append(man.Layers, layerFile{Kind: layer.FileLog, Number: f.number, Bytes: size})
+		man.Counted.Log = max(man.Counted.Log, f.number)
+	}
+	for _, f := range u.from.Layers {
+		if f.Kind != layer.FileLog {
+			man.Layers = append(man.Layers, f)
+		}
+	}
+	u.man = &man
+	u.next = &remoteManifest{Holder: u.store.remote.node, Man: u.man}
+	if u.have != nil {
+		u.next.Epoch = u.have.Epoch
+	} else {
+		u.next.Epoch = u.line.first + 1
+	}
+	for _, f := range man.Layers {
+		o, ok := u.have.find(f.Kind, f.Number)
+		if !ok {
+			o = object{Kind: f.Kind, Number: f.Number, Epoch: u.next.Epoch, Bytes: f.Bytes}
+		}
+		u.next.Objects = append(u.next.Objects, o)
+	}
+}
+
+// layers puts what the bucket does not have.
+func (u *uploading) layers(ctx context.Context) error {
+	for i := range u.next.Objects {
+		o := &u.next.Objects[i]
+		if _, ok := u.have.find(o.Kind, o.Number); ok {
+			continue
+		}
+		if !u.line.writable() || !u.store.remote.heart.alive() {
+			return errClosed
+		}
+		if err := u.put(ctx, o); err != nil {
+			return fmt.Errorf("upload %s: %w", fileName(o.Kind, o.Number), err)
+		}
+	}
+	return nil
+}
+
+// put uploads one layer. The key has the epoch of our lease in it: nobody else
+// writes it.
+func (u *uploading) put(ctx context.Context, o *object) error {
+	f := newSegment(u.store.files, u.store.manifests.dir, o.id(u.of.id))
+	f.retain()
+	defer f.release()
+	h, err := f.open()
+	if err != nil {
+		return err
+	}
+	size, err := h.Size()
+	if err != nil {
+		return err
+	}
+	if o.Kind != layer.FileLog {
+		o.Bytes = size
+	} else if size < o.Bytes {
+		return &layer.CorruptError{File: f.path, Offset: size, Expected: fmt.Sprintf("%d bytes", o.Bytes), Found: "the end of the file"}
+	}
+	src := io.NewSectionReader(h, 0, o.Bytes)
+	r := readFunc(func(b []byte) (int, error) {
+		n, err := src.Read(b[:min(len(b), 1<<20)])
+		u.pace.add(int64(n))
+		if e := u.pace.wait(ctx); e != nil {
+			return n, e
+		}
+		return n, err
+	})
+	if err := u.store.remote.blobs.Put(ctx, objectKey(u.of.id, *o), r); err != nil {
+		return err
+	}
+	u.store.slog.Debug("layer uploaded", "timeline", u.of.id, "path", f.path, "count", o.Bytes)
+	return nil
+}
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(b []byte) (int, error) { return f(b) }
+
+// list puts the manifest, and deletes what it does not list.
+func (u *uploading) list(ctx context.Context) error {
+	s, l := u.store, u.line
+	if err := l.wait(ctx); err != nil {
+		return err
+	}
+	defer func() { <-l.turn }()
+	for i, f := range u.man.Layers {
+		u.man.Layers[i].Bytes = u.next.Objects[slices.IndexFunc(u.next.Objects, func(o object) bool { return o.Kind == f.Kind && o.Number == f.Number })].Bytes
+	}
+	if err := s.remote.putRemote(ctx, u.of, l, u.next); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.done = u.from
+	l.mu.Unlock()
+	s.slog.Debug("timeline uploaded", "timeline", u.of.id, "seq", u.man.Closed.Head)
+	if u.have == nil {
+		return nil
+	}
+	var gone []string
+	for _, o := range u.have.Objects {
+		if _, ok := u.next.find(o.Kind, o.Number); !ok {
+			gone = append(gone, objectKey(u.of.id, o))
+		}
+	}
+	if err := s.remote.discard(ctx, gone); err != nil {
+		s.slog.Warn("delete collected objects", "timeline", u.of.id, "err", err) // orphans, swept later
+	}
+	return nil
+}
+
+// run keeps the node alive and the bucket up to date until ctx ends.
+func (r *remote) run(ctx context.Context) {
+	tick := time.NewTicker(min(lookEvery, r.o.SealEvery))
+	defer tick.Stop()
+	swept := time.Now()
+	later := map[tarn.TimelineID]time.Time{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, t := range r.shelf.all() {
+			if time.Now().Before(later[t.id]) {
+				continue
+			}
+			err := r.upload(ctx, t, whenDue)
+			if ctx.Err() != nil {
+				return
+			}
+			delete(later, t.id)
+			if err != nil && !errors.Is(err, errClosed) && tarn.KindOf(err) != tarn.KindNotFound {
+				r.slog.Warn("upload", "timeline", t.id, "err", err)
+				later[t.id] = time.Now().Add(min(10*time.Second, r.o.SealEvery))
+			}
+		}
+		if err := r.evictLocal(ctx); err != nil {
+			r.slog.Warn("evict local layers", "err", err)
+		}
+		if time.Since(swept) >= r.linger/24 {
+			swept = time.Now()
+			if err := r.sweepRemote(ctx); err != nil && ctx.Err() == nil {
+				r.slog.Warn("sweep bucket", "err", err)
+			}
+		}
+	}
+}
