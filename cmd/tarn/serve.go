@@ -157,7 +157,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Log: log})
 	handler := api.New(api.Config{
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
-		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Processes: c.processes, Log: log,
+		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, PageStore: nodeClient, Processes: c.processes, Log: log,
 	})
 
 	g, ctx := errgroup.WithContext(ctx)

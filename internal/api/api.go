@@ -41,6 +41,7 @@ type Config struct {
 	CAFile    string                // certificate authority of the gateway, shown to clients on this computer
 	Version   string                // of Tarn
 	LakeURL   string                // root of catalog lake, for programs on this computer
+	PageStore PageStore             // of the node; nil = nothing is told of it
 	Processes func() []wire.Process // of this Tarn, computes excepted; nil = none shown
 	Log       *slog.Logger          // nil = discard
 }
