@@ -7,25 +7,31 @@ import (
 	"net/url"
 )
 
-// StoreStats tells what the page store takes.
-func (c *Client) StoreStats(ctx context.Context) (StoreStats, error) {
+// Store is the page store of the server's node.
+type Store struct{ c *Client }
+
+// Store speaks of the page store.
+func (c *Client) Store() *Store { return &Store{c} }
+
+// Stats tells what the page store takes.
+func (p *Store) Stats(ctx context.Context) (StoreStats, error) {
 	var s StoreStats
-	err := c.get(ctx, mine+"store/stats", nil, &s)
+	err := p.c.get(ctx, mine+"store/stats", nil, &s)
 	return s, err
 }
 
-// CheckStore verifies the page store and returns when that is done; it may take
+// Check verifies the page store and returns when that is done; it may take
 // minutes. far hears how far it is, about once a second. A check that runs already
 // is joined.
-func (c *Client) CheckStore(ctx context.Context, far func(StoreCheck)) (StoreCheck, error) {
+func (p *Store) Check(ctx context.Context, far func(StoreCheck)) (StoreCheck, error) {
 	var s StoreCheck
-	if err := c.do(ctx, http.MethodPost, mine+"store/checks", nil, nil, &s); err != nil {
+	if err := p.c.do(ctx, http.MethodPost, mine+"store/checks", nil, nil, &s); err != nil {
 		return s, err
 	}
 	for !s.Done {
 		far(s)
 		var next StoreCheck
-		err := c.get(ctx, mine+"store/checks/"+url.PathEscape(s.ID), nil, &next)
+		err := p.c.get(ctx, mine+"store/checks/"+url.PathEscape(s.ID), nil, &next)
 		var e *Error
 		switch {
 		case err == nil:

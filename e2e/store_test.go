@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,7 +16,9 @@ import (
 func TestStoreCheck(t *testing.T) {
 	in := start(t)
 	in.tarn("project", "create", "shop")
-	in.tarn("psql", "shop", "-c", "CREATE TABLE t AS SELECT i, 'the pages of this table are found by these words' AS words FROM generate_series(1, 20000) i", "-c", "CHECKPOINT")
+	in.tarn("psql", "shop", "-c", "CREATE TABLE t AS SELECT i, 'the pages of this table are found by these words' AS words FROM generate_series(1, 20000) i")
+	in.tarn("endpoint", "suspend", "shop") // every page is in a sealed segment
+	in.tarn("psql", "shop", "-c", "SELECT 1")
 	in.tarn("branch", "create", "shop/dev")
 
 	var s client.StoreStats
@@ -60,6 +63,7 @@ func (in *instance) flip(timeline, text string) (file string, at int64) {
 	if err != nil {
 		in.t.Fatal(err)
 	}
+	slices.Reverse(logs)
 	for _, file := range logs {
 		b, err := os.ReadFile(file)
 		if err != nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -47,7 +49,7 @@ estimates.
 			}
 			var s client.StoreStats
 			err = sh.during("looking at the page store", func() error {
-				s, err = c.StoreStats(cmd.Context())
+				s, err = c.Store().Stats(cmd.Context())
 				return err
 			})
 			if err != nil {
@@ -166,7 +168,7 @@ func checkOnline(ctx context.Context, sh *shell) (client.StoreCheck, error) {
 	}
 	var s client.StoreCheck
 	err = telling(func(line string) { sh.note("%s", line) }, "checking the page store", far, func() error {
-		s, err = c.CheckStore(ctx, func(now client.StoreCheck) {
+		s, err = c.Store().Check(ctx, func(now client.StoreCheck) {
 			<-last
 			last <- now
 		})
@@ -181,6 +183,10 @@ func checkOffline(ctx context.Context, sh *shell, data string) (client.StoreChec
 	data, err := filepath.Abs(data)
 	if err != nil {
 		return client.StoreCheck{}, err
+	}
+	// A lock is not left where no data is.
+	if _, err := os.Stat(filepath.Join(data, "store")); errors.Is(err, fs.ErrNotExist) {
+		return client.StoreCheck{}, tarn.NotFound("check %s: it has no page store", data).WithHint("name the directory that tarn up was given with --data")
 	}
 	lock, err := lockData(data)
 	if errors.Is(err, errHeld) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -209,16 +208,10 @@ func finding(f pagestore.Finding) tarn.StoreFinding {
 	return out
 }
 
-// CheckStore verifies the page store of a data directory on which no node runs.
+// CheckStore verifies the page store of a data directory that has one and on which
+// no node runs.
 func CheckStore(ctx context.Context, dir string, log *slog.Logger) (s tarn.StoreCheck, err error) {
-	store := filepath.Join(dir, "store")
-	if _, err := os.Stat(store); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = tarn.NotFound("%w", err).WithHint("name the directory that tarn up was given with --data")
-		}
-		return s, fmt.Errorf("check the page store of %s: %w", dir, err)
-	}
-	p, err := pagestore.Open(ctx, store, pagestore.Options{Log: log})
+	p, err := pagestore.Open(ctx, filepath.Join(dir, "store"), pagestore.Options{Log: log})
 	if err != nil {
 		return s, err
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/postgres"
@@ -58,7 +59,18 @@ func (m *machine) clearEngines() error {
 		}
 		m.log.Info("left compute cleared away", "endpoint", entry.Name())
 	}
-	return nil
+	return m.clearRecords()
+}
+
+// clearRecords removes records of postmasters that were being written.
+func (m *machine) clearRecords() error {
+	entries, err := os.ReadDir(m.path("run"))
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".pid-") {
+			err = errors.Join(err, removeFile(m.path("run", e.Name())))
+		}
+	}
+	return err
 }
 
 // handedOver tells whether an engine was left to us by another fleet.
