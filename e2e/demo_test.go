@@ -9,8 +9,8 @@ import (
 // The main job on real input, twice: running it again works. Every step checks
 // itself; what is checked here is what a user sees around it.
 func TestDemo(t *testing.T) {
-	versions(t, func(t *testing.T, major, pgBin string) {
-		in := start(t, "--pg-bin", pgBin)
+	grounds(t, func(t *testing.T, major string, flags ...string) {
+		in := start(t, flags...)
 		first := in.tarn("demo")
 		for _, want := range []string{"http://" + in.api, "psql ", "tarn down"} {
 			if !strings.Contains(first, want) {

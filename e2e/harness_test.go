@@ -230,6 +230,17 @@ func versions(t *testing.T, f func(t *testing.T, major, pgBin string)) {
 	}
 }
 
+// grounds is versions on every kind of volumes: what this computer has, which
+// is FUSE, and plain directories (with the newest Postgres). flags are for
+// `tarn up`.
+func grounds(t *testing.T, f func(t *testing.T, major string, flags ...string)) {
+	versions(t, func(t *testing.T, major, pgBin string) { f(t, major, "--pg-bin", pgBin) })
+	in := pgtest.Newest(t)
+	t.Run("directories", func(t *testing.T) {
+		f(t, strconv.Itoa(in.Major), "--pg-bin", in.BinDir, "--volumes", "directory")
+	})
+}
+
 func freePort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

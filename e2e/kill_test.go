@@ -46,11 +46,11 @@ const (
 // is neither made nor lost, pg_amcheck is clean, and the feed's history equals
 // the tables' history.
 func TestKill(t *testing.T) {
-	versions(t, func(t *testing.T, _, pgBin string) {
+	grounds(t, func(t *testing.T, _ string, flags ...string) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
 		r := rand.New(rand.NewPCG(seed, 1))
-		in := start(t, "--pg-bin", pgBin)
+		in := start(t, flags...)
 		ctx := testContext(t, 20*time.Minute)
 		in.tarn("project", "create", "bank")
 		b := &bank{url: in.url("bank/production"), acked: map[string]bool{}}

@@ -12,8 +12,8 @@ import (
 // The published Python SDK and psycopg are the clients here: the host has no
 // port in these programs, so the gateway must be on 5432.
 func TestFirstProgramRunsUnmodified(t *testing.T) {
-	versions(t, func(t *testing.T, _, pgBin string) {
-		in := startOn5432(t, "--pg-bin", pgBin)
+	grounds(t, func(t *testing.T, _ string, flags ...string) {
+		in := startOn5432(t, flags...)
 		in.tarn("project", "create", "shop")
 		out := in.python("first_program.py")
 		lines := strings.Split(strings.TrimSpace(out), "\n")

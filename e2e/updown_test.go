@@ -3,10 +3,12 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -178,6 +180,78 @@ func TestUpRefuses(t *testing.T) {
 			t.Errorf("tarn up does not name the missing certificate:\n%s", said)
 		}
 	})
+}
+
+// A data directory keeps the kind of volumes it began with, and says so.
+func TestVolumesStayOfOneKind(t *testing.T) {
+	in := start(t, "--volumes", "directory")
+	in.tarn("project", "create", "shop")
+	if said := in.tarn("status"); !strings.Contains(said, "Volumes: directory (") {
+		t.Errorf("tarn status does not show the kind of volumes:\n%s", said)
+	}
+	in.stop()
+	said := in.refused(2, append(in.upArgs(), "--volumes", "fuse")...)
+	if !strings.Contains(said, "as plain directories") || !strings.Contains(said, "--volumes directory") {
+		t.Errorf("the other kind is refused with:\n%s", said)
+	}
+	in.checkNothingLeft()
+	in.flags = nil // the data directory knows
+	in.up()
+	if v := in.tarn("psql", "shop/production", "--", "-Atc", "SHOW full_page_writes"); strings.TrimSpace(v) != "on" {
+		t.Errorf("full_page_writes is %s", v)
+	}
+}
+
+// Where FUSE does not work a new data directory gets plain directories, and the
+// user is told what that costs; where its branches need FUSE nothing is started.
+func TestUpWithoutFUSE(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("taking /dev/fuse away needs root")
+	}
+	in := start(t)
+	in.stop()
+	said, err := in.withoutFUSE(in.upArgs("--detach")...)
+	if err == nil || !strings.Contains(said, "try FUSE in") {
+		t.Errorf("branches that need FUSE, without FUSE: %v\n%s", err, said)
+	}
+	in.checkNothingLeft()
+	if err := os.RemoveAll(in.data); err != nil {
+		t.Fatal(err)
+	}
+	said, err = in.withoutFUSE(in.upArgs("--detach")...)
+	if err != nil || !strings.Contains(said, "plain directories, because FUSE does not work here") || strings.Count(said, "What that costs") != 1 {
+		t.Fatalf("a start without FUSE: %v\n%s", err, said)
+	}
+	in.tarn("project", "create", "shop")
+	in.tarn("branch", "create", "shop/dev")
+	if v := in.tarn("psql", "shop/dev", "--", "-Atc", "SELECT 42"); strings.TrimSpace(v) != "42" {
+		t.Errorf("a branch says %q", v)
+	}
+}
+
+// withoutFUSE runs a command line where /dev/fuse is something else, in a mount
+// namespace of its own, and returns what it said.
+func (in *instance) withoutFUSE(args ...string) (said string, err error) {
+	cmd := in.command(args...)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// This thread alone, which ends with the goroutine, has the namespace.
+		runtime.LockOSThread()
+		if err = syscall.Unshare(syscall.CLONE_FS | syscall.CLONE_NEWNS); err != nil {
+			return
+		}
+		err = errors.Join(syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""),
+			syscall.Mount("/dev/null", "/dev/fuse", "", syscall.MS_BIND, ""))
+		if err != nil {
+			return
+		}
+		var b []byte
+		b, err = cmd.CombinedOutput()
+		said = string(b)
+	}()
+	<-done
+	return said, err
 }
 
 // Where only the shared address is another program's, endpoints keep theirs.

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/compute"
 	"github.com/tarndb/tarn/internal/postgres"
 	"github.com/tarndb/tarn/internal/volumefs"
 )
@@ -29,8 +30,18 @@ func preflight(ctx context.Context, c serverConfig) error {
 			return err
 		}
 	}
-	if err := volumefs.Probe(ctx, c.Data); err != nil {
+	asked, err := c.volumes()
+	if err != nil {
 		return err
+	}
+	kind, _, err := compute.ChooseVolumes(ctx, c.Data, asked)
+	if err != nil {
+		return err
+	}
+	if kind == compute.FUSEVolumes {
+		if err := volumefs.Probe(ctx, c.Data); err != nil {
+			return err
+		}
 	}
 	if err := checkPort(ctx, "API", c.API, "--listen"); err != nil {
 		return err

@@ -72,6 +72,10 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	volumes, err := c.volumes()
+	if err != nil {
+		return err
+	}
 	rings := volumefs.RingsNever
 	if c.FUSEUring {
 		rings = volumefs.RingsAsked
@@ -89,7 +93,7 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		if handed != nil {
 			opening = context.WithoutCancel(ctx) // taken over, if only to be ended cleanly
 		}
-		fleet, err := compute.Open(opening, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Handed: handed, Log: log, Remote: remote, Rings: rings})
+		fleet, err := compute.Open(opening, compute.Options{Dir: c.Data, Installs: installs, RunAs: runAs, Volumes: volumes, Handed: handed, Log: log, Remote: remote, Rings: rings})
 		if err != nil {
 			return fmt.Errorf("open the fleet: %w", err)
 		}
@@ -157,7 +161,8 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Log: log})
 	handler := api.New(api.Config{
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
-		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, PageStore: nodeClient, Processes: c.processes, Log: log,
+		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Processes: c.processes, Volumes: c.volumesInUse,
+		PageStore: nodeClient, Log: log,
 	})
 
 	g, ctx := errgroup.WithContext(ctx)

@@ -30,6 +30,7 @@ type serverConfig struct {
 	GatewayPort int
 	FUSEUring   bool   // use FUSE over io_uring, switched on in the kernel if need be
 	Owner       string // user name of the workspace owner, used at the first start
+	Volumes     string // auto, fuse or directory
 
 	Remote blob.Store // where WAL and the control database are copied to; nil = nowhere
 	handed int        // descriptor of what an earlier node left; 0 = none
@@ -43,6 +44,7 @@ func (c *serverConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate file of the API; needed to listen beyond loopback")
 	f.StringVar(&c.TLSKey, "tls-key", "", "key file of the API's certificate")
 	f.IntVar(&c.GatewayPort, "gateway-port", 5432, "port of the Postgres gateway on every endpoint's address")
+	f.StringVar(&c.Volumes, "volumes", autoVolumes, "how branches are kept: fuse (the page store), directory (plain directories, without FUSE), or auto: as the data directory has them, else fuse where it works")
 	f.BoolVar(&c.FUSEUring, "fuse-uring", false, "use FUSE over io_uring, switched on in the kernel (Linux 6.14, root); see docs/limits.md")
 	f.StringVar(&c.Owner, "owner", "", "user name of the workspace owner, at the first start (default <user>@localhost)")
 }
@@ -86,12 +88,15 @@ func (c *serverConfig) complete() error {
 	if c.GatewayPort < 1 || c.GatewayPort > 65535 {
 		return tarn.Invalid("--gateway-port %d: want 1 to 65535", c.GatewayPort)
 	}
+	if _, err := c.volumes(); err != nil {
+		return err
+	}
 	return nil
 }
 
 // args gives the flags that make another process see the same configuration.
 func (c *serverConfig) args() []string {
-	a := []string{"--data", c.Data, "--listen", c.API, "--gateway-port", strconv.Itoa(c.GatewayPort), "--owner", c.Owner}
+	a := []string{"--data", c.Data, "--listen", c.API, "--gateway-port", strconv.Itoa(c.GatewayPort), "--owner", c.Owner, "--volumes", c.Volumes}
 	for flag, v := range map[string]string{"--pg-bin": c.PGBin, "--control-db": c.ControlDB, "--tls-cert": c.TLSCert, "--tls-key": c.TLSKey} {
 		if v != "" {
 			a = append(a, flag, v)

@@ -37,6 +37,9 @@ func statusCommand(sh *shell) *cobra.Command {
 				if s.CAFile != "" {
 					sh.say("Certificate authority: %s", s.CAFile)
 				}
+				if s.Volumes != "" {
+					sh.say("Volumes: %s", s.Volumes)
+				}
 				if len(s.Endpoints) == 0 {
 					sh.say("No project yet: tarn project create NAME")
 					return

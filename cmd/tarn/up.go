@@ -53,6 +53,9 @@ func up(ctx context.Context, c serverConfig, progress io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	tell := func(line string) { fmt.Fprintln(progress, line) }
+	if note := c.newDirectories(ctx); note != "" {
+		tell(note)
+	}
 	s := &supervisor{c: c, tell: tell, log: log}
 	waiting, giveUp := context.WithCancel(ctx)
 	var greeting sync.WaitGroup
@@ -95,8 +98,10 @@ func upDetached(ctx context.Context, c serverConfig, progress io.Writer) error {
 		return nil
 	}
 	if err != nil { // nothing of ours can have it
-		if note := c.sharedAddressTaken(ctx); note != "" {
-			tell(note)
+		for _, note := range []string{c.sharedAddressTaken(ctx), c.newDirectories(ctx)} {
+			if note != "" {
+				tell(note)
+			}
 		}
 	}
 	log, err := openLog(c.logPath())

@@ -20,6 +20,7 @@ type ownDoor struct {
 	version   string
 	lakeURL   string
 	processes func() []wire.Process
+	volumes   func() string
 }
 
 func (d *ownDoor) status(ctx context.Context, q *query) (any, error) {
@@ -28,6 +29,9 @@ func (d *ownDoor) status(ctx context.Context, q *query) (any, error) {
 		User: q.who.Name, API: q.base, CAFile: d.caFile,
 		LakeURL: d.lakeURL, Projects: []string{}, Branches: []string{},
 		Endpoints: []wire.Address{}, Computes: []wire.Compute{}, Processes: []wire.Process{},
+	}
+	if d.volumes != nil {
+		out.Volumes = d.volumes()
 	}
 	if d.processes != nil {
 		out.Processes = append(out.Processes, d.processes()...)

@@ -23,7 +23,7 @@ func options(t *testing.T, dir string) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Dir: dir, Installs: pgtest.Installs(t), RunAs: runAs, Log: testLog(t), MemoryBytes: 1 << 30}
+	return Options{Dir: dir, Installs: pgtest.Installs(t), RunAs: runAs, Log: testLog(t), MemoryBytes: 1 << 30, Volumes: VolumeKind(os.Getenv(volumesEnv)), BaseEvery: time.Second}
 }
 
 // testLog shows the fleet's log with -v and when the test fails.

@@ -212,8 +212,8 @@ func TestOlderPagesComeBackWithTheWALBehindThem(t *testing.T) {
 	c := connectTo(t, wake(t, f, spec("ep-main", main.ID)), tarn.Superuser)
 	run(t, c, `CREATE TABLE t (id int PRIMARY KEY)`)
 	stop() // all that is there is of a clean shutdown
-	kept := filepath.Join(pgtest.Dir(t), "kept")
-	if out, err := exec.Command("cp", "-a", filepath.Join(dir, "store"), kept).CombinedOutput(); err != nil {
+	kept, pages := filepath.Join(pgtest.Dir(t), "kept"), map[pageWrites]string{wholePages: "store", tornPages: "plain"}[f.store.PageWrites()]
+	if out, err := exec.Command("cp", "-a", filepath.Join(dir, pages), kept).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 
@@ -229,12 +229,12 @@ func TestOlderPagesComeBackWithTheWALBehindThem(t *testing.T) {
 	want := rows(t, c)
 	stop()
 
-	for _, lost := range []string{"store", "wal"} {
+	for _, lost := range []string{pages, "wal"} {
 		if err := os.RemoveAll(filepath.Join(dir, lost)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Rename(kept, filepath.Join(dir, "store")); err != nil {
+	if err := os.Rename(kept, filepath.Join(dir, pages)); err != nil {
 		t.Fatal(err)
 	}
 	f = openFleet(t, o)

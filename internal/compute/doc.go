@@ -1,24 +1,28 @@
 // Package compute is the fleet of one computer: the computes of its endpoints
 // and the timelines they serve. It wakes, watches, marks, restarts and suspends
 // computes, and makes timelines from templates, from running or stopped parents
-// and from any past time or LSN of one. It knows the page store, mounts,
-// Postgres processes and WAL files, and how they fit together so that a branch
-// is always one Postgres can recover. It knows nothing of projects, endpoints'
-// names, roles of users or who may do what: control says what is wanted.
+// and from any past time or LSN of one. It knows two kinds of storage (the
+// page store with its mounts, and plain directories), Postgres processes and
+// WAL files, and how they fit together so that a branch is always one Postgres
+// can recover. It knows nothing of projects, endpoints' names, roles of users or
+// who may do what: control says what is wanted.
 //
 // # The data directory
 //
-//	store/                 the page store
+//	volumes.json           what kind of volumes it has (VolumeKind)
+//	store/                 the page store, or
+//	plain/                 the plain directories (package plaindir)
 //	timelines/<id>.json    a complete timeline; the last thing written of it
 //	wal/<id>/              its WAL (package wal)
 //	wal-abandoned/<id>     a timeline that is gone, its copy in the object store is not
-//	mnt/<name>/            where a volume is mounted while Postgres uses it
+//	mnt/<name>/            where a volume is mounted while Postgres uses it; a
+//	                       link to it where it is a plain directory
 //	run/<name>/            its socket, mode 0700; run/<name>.pid its postmaster
 //	log/<name>.log         what Postgres says
 //
 // A name is an endpoint's UID, or "_" and a timeline's id where Postgres runs
 // for the fleet itself. Nothing in mnt and run outlives the process: after a
-// crash Open kills what it finds there, and the page store and Postgres recover
+// crash Open kills what it finds there, and the storage and Postgres recover
 // when the endpoint is woken next. A process may execute its program anew under
 // running computes, though: see Handed.
 //
@@ -34,5 +38,6 @@
 //
 // A mark's fields are read in this order, S before L before T, because pages
 // only reach the volume after the WAL that changed them was flushed: every page
-// before S carries an LSN of at most L.
+// before S carries an LSN of at most L. Where S is a copy of a plain directory,
+// which takes a while, L is read when the copy is complete.
 package compute

@@ -71,14 +71,14 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	if len(m.installs) == 0 {
 		return nil, tarn.Unavailable("no Postgres to run").WithHint("install Postgres 15 to 18, or name its directory with --pg-bin")
 	}
-	for _, sub := range [...]string{"", "store", "timelines", "wal", "mnt", "run", "log"} {
+	for _, sub := range [...]string{"", "timelines", "wal", "mnt", "run", "log"} {
 		// Postgres's user passes through on its way to mnt, run and wal.
 		if err := os.MkdirAll(m.path(sub), 0o755); err != nil {
 			return nil, err
 		}
 	}
 	var err error
-	m.store, err = openPages(ctx, m.path("store"), o)
+	m.store, err = m.openStorage(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,8 @@ func TestLife(t *testing.T) {
 					t.Errorf("%s: %d", q, n)
 				}
 			}
-			for name, want := range map[string]string{"full_page_writes": "off", "wal_recycle": "off", "wal_level": "logical", "max_connections": "104"} {
+			fullPages := map[pageWrites]string{wholePages: "off", tornPages: "on"}[f.store.PageWrites()]
+			for name, want := range map[string]string{"full_page_writes": fullPages, "data_checksums": fullPages, "wal_recycle": "off", "wal_level": "logical", "max_connections": "104"} {
 				if got := query[string](t, c, `SELECT current_setting($1)`, name); got != want {
 					t.Errorf("%s is %s", name, got)
 				}

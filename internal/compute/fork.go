@@ -76,6 +76,11 @@ func (k *maker) pinRunning(ctx context.Context, e *engine, source, child timelin
 		}
 		return k.pinPast(ctx, source, child, at, to)
 	}
+	if k.store.PageWrites() == tornPages {
+		if err := s.shortenReplay(ctx); err != nil {
+			return child, nil, err
+		}
+	}
 	point, err := k.store.Fork(ctx, e.timeline, child.ID)
 	if err != nil {
 		return child, nil, err

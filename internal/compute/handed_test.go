@@ -173,11 +173,14 @@ func TestHandOverToNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	devices, err := h.Devices()
-	if err != nil || len(devices) != 1 {
-		t.Fatalf("devices %v, %v", devices, err)
+	mounts := map[pageWrites]int{wholePages: 1, tornPages: 0}[f.store.PageWrites()]
+	if err != nil || len(devices) != mounts {
+		t.Errorf("devices %v, %v", devices, err)
 	}
-	if err := unix.Close(devices[0]); err != nil {
-		t.Fatal(err)
+	for _, d := range devices {
+		if err := unix.Close(d); err != nil {
+			t.Error(err)
+		}
 	}
 	f = openFleet(t, o)
 	checkNothingLeft(t, o.Dir)

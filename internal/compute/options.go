@@ -17,10 +17,12 @@ type Options struct {
 	RunAs    *postgres.RunAs    // whom Postgres runs as; nil = ourselves
 	Handed   *Handed            // computes to go on with; nil = none
 	Log      *slog.Logger       // nil = none
+	Volumes  VolumeKind         // "" = what Dir has, else FUSE where there is FUSE
 
 	CheckEvery  time.Duration // how often a compute is asked whether it needs a mark; 0 = 10 s
 	MarkEvery   time.Duration // a mark at most this old while WAL grows; 0 = 1 min
 	MarkWAL     int64         // a mark at most this many bytes of WAL behind; 0 = 64 MiB
+	BaseEvery   time.Duration // plain directories only: how often a running one is copied, at most; 0 = 5 min with reflinks, 6 h without
 	MemoryBytes int64         // of this computer; 0 = ask the kernel
 
 	Rings    volumefs.Rings // whether mounts use FUSE over io_uring; 0 = no

@@ -119,4 +119,4 @@ func (p pages) Resume(ctx context.Context, id tarn.TimelineID, dir string, b jso
 }
 
 // Pin is the head: the store keeps what stood at every seq.
-func (v pageVolume) Pin(context.Context) (tarn.Seq, error) { return v.Head(), nil }
+func (v pageVolume) Pin(context.Context) (tarn.Seq, bool, error) { return v.Head(), true, nil }

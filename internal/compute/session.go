@@ -108,6 +108,27 @@ func (s *session) checkpoint(ctx context.Context) error {
 	return nil
 }
 
+const (
+	sqlReplay = `SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), redo_lsn)::bigint FROM pg_control_checkpoint()`
+	// longReplay is the WAL that a fork replays in about the time a checkpoint
+	// takes. Full pages make a lot of it.
+	longReplay = 64 << 20
+)
+
+// shortenReplay makes a checkpoint where a fork would have much to replay.
+func (s *session) shortenReplay(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(ctx, sessionPatience)
+	defer cancel()
+	var bytes int64
+	if err := s.conn.QueryRow(limit, sqlReplay).Scan(&bytes); err != nil {
+		return fmt.Errorf("ask a compute for its last checkpoint: %w", err)
+	}
+	if bytes < longReplay {
+		return nil
+	}
+	return s.checkpoint(ctx)
+}
+
 func (s *session) lsn(ctx context.Context, sql string, args ...any) (tarn.LSN, error) {
 	limit, cancel := context.WithTimeout(ctx, sessionPatience)
 	defer cancel()

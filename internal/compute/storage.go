@@ -48,7 +48,7 @@ type pageWrites uint8
 
 const (
 	wholePages pageWrites = iota // the old or the new one
-	tornPages                    // or a mixture: Postgres must write full pages to WAL
+	tornPages                    // or a mixture: Postgres must write full pages to WAL, and guard them by checksums
 )
 
 // volume is the writable head of a timeline.
@@ -58,11 +58,13 @@ type volume interface {
 	Show(ctx context.Context, dir string, log *slog.Logger) (shown, error)
 	// Head is behind everything written so far.
 	Head() tarn.Seq
-	// Pin gives a point for a mark, while Postgres may write. It holds all that
-	// was written before the call and nothing that was written after its return:
-	// the LSN and the time of the mark, read after it, cover every page.
-	Pin(ctx context.Context) (tarn.Seq, error)
-	// Mark makes m, which names a pinned point or the head, durable.
+	// Pin gives a point for a mark, while Postgres may write; ok is false when
+	// there is none to mark now. It holds nothing that was written after Pin
+	// returned: the LSN and the time of the mark, read after it, cover every
+	// page.
+	Pin(ctx context.Context) (seq tarn.Seq, ok bool, err error)
+	// Mark makes m, which names a pinned point or the head, durable. A point that
+	// the storage did not keep is not marked.
 	Mark(ctx context.Context, m tarn.Mark) error
 	// ReadFile reads a file, also while it is shown: through the volume, never
 	// through the directory. Names are relative, with slashes.

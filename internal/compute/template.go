@@ -108,7 +108,10 @@ func (k *maker) fillTemplate(ctx context.Context, e *engine, in postgres.Install
 	if err := e.show(ctx); err != nil {
 		return err
 	}
-	err := postgres.InitDB(ctx, in, postgres.InitOptions{DataDir: e.dataDir(), Place: postgres.Prepared, WALDir: e.wal.Dir(), RunAs: k.o.RunAs, Log: k.log})
+	err := postgres.InitDB(ctx, in, postgres.InitOptions{
+		DataDir: e.dataDir(), Place: postgres.Prepared, WALDir: e.wal.Dir(), RunAs: k.o.RunAs, Log: k.log,
+		Checksums: k.store.PageWrites() == tornPages, // the page store has its own
+	})
 	if err == nil {
 		err = e.hide(ctx)
 	}

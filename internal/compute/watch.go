@@ -96,10 +96,14 @@ func (w *watcher) check(ctx context.Context, now time.Time) {
 		if err != nil || !needsMark(w.mark, lsn, now, w.f.o.MarkEvery, w.f.o.MarkWAL) {
 			return err
 		}
-		var m tarn.Mark
-		if m.Seq, err = w.e.volume.Pin(ctx); err != nil {
+		seq, ok, err := w.e.volume.Pin(ctx)
+		if err != nil {
 			return fmt.Errorf("pin timeline %s: %w", w.e.timeline, err)
 		}
+		if !ok {
+			return nil
+		}
+		m := tarn.Mark{Seq: seq}
 		if m.LSN, err = s.flushed(ctx); err != nil {
 			return err
 		}

@@ -97,6 +97,10 @@ func fill(t *testing.T, conn string) {
 	exec(t, conn, `INSERT INTO synced_tables SELECT 'u', 'main', 's', 't', 'main', 's', 'src', '{a,"b c"}', 'SNAPSHOT', project, name, 'db', '', '', 'p', 'ONLINE', '', 7, now(), 1, 2 FROM branches WHERE project = 'kept'`)
 	exec(t, conn, `INSERT INTO feeds SELECT 'f', project, name, 'id', 'db', 'public', 'main', 's', '' FROM branches WHERE project = 'kept'`)
 	exec(t, conn, `INSERT INTO feed_tables VALUES ('f', 'orders', 'main', 's', 'orders', 'ACTIVE', '16/B374D848', now(), '')`)
+	exec(t, conn, `INSERT INTO snapshots (project, name, uid, source, source_time, source_timeline, state, timeline)
+		VALUES ('kept', 'first', 'ks', 'main', now(), '00112233445566778899aabbccddeeff', 'READY', '112233445566778899aabbccddeeff00')`)
+	exec(t, conn, `INSERT INTO swaps (operation, source_timeline, source_lsn, timeline, replaced)
+		VALUES ('operations/1', '00112233445566778899aabbccddeeff', '16/B374D848', '2233445566778899aabbccddeeff0011', '00112233445566778899aabbccddeeff')`)
 	exec(t, conn, `INSERT INTO principals (name, type, admin) VALUES (E'odd "name"\t\\ ü\n', 'USER', true)`)
 }
 

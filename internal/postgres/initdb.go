@@ -23,7 +23,10 @@ type InitOptions struct {
 	// NoSync leaves the new files to the operating system's own time of
 	// writing: for scratch servers, and where the caller syncs.
 	NoSync bool
-	Log    *slog.Logger // nil = none
+	// Checksums makes Postgres guard its pages itself; else whoever keeps them
+	// does.
+	Checksums bool
+	Log       *slog.Logger // nil = none
 }
 
 // Place says what there is of a data directory before InitDB.
@@ -38,8 +41,8 @@ const (
 )
 
 // InitDB makes a data directory: encoding UTF8, code point order
-// (C.UTF-8), time zone UTC, no page checksums (the page store has its own and
-// hint bits would log full pages again), local connections trusted, everything
+// (C.UTF-8), time zone UTC, page checksums only where asked for (the page store has
+// its own, and hint bits would log full pages again), local connections trusted, everything
 // that comes over a network rejected.
 //
 // What a failure leaves in DataDir is the caller's to remove; initdb removes
@@ -70,7 +73,9 @@ func InitDB(ctx context.Context, in Install, o InitOptions) error {
 		"--no-instructions",
 	}
 	args = append(args, localeArgs(in.Major)...)
-	if in.Major >= 18 {
+	if o.Checksums {
+		args = append(args, "--data-checksums")
+	} else if in.Major >= 18 {
 		args = append(args, "--no-data-checksums") // off by default before
 	}
 	if o.NoSync {

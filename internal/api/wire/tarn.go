@@ -11,6 +11,7 @@ type Status struct {
 	API         string    `json:"api"`  // URL this server is reached at
 	CAFile      string    `json:"ca_file,omitempty"`
 	LakeURL     string    `json:"lake_url,omitempty"` // root of catalog lake
+	Volumes     string    `json:"volumes,omitempty"`  // how branches are kept: fuse, directory (reflink), directory (copy)
 	Projects    []string  `json:"projects"`
 	Branches    []string  `json:"branches"` // projects/p/branches/b
 	Endpoints   []Address `json:"endpoints"`
