@@ -122,4 +122,17 @@ type TimelineStatus struct {
 	Head     Seq        `json:"head"`
 	Bytes    int64      `json:"bytes"` // own bytes on disk, without the parent's
 	Marks    []Mark     `json:"marks,omitempty"`
+	Copy     *CopyState `json:"copy,omitempty"` // nil without an object store
+}
+
+// CopyState is how far the object store has a timeline, and how far it gave
+// one back when the data directory had been lost.
+type CopyState struct {
+	LagBytes int64         `json:"lag_bytes"`          // of WAL that is not there yet
+	LagAge   time.Duration `json:"lag_age"`            // how long ago all there was had arrived
+	Waiting  bool          `json:"waiting,omitempty"`  // no compute runs, and the end of its WAL is not there yet
+	Away     bool          `json:"away,omitempty"`     // it is there only: it comes back when it is wanted
+	Problem  string        `json:"problem,omitempty"`  // why it could not be brought back
+	BackLSN  LSN           `json:"back_lsn,omitempty"` // it came back up to here; 0 = it never was away
+	BackTime time.Time     `json:"back_time,omitzero"` // when the last of that was copied
 }

@@ -170,12 +170,24 @@ func branchList(sh *shell) *cobra.Command {
 			if bs == nil {
 				bs = []client.Branch{}
 			}
+			s, err := c.Status(cmd.Context())
+			if err != nil {
+				s.Storage = nil // the node does not answer
+			}
 			return sh.show(bs, func() {
+				heading := "BRANCH STATE SOURCE PROTECTED EXPIRES CREATED"
+				if s.Storage != nil {
+					heading += " ARCHIVE BACK"
+				}
 				var rows [][]string
 				for _, b := range bs {
-					rows = append(rows, branchRow(b))
+					row := branchRow(b)
+					if c := copyOf(s, p.Branch(b.BranchID)); c != nil {
+						row = append(row, archived(*c), cameBack(*c))
+					}
+					rows = append(rows, row)
 				}
-				sh.table("BRANCH STATE SOURCE PROTECTED EXPIRES CREATED", rows)
+				sh.table(heading, rows)
 			})
 		},
 	}

@@ -114,7 +114,7 @@ func putBranch(ctx context.Context, sh *shell, c *client.Client, n tarn.BranchNa
 	if err != nil {
 		return err
 	}
-	return sh.show(shownBranch{b, &w}, func() {
+	return sh.show(shownBranch{b, &w, nil}, func() {
 		sh.say("%s branch %s/%s in %s.", done, n.Project, n.Branch, took)
 		if w.EarlierBranch != "" {
 			sh.say("What it held before is branch %s/%s.", n.Project, last(w.EarlierBranch))
@@ -151,7 +151,8 @@ func branchProtect(sh *shell, use, short, done string, protected bool) *cobra.Co
 // shownBranch is what branch show prints as JSON.
 type shownBranch struct {
 	client.Branch
-	Window *client.Window `json:"window,omitempty"` // nil while the branch is being made
+	Window *client.Window   `json:"window,omitempty"` // nil while the branch is being made
+	Copy   *wire.BranchCopy `json:"copy,omitempty"`   // nil without an object store
 }
 
 func branchShow(sh *shell) *cobra.Command {
@@ -176,6 +177,9 @@ func branchShow(sh *shell) *cobra.Command {
 				shown.Window = &w
 			} else if tarn.KindOf(err) != tarn.KindUnavailable {
 				return err
+			}
+			if s, err := c.Status(cmd.Context()); err == nil { // else the node does not answer
+				shown.Copy = copyOf(s, n)
 			}
 			return sh.show(shown, func() { describe(sh, n, shown) })
 		},
@@ -215,7 +219,26 @@ func describe(sh *shell, n tarn.BranchName, b shownBranch) {
 		}
 		rows = append(rows, []string{"Own size:", size(w.OwnSizeBytes)})
 	}
+	if b.Copy != nil {
+		rows = append(rows, []string{"Archive:", archived(*b.Copy)})
+		if back := cameBack(*b.Copy); back != "-" {
+			rows = append(rows, []string{"Came back:", back})
+		}
+	}
 	sh.rows(rows)
+}
+
+// copyOf is how far the object store has a branch; nil without one.
+func copyOf(s wire.Status, n tarn.BranchName) *wire.BranchCopy {
+	if s.Storage == nil {
+		return nil
+	}
+	for _, b := range s.Storage.Branches {
+		if b.Branch == n.String() {
+			return &b
+		}
+	}
+	return nil
 }
 
 // origin says what a branch was made from.

@@ -38,6 +38,10 @@ func preflight(ctx context.Context, c serverConfig) error {
 	if err != nil {
 		return err
 	}
+	if kind == compute.Directories && c.storage.Place != "" {
+		return tarn.Unavailable("copy plain directories to %s: only the page store is copied to an object store, and it needs FUSE", c.storage.Place).
+			WithHint("start without --storage, or on a computer with FUSE (--volumes fuse) and a new data directory")
+	}
 	if kind == compute.FUSEVolumes {
 		if err := volumefs.Probe(ctx, c.Data); err != nil {
 			return err

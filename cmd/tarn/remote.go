@@ -6,16 +6,33 @@ import (
 	"time"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/compute"
 	"github.com/tarndb/tarn/internal/controldb"
 	"github.com/tarndb/tarn/internal/wal"
 )
 
-// remoteWAL is where the node copies WAL to; nil without an object store.
-func (c *serverConfig) remoteWAL(log *slog.Logger) (*wal.Remote, error) {
-	if c.Remote == nil {
-		return nil, nil
+// openRemote opens the object store of a data directory, if it has one, for one
+// of the processes that its supervisor starts.
+func (c *serverConfig) openRemote(ctx context.Context) (err error) {
+	if c.storage.Place == "" {
+		return nil
 	}
-	return wal.NewRemote(c.Remote, wal.RemoteOptions{Log: log})
+	c.Remote, err = c.storage.open(ctx)
+	return err
+}
+
+// remote is what the node keeps in the object store; zero without one.
+func (c *serverConfig) remote(log *slog.Logger) (r compute.Remote, err error) {
+	if c.Remote == nil {
+		return r, nil
+	}
+	m, err := readMembership(c.Data)
+	if err != nil {
+		return r, err
+	}
+	r = compute.Remote{Store: c.Remote, Node: m.Node, Local: int64(c.storage.Cache)}
+	r.WAL, err = wal.NewRemote(c.Remote, wal.RemoteOptions{Log: log})
+	return r, err
 }
 
 // restoreControl fills a control database that was just made with the last copy

@@ -52,6 +52,9 @@ func serveCommand() *cobra.Command {
 				ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 				defer stop()
 				log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("process", role)
+				if err := c.openRemote(ctx); err != nil {
+					return err
+				}
 				return run(ctx, c, log)
 			},
 		}
@@ -80,7 +83,7 @@ func serveNode(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if c.FUSEUring {
 		rings = volumefs.RingsAsked
 	}
-	remote, err := c.remoteWAL(log)
+	remote, err := c.remote(log)
 	if err != nil {
 		return err
 	}
@@ -153,6 +156,9 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err := cat.EnsureDefault(ctx, lake); err != nil {
 		return err
 	}
+	if err := c.restoreAuthority(ctx); err != nil {
+		return err
+	}
 	gate := gateway.New(gateway.Config{
 		Router: &router{control: ctl}, Verifier: signer, Dir: filepath.Join(c.Data, "ca"),
 		Main: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(c.GatewayPort)), Log: log,
@@ -161,7 +167,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Log: log})
 	handler := api.New(api.Config{
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
-		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Processes: c.processes, Volumes: c.volumesInUse,
+		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Processes: c.processes, Volumes: c.volumesInUse,
 		PageStore: nodeClient, Log: log,
 	})
 
@@ -172,6 +178,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return followEndpoints(ctx, ctl, gate) })
 	g.Go(func() error { return serveHTTP(ctx, c, handler, log) })
+	g.Go(func() error { return c.copyAuthority(ctx, gate.CAPath(), log) })
 	if c.ControlDB == "" && c.Remote != nil {
 		backup := controldb.NewBackup(db, c.Remote, controldb.BackupOptions{Log: log})
 		g.Go(func() error { return backup.Run(ctx) })

@@ -32,8 +32,9 @@ type serverConfig struct {
 	Owner       string // user name of the workspace owner, used at the first start
 	Volumes     string // auto, fuse or directory
 
-	Remote blob.Store // where WAL and the control database are copied to; nil = nowhere
-	handed int        // descriptor of what an earlier node left; 0 = none
+	storage storage    // what was asked of Remote
+	Remote  blob.Store // where everything is copied to that must outlive Data; nil = nowhere
+	handed  int        // descriptor of what an earlier node left; 0 = none
 }
 
 func (c *serverConfig) flags(f *pflag.FlagSet) {
@@ -45,6 +46,7 @@ func (c *serverConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSKey, "tls-key", "", "key file of the API's certificate")
 	f.IntVar(&c.GatewayPort, "gateway-port", 5432, "port of the Postgres gateway on every endpoint's address")
 	f.StringVar(&c.Volumes, "volumes", autoVolumes, "how branches are kept: fuse (the page store), directory (plain directories, without FUSE), or auto: as the data directory has them, else fuse where it works")
+	c.storage.flags(f)
 	f.BoolVar(&c.FUSEUring, "fuse-uring", false, "use FUSE over io_uring, switched on in the kernel (Linux 6.14, root); see docs/limits.md")
 	f.StringVar(&c.Owner, "owner", "", "user name of the workspace owner, at the first start (default <user>@localhost)")
 }
@@ -68,6 +70,9 @@ func (c *serverConfig) complete() error {
 	syscall.Umask(0o022)
 	if err := os.MkdirAll(c.Data, 0o755); err != nil {
 		return tarn.Invalid("make data directory %s: %w", c.Data, err)
+	}
+	if err := c.storage.complete(c.Data); err != nil {
+		return err
 	}
 	if c.Owner == "" {
 		c.Owner = "owner@localhost"
@@ -102,7 +107,7 @@ func (c *serverConfig) args() []string {
 			a = append(a, flag, v)
 		}
 	}
-	return a
+	return append(a, c.storage.args()...)
 }
 
 // socketDir gives the directory of a unix socket. A socket's path may have 107

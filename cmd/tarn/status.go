@@ -1,10 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tarndb/tarn/internal/api/wire"
 )
 
 // version is Tarn's own.
@@ -37,6 +41,9 @@ func statusCommand(sh *shell) *cobra.Command {
 				if s.CAFile != "" {
 					sh.say("Certificate authority: %s", s.CAFile)
 				}
+				if s.Storage != nil {
+					sh.say("Storage: %s", s.Storage.URL)
+				}
 				if s.Volumes != "" {
 					sh.say("Volumes: %s", s.Volumes)
 				}
@@ -50,6 +57,14 @@ func statusCommand(sh *shell) *cobra.Command {
 					rows = append(rows, []string{e.Name, e.Host, strconv.Itoa(e.Port), e.State})
 				}
 				sh.table("ENDPOINT HOST PORT STATE", rows)
+				if s.Storage != nil && len(s.Storage.Branches) > 0 {
+					sh.say("")
+					rows = nil
+					for _, b := range s.Storage.Branches {
+						rows = append(rows, []string{b.Branch, archived(b), cameBack(b)})
+					}
+					sh.table("BRANCH ARCHIVE BACK", rows)
+				}
 				if len(s.Computes) == 0 {
 					return
 				}
@@ -62,4 +77,30 @@ func statusCommand(sh *shell) *cobra.Command {
 			})
 		},
 	}
+}
+
+// archived says how far the object store has a branch.
+func archived(b wire.BranchCopy) string {
+	switch {
+	case b.Away:
+		return "all there is"
+	case b.Waiting:
+		return "waits for the storage"
+	case b.LagBytes == 0:
+		return "complete"
+	}
+	return fmt.Sprintf("%s behind, %s", size(b.LagBytes), time.Duration(b.LagSecs*float64(time.Second)).Round(time.Second))
+}
+
+// cameBack says how far a branch came back from the object store.
+func cameBack(b wire.BranchCopy) string {
+	switch {
+	case b.Problem != "":
+		return "no: " + b.Problem
+	case b.Away:
+		return "not yet: at its first connection"
+	case b.BackLSN != "":
+		return "up to LSN " + b.BackLSN + ", " + shortTime(b.BackTime)
+	}
+	return "-"
 }

@@ -70,7 +70,13 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		return fmt.Errorf("stop what an earlier tarn left: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.c.sweep(s.log)) }()
-	if err := preflight(ctx, s.c); err != nil {
+	err = preflight(ctx, s.c)
+	var held *holding
+	if err == nil {
+		held, err = s.c.join(ctx, s.tell, s.log)
+		defer func() { held.release(context.WithoutCancel(ctx)) }()
+	}
+	if err != nil {
 		return errors.Join(err, stopProcesses(context.WithoutCancel(ctx), s.c.Data, processes{Node: node}, s.tell))
 	}
 
@@ -88,6 +94,10 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	g.Go(func() error {
 		defer giveUp() // without a node control is of no use
 		return s.keep(nodeCtx, child{"node", nodeGrace, nodeRelief(s.c.Data)}, node, func(p process) { started <- func(r *processes) { r.Node = p } })
+	})
+	g.Go(func() error {
+		defer giveUp() // what belongs to another is not written any more
+		return held.keep(ctx)
 	})
 	var recorder errgroup.Group
 	recorder.Go(func() error {

@@ -44,6 +44,7 @@ The first start makes a workspace owner, a token (written to your profile) and a
 		},
 	}
 	c.flags(cmd.Flags())
+	cmd.Flags().BoolVar(&c.storage.TakeOver, takeOverFlag, false, "take the storage from a computer that is lost, when it has been silent for half a minute")
 	cmd.Flags().BoolVar(&detach, "detach", false, "return when Tarn answers and leave it running")
 	return cmd
 }
@@ -117,7 +118,7 @@ func upDetached(ctx context.Context, c serverConfig, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(exe, append([]string{"up"}, c.args()...)...)
+	cmd := exec.Command(exe, append([]string{"up"}, append(c.args(), c.storage.takeOverArgs()...)...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -40,6 +40,7 @@ type Config struct {
 	PublicURL string                // how clients reach the server; "" = as the request says
 	CAFile    string                // certificate authority of the gateway, shown to clients on this computer
 	Version   string                // of Tarn
+	Storage   string                // URL of the object store; "" = none
 	LakeURL   string                // root of catalog lake, for programs on this computer
 	PageStore PageStore             // of the node; nil = nothing is told of it
 	Processes func() []wire.Process // of this Tarn, computes excepted; nil = none shown

@@ -19,6 +19,7 @@ type ownDoor struct {
 	caFile    string
 	version   string
 	lakeURL   string
+	storage   string // URL; "" = none
 	processes func() []wire.Process
 	volumes   func() string
 }
@@ -57,6 +58,30 @@ func (d *ownDoor) status(ctx context.Context, q *query) (any, error) {
 		if c.PID != 0 {
 			out.Processes = append(out.Processes, wire.Process{Role: "postgres", PID: c.PID, Endpoint: c.Endpoint, SocketDir: c.SocketDir, Port: c.Port})
 		}
+	}
+	out.Storage, err = d.copies(ctx)
+	return out, err
+}
+
+// copies tells how far the object store has every branch; nil without one.
+func (d *ownDoor) copies(ctx context.Context) (*wire.Storage, error) {
+	if d.storage == "" {
+		return nil, nil
+	}
+	all, err := d.control.Pasts.Copies(ctx)
+	if err != nil && tarn.KindOf(err) != tarn.KindUnavailable { // the node is busy, or gone
+		return nil, err
+	}
+	out := &wire.Storage{URL: d.storage, Branches: []wire.BranchCopy{}}
+	for _, c := range all {
+		b := wire.BranchCopy{
+			Branch: c.Branch.String(), LagBytes: c.LagBytes, LagSecs: c.LagAge.Seconds(), Waiting: c.Waiting, Away: c.Away,
+			Problem: c.Problem, BackTime: wire.Time(c.BackTime),
+		}
+		if c.BackLSN != 0 {
+			b.BackLSN = c.BackLSN.String()
+		}
+		out.Branches = append(out.Branches, b)
 	}
 	return out, nil
 }

@@ -16,7 +16,7 @@ func routes(c Config) []route {
 		feeds     = &feedDoor{control: c.Control, keeper: c.Feeds, ops: ops}
 		tokens    = &tokenDoor{control: c.Control}
 		unity     = &unityDoor{catalog: c.Catalog, open: c.OpenTable, log: c.Log}
-		own       = &ownDoor{control: c.Control, workspace: c.Workspace, caFile: c.CAFile, version: c.Version, lakeURL: c.LakeURL, processes: c.Processes, volumes: c.Volumes}
+		own       = &ownDoor{control: c.Control, workspace: c.Workspace, caFile: c.CAFile, version: c.Version, lakeURL: c.LakeURL, storage: c.Storage, processes: c.Processes, volumes: c.Volumes}
 		store     = &storeDoor{control: c.Control, store: c.PageStore}
 		lake      = &lakeDoor{catalog: c.Catalog, open: c.OpenTable}
 	)

@@ -38,7 +38,7 @@ type leased interface{ Lease() uint64 }
 // startCopying begins to copy the WAL of an engine that has started; without an
 // object store it does nothing.
 func (e *engine) startCopying(ctx context.Context) {
-	if e.on.o.Remote == nil {
+	if e.on.o.Remote.WAL == nil {
 		return
 	}
 	// It outlives what began it, as the life does.
@@ -46,7 +46,7 @@ func (e *engine) startCopying(ctx context.Context) {
 	ask := &flushedAsk{e: e}
 	source := e.on.sourceOf(e, e.control) // the TLI of an ordinary start never changes
 	source.Flushed = ask.flushed
-	w := &copying{uploader: e.on.o.Remote.Uploader(source), cancel: cancel, done: make(chan struct{}), ended: make(chan struct{})}
+	w := &copying{uploader: e.on.o.Remote.WAL.Uploader(source), cancel: cancel, done: make(chan struct{}), ended: make(chan struct{})}
 	e.copying = w
 	go func() {
 		defer close(w.done)
@@ -61,7 +61,7 @@ func (e *engine) startCopying(ctx context.Context) {
 // a process that is killed while it reads through its own mount never ends. The
 // volume that a template is made on has no control file yet.
 func (e *engine) readControl() (err error) {
-	if e.on.o.Remote == nil {
+	if e.on.o.Remote.WAL == nil {
 		return nil
 	}
 	if e.control, err = readControl(e.volume); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -164,7 +164,7 @@ func (f *Fleet) WALLag() map[tarn.TimelineID]wal.Lag {
 // store: pages that carry no later LSN may leave this computer too. It is 0 while
 // nothing is known of it.
 func (f *Fleet) WALCopied(ctx context.Context, id tarn.TimelineID) (tarn.LSN, error) {
-	if f.o.Remote == nil {
+	if f.o.Remote.WAL == nil {
 		return 0, tarn.Unavailable("WAL of timeline %s is copied nowhere", id)
 	}
 	if e := f.serving(id); e != nil && e.copying != nil {
@@ -272,7 +272,7 @@ const copyEvery = time.Minute
 // removes copies of timelines that are no more. One goroutine does all of it,
 // so that nothing is copied of what is being removed.
 func (k copier) run(ctx context.Context) {
-	if k.o.Remote == nil {
+	if k.o.Remote.WAL == nil {
 		return
 	}
 	tick := time.NewTicker(copyEvery)
@@ -310,7 +310,7 @@ func (k copier) copyAtRest(ctx context.Context, id tarn.TimelineID) error {
 	}
 	limit, cancel := context.WithTimeout(ctx, copyEvery)
 	defer cancel()
-	err = k.o.Remote.Uploader(source).Finish(limit, end)
+	err = k.o.Remote.WAL.Uploader(source).Finish(limit, end)
 	k.rest.end(err)
 	return err
 }
@@ -327,6 +327,9 @@ func (k copier) restingSource(ctx context.Context, id tarn.TimelineID) (s wal.So
 	if !ok || !k.rest.isDue(id) || k.serving(id) != nil {
 		k.rest.remove(id)
 		return s, 0, nil
+	}
+	if err := k.present(ctx, id); err != nil {
+		return s, 0, err
 	}
 	m, err := k.settle(ctx, t)
 	if err != nil {
@@ -356,7 +359,7 @@ func (k copier) trim(ctx context.Context, id tarn.TimelineID) error {
 	if _, ok := k.records.known(id); !ok || e == nil || e.copying == nil {
 		return nil
 	}
-	n, err := k.walOf(id).Trim(ctx, e.copying.uploader.Done(), segmentBytes, k.o.LocalWAL)
+	n, err := k.walOf(id).Trim(ctx, e.copying.uploader.Done(), segmentBytes, k.o.Remote.LocalWAL)
 	if n > 0 {
 		k.log.Info("WAL trimmed", "timeline", string(id), "count", n)
 	}
@@ -367,29 +370,26 @@ func (k copier) trim(ctx context.Context, id tarn.TimelineID) error {
 // store.
 func (m *machine) hasAgedWAL(ctx context.Context, id tarn.TimelineID, old time.Time) (bool, error) {
 	aged, err := m.walOf(id).HasAged(segmentBytes, old)
-	if err != nil || aged || m.o.Remote == nil {
+	if err != nil || aged || m.o.Remote.WAL == nil {
 		return aged, err
 	}
-	return m.o.Remote.HasAged(ctx, id, old)
+	return m.o.Remote.WAL.HasAged(ctx, id, old)
 }
 
 // pruneCopy removes from the object store what no fork needs any more: what lies
 // before the checkpoint c.
 func (m *machine) pruneCopy(ctx context.Context, id tarn.TimelineID, c postgres.Control, old time.Time) (int, error) {
-	if m.o.Remote == nil {
+	if m.o.Remote.WAL == nil {
 		return 0, nil
 	}
-	return m.o.Remote.Prune(ctx, id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes}, old)
+	return m.o.Remote.WAL.Prune(ctx, id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes}, old)
 }
 
 // abandonCopy notes that a timeline's copy is to be removed, before the rest of
 // it is: wal-abandoned/<id> is a name without content, removed last.
 func (m *machine) abandonCopy(id tarn.TimelineID) error {
-	if m.o.Remote == nil {
+	if m.o.Remote.WAL == nil {
 		return nil
-	}
-	if _, err := os.Lstat(m.path("wal", string(id))); err != nil {
-		return nil // nothing of it was ever copied
 	}
 	dir := m.path(abandonedDir)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -426,7 +426,7 @@ func (k copier) removeCopy(ctx context.Context, id tarn.TimelineID) error {
 	}
 	defer release()
 	if _, ok := k.records.known(id); !ok {
-		if err := k.o.Remote.Remove(ctx, id); err != nil {
+		if err := k.o.Remote.WAL.Remove(ctx, id); err != nil {
 			return err
 		}
 	}

@@ -24,7 +24,7 @@ func withRemote(t *testing.T, dir string, s blob.Store) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Remote = r
+	o.Remote.WAL = r
 	return o
 }
 
@@ -74,7 +74,7 @@ func copied(t *testing.T, f *Fleet, id tarn.TimelineID) (tarn.LSN, wal.Position)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := f.o.Remote.Position(t.Context(), id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes})
+	p, err := f.o.Remote.WAL.Position(t.Context(), id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestWALIsCopied(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.o.LocalWAL = 1
+	f.o.Remote.LocalWAL = 1
 	if err := (copier{f.maker}).trim(t.Context(), main.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestWALIsCopied(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "the copy of "+string(id)+" is gone", func() bool {
-			ids, err := o.Remote.Timelines(t.Context())
+			ids, err := o.Remote.WAL.Timelines(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}

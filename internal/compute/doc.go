@@ -32,7 +32,9 @@
 // it (copying), for timelines at rest by the copier. What was copied may leave
 // this computer, and on another one it is what a timeline comes back from,
 // behind pages that are as old or older (rebuild). So pages may leave this
-// computer only after the WAL that covers them.
+// computer only after the WAL that covers them, or are rewound to the last mark that the WAL covers. Records are copied
+// too, and fill an empty directory; a timeline that then is in the object store
+// only is away until somebody wants it, or the copier comes by.
 //
 // # Marks
 //

@@ -56,6 +56,7 @@ func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineI
 	if err := m.closeStuck(id); err != nil {
 		return nil, err
 	}
+	m.rest.note(id) // until whatever is written now is copied
 	var err error
 	if e.volume, err = m.store.OpenVolume(ctx, id); err != nil {
 		return nil, err

@@ -45,8 +45,10 @@ type Fleet struct {
 //  1. Open the page store, which lets in one process only and recovers.
 //  2. Kill the Postgres processes that still run, remove dead mounts; but for
 //     computes that were handed over.
-//  3. Remove timelines that were never published, or were being deleted.
-//  4. Make the WAL of timelines that have none here, from the object store.
+//  3. Read records from the object store when there is none here: the data
+//     directory is a new one, and what it had comes back.
+//  4. Remove timelines that were never published, or were being deleted.
+//  5. Note the timelines that are in the object store only (away).
 //
 // Computes that were handed over go on; nothing else is started: endpoints are
 // woken on demand.
@@ -90,18 +92,21 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 		name:    string(name),
 		restart: make(chan struct{}),
 		machine: m,
-		records: &records{dir: m.path("timelines"), all: make(map[tarn.TimelineID]timeline)},
+		records: newRecords(m.path("timelines")),
 		holds:   &holds{m: make(map[string]*hold)},
 		lives:   make(map[string]*life),
 		last:    make(map[string]tarn.ComputeStatus),
 	}
-	f.maker = &maker{machine: m, records: f.records, holds: f.holds, serving: f.serving}
+	f.maker = &maker{machine: m, records: f.records, holds: f.holds, away: newAway(), serving: f.serving}
+	if o.Remote.Store != nil {
+		f.maker.copies = &recordCopies{store: o.Remote.Store, records: f.records, log: o.Log, sent: map[tarn.TimelineID]timeline{}}
+	}
 	f.past = &past{maker: f.maker, enter: f.enter}
 	f.inspector = &inspector{of: m, records: f.records, enter: f.enter}
 	if err := f.maker.reconcile(ctx); err != nil {
 		return nil, errors.Join(err, m.store.Close())
 	}
-	if err := (copier{f.maker}).rebuildMissing(ctx); err != nil {
+	if err := (rebuilder{f.maker}).findAway(); err != nil {
 		return nil, errors.Join(err, m.store.Close())
 	}
 	m.rest.add(f.records.ids()...)
@@ -130,6 +135,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	work.Go(func() { f.maker.makeTemplates(own) })
 	work.Go(func() { f.maker.pruneLoop(own) })
 	work.Go(func() { copier{f.maker}.run(own) })
+	work.Go(func() { f.maker.copies.run(own) })
 	if s, ok := f.store.(interface{ Run(context.Context) error }); ok { // a store with work in the background
 		work.Go(func() {
 			// Until its volume is open again, the store does not know what a

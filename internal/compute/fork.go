@@ -37,9 +37,12 @@ func (k *maker) pin(ctx context.Context, s tarn.TimelineSpec, at target) (timeli
 	source, ok := k.records.known(s.Source)
 	switch {
 	case !ok:
-		return timeline{}, nil, tarn.NotFound("source timeline %s does not exist", s.Source)
+		return timeline{}, nil, fmt.Errorf("source: %w", k.records.missing(s.Source))
 	case s.PGVersion != 0 && s.PGVersion != source.PGVersion:
 		return timeline{}, nil, tarn.Invalid("source timeline %s is of Postgres %d, not %d", s.Source, source.PGVersion, s.PGVersion)
+	}
+	if err := k.present(ctx, source.ID); err != nil {
+		return timeline{}, nil, err
 	}
 	child := timeline{ID: s.ID, PGVersion: source.PGVersion, History: s.History}
 	if e := k.serving(source.ID); e != nil {
@@ -232,14 +235,15 @@ func (k *maker) settle(ctx context.Context, t timeline) (tarn.Mark, error) {
 // enough: what a killed Postgres acknowledged may be in its WAL alone. So either
 // it shut down cleanly, or it never ran since the timeline was forked: its only
 // mark is then at the LSN of the fork. One mark alone says nothing, since the
-// storage lets go of old ones.
+// storage lets go of old ones. And what came back from the object store may have
+// run after the pages that did.
 func (k *maker) settled(ctx context.Context, t timeline) (m tarn.Mark, ok bool, err error) {
 	st, err := k.store.Stat(ctx, t.ID)
 	if err != nil {
 		return m, false, err
 	}
 	m, ok = endMark(st.Marks, st.Head)
-	if !ok || len(st.Marks) == 1 && m.LSN == t.ForkLSN {
+	if !ok || len(st.Marks) == 1 && m.LSN == t.ForkLSN && t.BackLSN <= t.ForkLSN {
 		return m, ok, nil
 	}
 	v, err := k.store.OpenVolume(ctx, t.ID)

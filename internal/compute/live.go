@@ -94,6 +94,9 @@ func (f runner) startLife(ctx context.Context, l *life) (*engine, error) {
 		return nil, err
 	}
 	defer release()
+	if err := f.maker.present(ctx, spec.Timeline); err != nil {
+		return nil, err
+	}
 	e, err := f.openEngine(ctx, spec.Endpoint, spec.Timeline)
 	if err != nil {
 		return nil, err

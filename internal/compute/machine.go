@@ -68,7 +68,7 @@ func (m *machine) path(elem ...string) string {
 }
 
 func (m *machine) walOf(id tarn.TimelineID) *wal.Log {
-	return wal.New(m.path("wal", string(id)), m.owner()).Backed(m.o.Remote, id)
+	return wal.New(m.path("wal", string(id)), m.owner()).Backed(m.o.Remote.WAL, id)
 }
 
 func (m *machine) owner() *wal.Owner {

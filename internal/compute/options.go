@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/tarndb/tarn/internal/blob"
 	"github.com/tarndb/tarn/internal/postgres"
 	"github.com/tarndb/tarn/internal/volumefs"
 	"github.com/tarndb/tarn/internal/wal"
@@ -25,9 +26,21 @@ type Options struct {
 	BaseEvery   time.Duration // plain directories only: how often a running one is copied, at most; 0 = 5 min with reflinks, 6 h without
 	MemoryBytes int64         // of this computer; 0 = ask the kernel
 
-	Rings    volumefs.Rings // whether mounts use FUSE over io_uring; 0 = no
-	Remote   *wal.Remote    // where WAL is copied to; nil = nowhere
-	LocalWAL int64          // bytes of a timeline's copied segments to keep here too; 0 = 1 GiB
+	Rings  volumefs.Rings // whether mounts use FUSE over io_uring; 0 = no
+	Remote Remote         // what outlives the data directory
+}
+
+// Remote is what is kept beyond the data directory, in an object store. With a
+// zero Remote everything is on this computer only.
+type Remote struct {
+	WAL      *wal.Remote // where WAL is copied to; nil = nowhere
+	Store    blob.Store  // where pages and records are kept; nil = nowhere
+	Node     string      // names the data directory: 32 hexadecimal digits
+	LocalWAL int64       // bytes of a timeline's copied segments to keep here too; 0 = 1 GiB
+	Local    int64       // about how many bytes of copied pages to keep here too; 0 = all
+
+	SealEvery time.Duration // how old what was copied of a timeline's pages gets; 0 = 1 min
+	Lease     time.Duration // how long another node must be silent to be gone; 0 = 30 s
 }
 
 func (o *Options) fill() error {
@@ -39,7 +52,7 @@ func (o *Options) fill() error {
 	setDefault(&o.CheckEvery, 10*time.Second)
 	setDefault(&o.MarkEvery, time.Minute)
 	setDefault(&o.MarkWAL, 64<<20)
-	setDefault(&o.LocalWAL, 1<<30)
+	setDefault(&o.Remote.LocalWAL, 1<<30)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

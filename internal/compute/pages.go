@@ -22,7 +22,10 @@ type pages struct {
 }
 
 func openPages(ctx context.Context, dir string, o Options) (storage, error) {
-	s, err := pagestore.Open(ctx, dir, pagestore.Options{Log: o.Log})
+	s, err := pagestore.Open(ctx, dir, pagestore.Options{
+		Log:    o.Log,
+		Remote: pagestore.Remote{Store: o.Remote.Store, Node: o.Remote.Node, LocalBytes: o.Remote.Local, SealEvery: o.Remote.SealEvery, Lease: o.Remote.Lease},
+	})
 	if err != nil {
 		return nil, err
 	}

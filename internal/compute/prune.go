@@ -63,6 +63,9 @@ func (k *maker) pruneTimeline(ctx context.Context, id tarn.TimelineID) (int, err
 	if _, ok := k.records.known(id); !ok {
 		return 0, nil
 	}
+	if _, ok := k.away.has(id); ok {
+		return 0, nil
+	}
 	st, err := k.store.Stat(ctx, id)
 	if err != nil {
 		return 0, err

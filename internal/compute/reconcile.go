@@ -21,6 +21,11 @@ func (k *maker) reconcile(ctx context.Context) error {
 	if err := k.clearEngines(); err != nil {
 		return err
 	}
+	if n, err := k.copies.fetch(ctx); err != nil {
+		return err
+	} else if n > 0 {
+		k.log.Info("records of timelines brought back", "count", n, "path", k.o.Remote.Store.URL())
+	}
 	if err := k.records.load(); err != nil {
 		return err
 	}
@@ -117,6 +122,11 @@ func (k *maker) clearUnpublished(ctx context.Context) error {
 		k.log.Info("unfinished timeline cleared away", "timeline", string(st.ID))
 	}
 	for _, id := range k.records.ids() {
+		if !stored[id] && k.copies != nil {
+			k.records.lose(id)
+			k.log.Error("timeline not brought back", "timeline", string(id), "err", k.records.missing(id))
+			continue
+		}
 		if !stored[id] {
 			return (&tarn.Error{Msg: fmt.Sprintf("timeline %s is recorded in %s, but the page store does not have it", id, k.records.path(id))}).
 				WithHint("bring the page store back, or remove that file to give the timeline up")

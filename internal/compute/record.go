@@ -31,6 +31,10 @@ type timeline struct {
 	// Since is before when the past may be gone, whatever History says: it was
 	// shorter once. Zero = it never was.
 	Since time.Time `json:"since,omitzero"`
+	// BackLSN and BackTime are how far it came back from the object store, when
+	// the data directory had been lost; zero = it never was.
+	BackLSN  tarn.LSN  `json:"back_lsn,omitempty"`
+	BackTime time.Time `json:"back_time,omitzero"`
 }
 
 // history is how far back the timeline can be forked; 0 = not at all.
@@ -57,10 +61,60 @@ func newTimelineID() (tarn.TimelineID, error) {
 
 // records are the complete timelines: files of a directory, and in memory.
 type records struct {
-	dir string
+	dir     string
+	changed chan struct{} // holds a token when there was a change
 
-	mu  sync.Mutex // guards all; not held across I/O
-	all map[tarn.TimelineID]timeline
+	mu   sync.Mutex // guards what follows; not held across I/O
+	all  map[tarn.TimelineID]timeline
+	lost map[tarn.TimelineID]timeline // those whose pages did not come back
+}
+
+func newRecords(dir string) *records {
+	return &records{dir: dir, changed: make(chan struct{}, 1), all: map[tarn.TimelineID]timeline{}, lost: map[tarn.TimelineID]timeline{}}
+}
+
+func (r *records) tell() {
+	select {
+	case r.changed <- struct{}{}:
+	default: // there is one already
+	}
+}
+
+// lose takes a timeline out of sight whose pages did not come back. Its record
+// stays, here and in the object store.
+func (r *records) lose(id tarn.TimelineID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost[id] = r.all[id]
+	delete(r.all, id)
+}
+
+// isLost tells whether a timeline is complete, and its pages did not come back.
+func (r *records) isLost(id tarn.TimelineID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.lost[id]
+	return ok
+}
+
+func (r *records) lostIDs() []tarn.TimelineID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.lost))
+}
+
+// missing is why a timeline is not known.
+func (r *records) missing(id tarn.TimelineID) error {
+	if r.isLost(id) {
+		return tarn.Unavailable("timeline %s did not come back: the object store does not have its pages", id)
+	}
+	return tarn.NotFound("timeline %s does not exist", id)
+}
+
+// isRecorded tells whether there is a record of a timeline.
+func (r *records) isRecorded(id tarn.TimelineID) bool {
+	_, ok := r.known(id)
+	return ok || r.isLost(id)
 }
 
 // load reads the records of complete timelines.
@@ -114,6 +168,7 @@ func (r *records) publish(t timeline) error {
 	if err := errors.Join(os.Rename(path+".new", path), syncDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("publish timeline %s: %w", t.ID, err)
 	}
+	defer r.tell()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.all[t.ID] = t
@@ -122,8 +177,10 @@ func (r *records) publish(t timeline) error {
 
 // withdraw makes a timeline exist no more.
 func (r *records) withdraw(id tarn.TimelineID) error {
+	defer r.tell()
 	r.mu.Lock()
 	delete(r.all, id)
+	delete(r.lost, id)
 	r.mu.Unlock()
 	path := r.path(id)
 	if err := errors.Join(removeFile(path), syncDir(filepath.Dir(path))); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/tarndb/tarn"
@@ -14,6 +15,8 @@ type maker struct {
 	*machine
 	records *records
 	holds   *holds
+	away    *away
+	copies  *recordCopies // nil without an object store
 	// serving is the engine of the compute on a timeline; nil without one. It
 	// stays as long as the timeline is held, but for a crash.
 	serving func(tarn.TimelineID) *engine
@@ -87,15 +90,20 @@ func (k *maker) createTimeline(ctx context.Context, s tarn.TimelineSpec) error {
 // discard removes what there is of a timeline, its record first; nothing is
 // success.
 func (k *maker) discard(ctx context.Context, id tarn.TimelineID) error {
+	_, elsewhere := k.away.has(id)
+	elsewhere = elsewhere || k.records.isLost(id)
 	if err := k.records.withdraw(id); err != nil {
 		return err
 	}
 	if err := k.closeStuck(id); err != nil {
 		return err
 	}
-	if err := k.abandonCopy(id); err != nil {
-		return err
+	if _, err := os.Lstat(k.path("wal", string(id))); err == nil || elsewhere { // else nothing of it was ever copied
+		if err := k.abandonCopy(id); err != nil {
+			return err
+		}
 	}
+	k.away.remove(id)
 	if err := k.store.Delete(ctx, id); err != nil && tarn.KindOf(err) != tarn.KindNotFound {
 		return err
 	}
@@ -183,13 +191,13 @@ func (k *maker) withdraw(ctx context.Context, id tarn.TimelineID) error {
 func (f *Fleet) Timeline(ctx context.Context, id tarn.TimelineID) (tarn.TimelineStatus, error) {
 	t, ok := f.records.known(id)
 	if !ok {
-		return tarn.TimelineStatus{}, tarn.NotFound("timeline %s does not exist", id)
+		return tarn.TimelineStatus{}, f.records.missing(id)
 	}
 	st, err := f.store.Stat(ctx, id)
 	if err != nil {
 		return st, fmt.Errorf("look at timeline %s: %w", id, err)
 	}
-	st.ForkLSN, st.ForkTime = t.ForkLSN, t.ForkTime
+	st.ForkLSN, st.ForkTime, st.Copy = t.ForkLSN, t.ForkTime, f.copyOf(t)
 	return st, nil
 }
 
@@ -206,11 +214,14 @@ func (f *Fleet) Timelines(ctx context.Context) ([]tarn.TimelineStatus, error) {
 		if !ok || t.Template {
 			continue
 		}
-		st.ForkLSN, st.ForkTime = t.ForkLSN, t.ForkTime
+		st.ForkLSN, st.ForkTime, st.Copy = t.ForkLSN, t.ForkTime, f.copyOf(t)
 		if n := len(st.Marks); n > 2 {
 			st.Marks = []tarn.Mark{st.Marks[0], st.Marks[n-1]}
 		}
 		complete = append(complete, st)
+	}
+	for _, id := range f.records.lostIDs() {
+		complete = append(complete, tarn.TimelineStatus{ID: id, Copy: &tarn.CopyState{Away: true, Problem: f.records.missing(id).Error()}})
 	}
 	return complete, nil
 }

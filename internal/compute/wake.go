@@ -113,7 +113,7 @@ func (f *Fleet) look(ctx context.Context, s tarn.ComputeSpec) (tarn.ComputeStatu
 	t, ok := f.records.known(s.Timeline)
 	switch {
 	case !ok:
-		return tarn.ComputeStatus{}, nil, nil, tarn.NotFound("timeline %s does not exist", s.Timeline)
+		return tarn.ComputeStatus{}, nil, nil, f.records.missing(s.Timeline)
 	case t.Template:
 		return tarn.ComputeStatus{}, nil, nil, tarn.Invalid("timeline %s is a template", s.Timeline)
 	case s.PGVersion != 0 && s.PGVersion != t.PGVersion:

@@ -40,7 +40,10 @@ func (k *maker) window(ctx context.Context, id tarn.TimelineID) (tarn.Window, er
 	defer release()
 	t, ok := k.records.known(id)
 	if !ok {
-		return tarn.Window{}, tarn.NotFound("timeline %s does not exist", id)
+		return tarn.Window{}, k.records.missing(id)
+	}
+	if err := k.present(ctx, id); err != nil {
+		return tarn.Window{}, err
 	}
 	to := tarn.Mark{Time: time.Now().UTC()}
 	if e := k.serving(id); e != nil {
@@ -179,6 +182,9 @@ func (k *maker) dropSlots(ctx context.Context, id tarn.TimelineID) (err error) {
 		return tarn.NotFound("timeline %s does not exist", id)
 	case k.serving(id) != nil:
 		return tarn.Unavailable("a compute runs on it")
+	}
+	if err := k.present(ctx, id); err != nil {
+		return err
 	}
 	end, settled, err := k.settled(ctx, t)
 	if err != nil {

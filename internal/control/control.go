@@ -24,6 +24,7 @@ type Timelines interface {
 	CreateTimeline(ctx context.Context, s tarn.TimelineSpec) (tarn.TimelineStatus, error)
 	DeleteTimeline(ctx context.Context, id tarn.TimelineID) error
 	Timeline(ctx context.Context, id tarn.TimelineID) (tarn.TimelineStatus, error)
+	Timelines(ctx context.Context) ([]tarn.TimelineStatus, error)
 	Window(ctx context.Context, id tarn.TimelineID) (tarn.Window, error)
 	SetHistory(ctx context.Context, id tarn.TimelineID, d time.Duration) error
 	DropSlots(ctx context.Context, id tarn.TimelineID) error

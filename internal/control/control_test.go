@@ -78,6 +78,8 @@ func (s *scripted) DropSlots(_ context.Context, id tarn.TimelineID) error {
 	return nil
 }
 
+func (s *scripted) Timelines(context.Context) ([]tarn.TimelineStatus, error) { return nil, nil }
+
 func (s *scripted) Versions(context.Context) ([]int, error) { return []int{18, 16}, nil }
 
 func (s *scripted) Wake(_ context.Context, c tarn.ComputeSpec) (tarn.ComputeStatus, error) {

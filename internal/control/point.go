@@ -1,8 +1,10 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tarndb/tarn"
@@ -34,6 +36,52 @@ func (c *Pasts) Timeline(ctx context.Context, n tarn.BranchName) (tarn.TimelineS
 	ctx, cancel := context.WithTimeoutCause(ctx, askPatience, errNodeSilent)
 	defer cancel()
 	return c.cfg.Node.Timeline(ctx, b.Timeline)
+}
+
+// BranchCopy is how far the object store has a branch.
+type BranchCopy struct {
+	Branch tarn.BranchName
+	tarn.CopyState
+}
+
+// Copies tells how far the object store has every branch that has an endpoint,
+// by name.
+func (c *Pasts) Copies(ctx context.Context) ([]BranchCopy, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, askPatience, errNodeSilent)
+	defer cancel()
+	all, err := c.cfg.Node.Timelines(ctx)
+	if err != nil {
+		return nil, err
+	}
+	states := make(map[tarn.TimelineID]*tarn.CopyState, len(all))
+	for _, st := range all {
+		states[st.ID] = st.Copy
+	}
+	endpoints, err := controldb.AllEndpoints(ctx, c.cfg.DB, "")
+	if err != nil {
+		return nil, err
+	}
+	var out []BranchCopy
+	for _, e := range endpoints {
+		n := e.Name.Parent()
+		b, err := controldb.GetBranch(ctx, c.cfg.DB, n)
+		if tarn.KindOf(err) == tarn.KindNotFound || err == nil && b.State == tarn.BranchInit {
+			continue // going, or still coming
+		}
+		if err != nil {
+			return nil, err
+		}
+		state, ok := states[b.Timeline]
+		switch {
+		case !ok:
+			state = &tarn.CopyState{Problem: fmt.Sprintf("the node does not have its timeline %s", b.Timeline)}
+		case state == nil:
+			continue // the node has no object store
+		}
+		out = append(out, BranchCopy{n, *state})
+	}
+	slices.SortFunc(out, func(a, b BranchCopy) int { return cmp.Compare(a.Branch.String(), b.Branch.String()) })
+	return slices.CompactFunc(out, func(a, b BranchCopy) bool { return a.Branch == b.Branch }), nil
 }
 
 var errNodeSilent = tarn.Unavailable("the node did not answer within %s", askPatience)

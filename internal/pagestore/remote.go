@@ -168,6 +168,9 @@ func (r bucket) readObject(ctx context.Context, key string) ([]byte, string, err
 		return nil, "", fmt.Errorf("look at %s: %w", key, err)
 	}
 	b, err := r.readRange(ctx, key, 0, -1)
+	if err == nil && int64(len(b)) != h.Size { // cut off, or replaced just now
+		err = fmt.Errorf("read %s: %d of %d bytes: %w", key, len(b), h.Size, io.ErrUnexpectedEOF)
+	}
 	return b, h.ETag, err
 }
 
@@ -208,12 +211,10 @@ func (r bucket) swap(ctx context.Context, key, etag string, b []byte) (string, e
 		switch {
 		case e == nil && string(have) == string(b):
 			return tag, nil
-		case errors.Is(err, blob.ErrExists):
+		case e != nil: // a mismatch too may be our own doing
+			err = fmt.Errorf("%w: %w", blob.ErrAmbiguous, e)
+		case err == nil, errors.Is(err, blob.ErrExists):
 			err = blob.ErrMismatch
-		case err == nil:
-			err = errors.Join(blob.ErrMismatch, e)
-		case e != nil:
-			err = errors.Join(err, e)
 		case tag != etag && etag != "":
 			err = blob.ErrMismatch
 		}
@@ -234,13 +235,11 @@ func (r *remote) forget(t *timeline) error {
 	return r.bury(ctx, t.id, t.remote)
 }
 
-// releaseAll lets go of what the bucket has all of.
-func (r *remote) releaseAll() error {
+// releaseAll lets go of what is closed and the bucket has all of.
+func (r *remote) releaseAll(ctx context.Context) error {
 	if r == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), r.o.Lease/3)
-	defer cancel()
 	r.shelf.mu.Lock()
 	var done []*timeline
 	for _, t := range r.shelf.timelines {
@@ -256,7 +255,7 @@ func (r *remote) releaseAll() error {
 			// What cannot be released is ours when we come back, and another's
 			// after a lease.
 			if err := r.release(ctx, t); err != nil && tarn.KindOf(err) != tarn.KindConflict {
-				r.slog.Warn("release timeline", "timeline", t.id, "err", err)
+				return fmt.Errorf("release timeline %s: %w", t.id, err)
 			}
 			return nil
 		})

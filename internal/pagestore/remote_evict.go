@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// evictEvery is how often local copies are counted.
+const evictEvery = 10 * time.Second
+
 // evictLocal removes copies of layers that are in the bucket, those not read
 // for the longest time first, until what is left fits Remote.LocalBytes.
 func (r *remote) evictLocal(ctx context.Context) error {

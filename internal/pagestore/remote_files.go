@@ -3,6 +3,7 @@ package pagestore
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
@@ -173,8 +174,16 @@ func (f *layeredFile) ReadAt(p []byte, off int64) (int, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)
 	defer cancel()
-	return f.in.r.cache.ReadAt(ctx, f.ref.key, f.ref.bytes, p, off)
+	for try := 1; ; try++ {
+		n, err := f.in.r.cache.ReadAt(ctx, f.ref.key, f.ref.bytes, p, off)
+		if err == nil || errors.Is(err, io.EOF) || try == readTries || ctx.Err() != nil {
+			return n, err
+		}
+	}
 }
+
+// readTries is how often a range is asked for before the reader hears of it.
+const readTries = 3
 
 // again reads what was found damaged from the bucket, past every copy, and
 // puts it in their place. false when the bucket does not have it.

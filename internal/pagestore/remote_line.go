@@ -37,11 +37,13 @@ type remoteLine struct {
 	state lineState
 	man   *remoteManifest // as it is in the bucket; nil while fresh
 	etag  string
-	first uint64 // epoch of the first manifest while fresh, less one
-	ours  bool   // the directory goes on from man, and is no other's past
-	done  *manifest
-	cut   time.Time // when the log was last sealed for an upload
-	sent  uint32    // segments up to this one were uploaded or are being: nothing is appended to them
+	first uint64    // epoch of the first manifest while fresh, less one
+	ours  bool      // the directory goes on from man, and is no other's past
+	done  *manifest // the local one that the bucket has all of
+	// unsure says that the last put of the manifest ended without an answer.
+	unsure bool
+	cut    time.Time // when the log was last sealed for an upload
+	sent   uint32    // segments up to this one were uploaded or are being: nothing is appended to them
 }
 
 type lineState uint8
@@ -171,8 +173,10 @@ func (r *remote) taken(ctx context.Context, t *timeline, l *remoteLine, had, m *
 	if err := r.record(t.id, l, m, etag); err != nil {
 		return err
 	}
-	if err := r.meet(ctx); err != nil { // children that the last holder made
-		return err
+	if !same {
+		if err := r.meet(ctx); err != nil { // children that the last holder made
+			return err
+		}
 	}
 	l.mu.Lock()
 	l.state, l.ours = lineHeld, true
@@ -253,7 +257,34 @@ func (r *remote) proveLine(ctx context.Context, t *timeline, l *remoteLine) erro
 	return nil
 }
 
+// swapUnsure replaces a manifest that is not what we thought: when our last put
+// of it ended without a clear answer it may be that one, which nobody else puts
+// under our epoch. Otherwise the timeline is lost.
+func (r *remote) swapUnsure(ctx context.Context, t *timeline, l *remoteLine, b []byte, mismatch error) (string, error) {
+	have, etag, err := r.readRemote(ctx, t.id)
+	if err != nil && tarn.KindOf(err) != tarn.KindNotFound {
+		return "", err
+	}
+	l.mu.Lock()
+	mine := l.first + 1
+	if l.man != nil {
+		mine = l.man.Epoch
+	}
+	ours := l.unsure && err == nil && have.Holder == r.node && have.Epoch == mine
+	l.mu.Unlock()
+	if ours {
+		if etag, err = r.swap(ctx, manifestKey(t.id), etag, b); !errors.Is(err, blob.ErrMismatch) {
+			return etag, err
+		}
+	}
+	r.lose(t, l, mismatch)
+	return "", mismatch
+}
+
 func taken(m *remoteManifest) error {
+	if m == nil {
+		return tarn.Conflict("another node made it")
+	}
 	return tarn.Conflict("node %s took it with epoch %d", m.Holder, m.Epoch)
 }
 
@@ -272,14 +303,17 @@ func (r *remote) putRemote(ctx context.Context, t *timeline, l *remoteLine, m *r
 	}
 	etag, err = r.swap(ctx, manifestKey(t.id), etag, b)
 	if errors.Is(err, blob.ErrMismatch) {
-		r.lose(t, l, err)
+		etag, err = r.swapUnsure(ctx, t, l, b, err)
 	}
+	l.mu.Lock()
+	l.unsure = err != nil
+	if err == nil {
+		l.state, l.ours = lineHeld, true
+	}
+	l.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	l.state, l.ours = lineHeld, true
-	l.mu.Unlock()
 	return r.record(t.id, l, m, etag)
 }
 

@@ -150,6 +150,9 @@ func (r *remote) adoptOne(ctx context.Context, f found) (bool, error) {
 		l.state = lineHeld
 	}
 	if !l.ours {
+		if had != nil {
+			r.slog.Warn("another node took the timeline: what is here gives way to the bucket", "timeline", f.id, "seq", f.man.Man.Closed.Head)
+		}
 		if err := r.replaceLocal(f.id, f.man); err != nil {
 			return false, err
 		}

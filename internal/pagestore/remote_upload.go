@@ -74,6 +74,16 @@ func (l Lines) Release(ctx context.Context, id tarn.TimelineID) error {
 	return nil
 }
 
+// Leave lets go of every closed timeline of which the bucket has all, so that
+// other nodes need not wait for a lease. A store that is only closed holds what
+// it held when it is opened again.
+func (l Lines) Leave(ctx context.Context) error {
+	if err := l.s.remote.releaseAll(ctx); err != nil {
+		return fmt.Errorf("leave the bucket: %w", err)
+	}
+	return nil
+}
+
 // release makes nobody the holder of an idle timeline, when the bucket has all
 // of it.
 func (r *remote) release(ctx context.Context, t *timeline) error {
@@ -375,7 +385,7 @@ func (u *uploading) list(ctx context.Context) error {
 func (r *remote) run(ctx context.Context) {
 	tick := time.NewTicker(min(lookEvery, r.o.SealEvery))
 	defer tick.Stop()
-	swept := time.Now()
+	swept, evicted := time.Now(), time.Now()
 	later := map[tarn.TimelineID]time.Time{}
 	for {
 		select {
@@ -397,8 +407,11 @@ func (r *remote) run(ctx context.Context) {
 				later[t.id] = time.Now().Add(min(10*time.Second, r.o.SealEvery))
 			}
 		}
-		if err := r.evictLocal(ctx); err != nil {
-			r.slog.Warn("evict local layers", "err", err)
+		if time.Since(evicted) >= evictEvery {
+			evicted = time.Now()
+			if err := r.evictLocal(ctx); err != nil && ctx.Err() == nil {
+				r.slog.Warn("evict local layers", "err", err)
+			}
 		}
 		if time.Since(swept) >= r.linger/24 {
 			swept = time.Now()

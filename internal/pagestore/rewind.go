@@ -68,7 +68,12 @@ func (l Lines) rewind(ctx context.Context, t *timeline, to tarn.Mark) error {
 		return err
 	}
 	past.seq, past.next = e.seq, max(past.next, ix.next)
-	past.marks = slices.DeleteFunc(slices.Clone(ix.marks), func(m tarn.Mark) bool { return m.Seq > to.Seq })
+	past.marks = nil
+	for _, m := range ix.marks {
+		if m.Seq <= to.Seq && !slices.Contains(past.marks, m) {
+			past.marks = append(past.marks, m)
+		}
+	}
 	past.behind.Store(0)
 	m := s.newMapping(t, past, position{e.last.id.Number, e.block})
 	if err := m.write(ctx); err != nil {

@@ -247,7 +247,7 @@ func (s *Store) Close() error {
 	for _, ix := range kept {
 		ix.release()
 	}
-	errs = append(errs, s.remote.releaseAll(), s.remote.close())
+	errs = append(errs, s.remote.close())
 	if err := errors.Join(append(errs, s.lock.Close())...); err != nil {
 		return fmt.Errorf("close page store %s: %w", s.dir, err)
 	}

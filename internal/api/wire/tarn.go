@@ -17,6 +17,26 @@ type Status struct {
 	Endpoints   []Address `json:"endpoints"`
 	Computes    []Compute `json:"computes"`
 	Processes   []Process `json:"processes"`
+	Storage     *Storage  `json:"storage,omitempty"` // absent: everything is on the server's computer only
+}
+
+// Storage is the object store that everything is copied to.
+type Storage struct {
+	URL      string       `json:"url"`
+	Branches []BranchCopy `json:"branches"`
+}
+
+// BranchCopy is how far the object store has a branch's write-ahead log, and how
+// far the branch came back from there when the data directory had been lost.
+type BranchCopy struct {
+	Branch   string  `json:"branch"` // projects/p/branches/b
+	LagBytes int64   `json:"lag_bytes"`
+	LagSecs  float64 `json:"lag_seconds"`         // how long ago all there was had arrived
+	Waiting  bool    `json:"waiting,omitempty"`   // it is at rest, and its end has not arrived
+	Away     bool    `json:"away,omitempty"`      // it is in the object store only, until it is wanted
+	Problem  string  `json:"problem,omitempty"`   // why it could not be brought back
+	BackLSN  string  `json:"back_lsn,omitempty"`  // it came back up to here
+	BackTime string  `json:"back_time,omitempty"` // when the last of that had been copied
 }
 
 // Process is one process of this Tarn on the server's computer.

@@ -1,0 +1,25 @@
+package compute
+
+import "github.com/tarndb/tarn"
+
+// copyOf tells how far the object store has a timeline; nil without one.
+func (f *Fleet) copyOf(t timeline) *tarn.CopyState {
+	if f.o.Remote.WAL == nil {
+		return nil
+	}
+	s := &tarn.CopyState{BackLSN: t.BackLSN, BackTime: t.BackTime}
+	if why, ok := f.maker.away.has(t.ID); ok {
+		s.Away = true
+		if why != nil {
+			s.Problem = why.Error()
+		}
+		return s
+	}
+	if e := f.serving(t.ID); e != nil && e.copying != nil {
+		lag := e.copying.uploader.Lag()
+		s.LagBytes, s.LagAge = lag.Bytes, lag.Age
+		return s
+	}
+	s.Waiting = !f.rest.isCopied(t.ID)
+	return s
+}
