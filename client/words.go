@@ -34,6 +34,10 @@ type (
 	DeltaColumn   = wire.Column
 	DeltaCommit   = wire.TableCommit
 	EndpointPlace = wire.Address
+	StoreStats    = wire.StoreStats
+	StoreTimeline = wire.StoreTimeline
+	StoreCheck    = wire.StoreCheck
+	StoreFinding  = wire.StoreFinding
 )
 
 const (

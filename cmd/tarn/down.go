@@ -50,7 +50,7 @@ func down(ctx context.Context, c serverConfig, tell func(string)) error {
 			return err
 		}
 		found = found || err == nil
-		if err := stopProcesses(ctx, rec, tell); err != nil {
+		if err := stopProcesses(ctx, c.Data, rec, tell); err != nil {
 			return fmt.Errorf("stop Tarn on %s: %w", c.Data, err)
 		}
 		lock, err := lockData(c.Data)

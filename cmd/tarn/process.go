@@ -15,6 +15,7 @@ import (
 
 	"github.com/tarndb/tarn/internal/api/wire"
 	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/volumefs"
 )
 
 // process is one line of the process record: a pid is only ever signalled when
@@ -78,22 +79,68 @@ func (c *serverConfig) processes() []wire.Process {
 }
 
 // identify reads the start time of a live process; a zero Start means it is gone.
+// A process whose first thread has ended lives on while others have not.
 func identify(pid int) process {
+	p, _ := look(pid)
+	return p
+}
+
+// look is identify; doomed tells that the process was killed and has not ended:
+// one of its threads waits in the kernel.
+func look(pid int) (p process, doomed bool) {
+	gone := process{PID: pid}
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return process{PID: pid}
+		return gone, false
 	}
 	// The command's name stands in parentheses and may hold anything.
 	_, rest, ok := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
 	fields := strings.Fields(rest)
-	if !ok || len(fields) < 20 || fields[0] == "Z" {
-		return process{PID: pid}
+	if !ok || len(fields) < 20 || fields[0] == "Z" && fields[17] == "1" { // the only thread
+		return gone, false
 	}
 	start, err := strconv.ParseUint(fields[19], 10, 64)
 	if err != nil {
-		return process{PID: pid}
+		return gone, false
 	}
-	return process{PID: pid, Start: start}
+	return process{PID: pid, Start: start}, fields[0] == "Z" || killPending(pid)
+}
+
+// killPending tells whether SIGKILL was sent to a process and is not done.
+func killPending(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		name, set, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if name != "SigPnd" && name != "ShdPnd" {
+			continue
+		}
+		n, err := strconv.ParseUint(strings.TrimSpace(set), 16, 64)
+		if err == nil && n&(1<<(syscall.SIGKILL-1)) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// relief is what helps a process to end that was killed and waits in the kernel.
+type relief func(process)
+
+// noRelief is for processes that nothing of the kind happens to.
+func noRelief(process) {}
+
+// nodeRelief aborts the mounts of a killed node. What one of its own threads had
+// asked of them nobody answers any more, and they would end only with that
+// thread.
+func nodeRelief(data string) relief {
+	return func(p process) {
+		if now, doomed := look(p.PID); doomed && now == p {
+			// Tried again; and it may end without.
+			_ = volumefs.Abort(filepath.Join(data, "mnt"))
+		}
+	}
 }
 
 func (p process) alive() bool { return p.Start != 0 && identify(p.PID).Start == p.Start }
@@ -128,7 +175,7 @@ func (p process) runs(args []string) bool {
 }
 
 // watch returns true once p is gone, and false when ctx ends before.
-func (p process) watch(ctx context.Context) bool {
+func (p process) watch(ctx context.Context, help relief) bool {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for p.alive() {
@@ -136,13 +183,14 @@ func (p process) watch(ctx context.Context) bool {
 		case <-ctx.Done():
 			return false
 		case <-tick.C:
+			help(p)
 		}
 	}
 	return true
 }
 
 // awaitEnd returns nil once p is gone.
-func (p process) awaitEnd(ctx context.Context) error {
+func (p process) awaitEnd(ctx context.Context, help relief) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for p.alive() {
@@ -150,6 +198,7 @@ func (p process) awaitEnd(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
+			help(p)
 		}
 	}
 	return nil
@@ -166,13 +215,13 @@ const (
 // end asks p to end, and kills it when it has not after grace. killed tells
 // that it left work to sweep. It asks every second: a node that executes its
 // program anew does not hear it just then.
-func (p process) end(ctx context.Context, grace time.Duration) (killed bool, err error) {
+func (p process) end(ctx context.Context, grace time.Duration, help relief) (killed bool, err error) {
 	patient, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	for patient.Err() == nil {
 		p.signal(syscall.SIGTERM)
 		second, cancel := context.WithTimeout(patient, time.Second)
-		err := p.awaitEnd(second)
+		err := p.awaitEnd(second, help)
 		cancel()
 		if err == nil {
 			return false, nil
@@ -184,7 +233,7 @@ func (p process) end(ctx context.Context, grace time.Duration) (killed bool, err
 	p.signal(syscall.SIGKILL)
 	last, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := p.awaitEnd(last); err != nil {
+	if err := p.awaitEnd(last, help); err != nil {
 		return true, fmt.Errorf("process %d outlives SIGKILL: %w", p.PID, err)
 	}
 	return true, nil
@@ -192,16 +241,17 @@ func (p process) end(ctx context.Context, grace time.Duration) (killed bool, err
 
 // stopProcesses ends what the record names, doors first, so that no request
 // arrives at a node that is closing. tell hears what takes long.
-func stopProcesses(ctx context.Context, rec processes, tell func(string)) error {
+func stopProcesses(ctx context.Context, data string, rec processes, tell func(string)) error {
 	var errs []error
 	for _, one := range [...]struct {
 		p     process
 		name  string
 		grace time.Duration
-	}{{rec.Up, "tarn up", upGrace}, {rec.Control, "control", controlGrace}, {rec.Node, "node", nodeGrace}} {
+		help  relief
+	}{{rec.Up, "tarn up", upGrace, noRelief}, {rec.Control, "control", controlGrace, noRelief}, {rec.Node, "node", nodeGrace, nodeRelief(data)}} {
 		what := fmt.Sprintf("waiting for %s (process %d) to end", one.name, one.p.PID)
 		err := telling(tell, what, nil, func() error {
-			killed, err := one.p.end(ctx, one.grace)
+			killed, err := one.p.end(ctx, one.grace, one.help)
 			if killed {
 				tell(fmt.Sprintf("%s (process %d) did not end within %s and was killed", one.name, one.p.PID, one.grace))
 			}

@@ -167,7 +167,8 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Log: log})
 	handler := api.New(api.Config{
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
-		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Processes: c.processes, Volumes: c.volumesInUse, Log: log,
+		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Processes: c.processes, Volumes: c.volumesInUse,
+		PageStore: nodeClient, Log: log,
 	})
 
 	g, ctx := errgroup.WithContext(ctx)

@@ -66,7 +66,7 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	if old.Node.runs(s.c.command("node")) {
 		node, old.Node = old.Node, process{}
 	}
-	if err := stopProcesses(ctx, processes{Control: old.Control, Node: old.Node}, s.tell); err != nil {
+	if err := stopProcesses(ctx, s.c.Data, processes{Control: old.Control, Node: old.Node}, s.tell); err != nil {
 		return fmt.Errorf("stop what an earlier tarn left: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.c.sweep(s.log)) }()
@@ -77,7 +77,7 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		defer func() { held.release(context.WithoutCancel(ctx)) }()
 	}
 	if err != nil {
-		return errors.Join(err, stopProcesses(context.WithoutCancel(ctx), processes{Node: node}, s.tell))
+		return errors.Join(err, stopProcesses(context.WithoutCancel(ctx), s.c.Data, processes{Node: node}, s.tell))
 	}
 
 	rec := processes{Up: identify(os.Getpid()), API: s.c.API}
@@ -89,11 +89,11 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	var g errgroup.Group
 	g.Go(func() error {
 		defer stopNode() // only when control has ended
-		return s.keep(ctx, "control", process{}, controlGrace, func(p process) { started <- func(r *processes) { r.Control = p } })
+		return s.keep(ctx, child{"control", controlGrace, noRelief}, process{}, func(p process) { started <- func(r *processes) { r.Control = p } })
 	})
 	g.Go(func() error {
 		defer giveUp() // without a node control is of no use
-		return s.keep(nodeCtx, "node", node, nodeGrace, func(p process) { started <- func(r *processes) { r.Node = p } })
+		return s.keep(nodeCtx, child{"node", nodeGrace, nodeRelief(s.c.Data)}, node, func(p process) { started <- func(r *processes) { r.Node = p } })
 	})
 	g.Go(func() error {
 		defer giveUp() // what belongs to another is not written any more
@@ -137,9 +137,17 @@ const (
 // doesNotStart ends the message about a role that was given up.
 const doesNotStart = " does not start; its message stands above"
 
+// child is one of the two processes that a supervisor keeps.
+type child struct {
+	role  string
+	grace time.Duration // how long it may take to end when it is asked to
+	help  relief
+}
+
 // keep runs `tarn serve <role>` until ctx ends, and then ends it by SIGTERM,
 // and by SIGKILL after grace. It begins with the one that runs already, if any.
-func (s *supervisor) keep(ctx context.Context, role string, running process, grace time.Duration, started func(process)) error {
+func (s *supervisor) keep(ctx context.Context, c child, running process, started func(process)) error {
+	role := c.role
 	exe, err := os.Executable()
 	if err != nil {
 		return err
@@ -147,8 +155,8 @@ func (s *supervisor) keep(ctx context.Context, role string, running process, gra
 	if running.alive() {
 		s.log.Info("process goes on", "path", role, "pid", running.PID)
 		started(running)
-		if !running.watch(ctx) {
-			_, err := running.end(context.WithoutCancel(ctx), grace)
+		if !running.watch(ctx, c.help) {
+			_, err := running.end(context.WithoutCancel(ctx), c.grace, c.help)
 			return err
 		}
 		s.log.Warn("process ended, starting it again", "path", role, "pid", running.PID)
@@ -168,10 +176,9 @@ func (s *supervisor) keep(ctx context.Context, role string, running process, gra
 		started(identify(cmd.Process.Pid))
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
-		select {
-		case err = <-ended:
-		case <-ctx.Done():
-			s.endChild(cmd, role, grace, ended)
+		asked := false
+		if asked, err = c.await(ctx, cmd, ended); asked {
+			s.endChild(cmd, c, ended)
 			return nil
 		}
 		if time.Since(began) > runsAfter {
@@ -194,12 +201,30 @@ func (s *supervisor) keep(ctx context.Context, role string, running process, gra
 	}
 }
 
+// await waits until the child has ended by itself, and says how, or until it is
+// asked to end.
+func (c child) await(ctx context.Context, cmd *exec.Cmd, ended <-chan error) (asked bool, err error) {
+	p := identify(cmd.Process.Pid)
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return false, err
+		case <-ctx.Done():
+			return true, nil
+		case <-look.C:
+			c.help(p)
+		}
+	}
+}
+
 // endChild ends a child that runs; ended says when it has. A child that executes
 // its program anew just then does not hear a signal: it is sent again.
-func (s *supervisor) endChild(cmd *exec.Cmd, role string, grace time.Duration, ended <-chan error) {
+func (s *supervisor) endChild(cmd *exec.Cmd, c child, ended <-chan error) {
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
-	patient := time.NewTimer(grace)
+	patient := time.NewTimer(c.grace)
 	defer patient.Stop()
 	for {
 		// ESRCH only says that it ended in between.
@@ -213,7 +238,8 @@ func (s *supervisor) endChild(cmd *exec.Cmd, role string, grace time.Duration, e
 		}
 		break
 	}
-	s.log.Error("process does not end: killed", "path", role, "pid", cmd.Process.Pid, "took", grace)
+	s.log.Error("process does not end: killed", "path", c.role, "pid", cmd.Process.Pid, "took", c.grace)
 	_ = cmd.Process.Kill()
-	<-ended
+	// Nobody asks it any more: it ends, if only after help.
+	_, _ = c.await(context.Background(), cmd, ended)
 }

@@ -42,6 +42,7 @@ type Config struct {
 	Version   string                // of Tarn
 	Storage   string                // URL of the object store; "" = none
 	LakeURL   string                // root of catalog lake, for programs on this computer
+	PageStore PageStore             // of the node; nil = nothing is told of it
 	Processes func() []wire.Process // of this Tarn, computes excepted; nil = none shown
 	Volumes   func() string         // how branches are kept; nil = not shown
 	Log       *slog.Logger          // nil = discard

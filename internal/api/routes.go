@@ -17,6 +17,7 @@ func routes(c Config) []route {
 		tokens    = &tokenDoor{control: c.Control}
 		unity     = &unityDoor{catalog: c.Catalog, open: c.OpenTable, log: c.Log}
 		own       = &ownDoor{control: c.Control, workspace: c.Workspace, caFile: c.CAFile, version: c.Version, lakeURL: c.LakeURL, storage: c.Storage, processes: c.Processes, volumes: c.Volumes}
+		store     = &storeDoor{control: c.Control, store: c.PageStore}
 		lake      = &lakeDoor{catalog: c.Catalog, open: c.OpenTable}
 	)
 	const (
@@ -100,6 +101,9 @@ func routes(c Config) []route {
 		{"GET " + uc + "tables/{table}/exists", signedIn, unity.tableExists},
 
 		{"GET " + mine + "status", signedIn, own.status},
+		{"GET " + mine + "store/stats", signedIn, store.stats},
+		{"POST " + mine + "store/checks", signedIn, store.begin},
+		{"GET " + mine + "store/checks/{check}", signedIn, store.check},
 		{"GET " + mine + branch + "/connection", signedIn, own.connection},
 		{"POST " + mine + branch + "/endpoints/{verb}", signedIn, own.act},
 		{"GET " + mine + branch + "/window", signedIn, pasts.window},

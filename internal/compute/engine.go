@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/postgres"
@@ -24,25 +25,32 @@ const (
 	logBytes      = 16 << 20 // a longer log is put aside at the next start
 )
 
-// engine is a timeline's volume, shown, and the Postgres on it. Whoever makes
-// one holds the timeline meanwhile, and ends it with stop or wreck.
+// engine is a timeline's volume and the Postgres on it. Whoever makes one holds
+// the timeline meanwhile, and ends it with stop or wreck.
 //
-//	openEngine ──▶ mounted ──start──▶ serving ──stop──▶ gone
-//	                  └──────────────────┼─────wreck──▶ gone
-//	adopt ───────────────────────────────┘──handOver──▶ the next adopt
+//	             ┌─────hide──────┐
+//	             ▼               │
+//	openEngine ──▶ opened ──show──▶ shown ──run──▶ serving ──stop──▶ gone
+//	                  └───────────────┴──────────────┼───────wreck──▶ gone
+//	adopt ───────────────────────────────────────────┘──handOver──▶ the next adopt
+//
+// This process itself serves what is shown. It never touches a file there: killed
+// while it waits for its own answer, it would never end, nor would whoever waits
+// for it. What it changes, it changes while the volume is only opened; what it
+// reads, it reads from the volume.
 type engine struct {
 	on       *machine
 	name     string
 	timeline tarn.TimelineID
 	volume   volume
-	mount    shown
-	server   *postgres.Server // nil before start
+	mount    shown            // nil unless shown
+	server   *postgres.Server // nil before run
 	wal      *wal.Log
 	control  postgres.Control // before the start; zero where there was none, or nothing is copied
 	copying  *copying         // nil while its WAL is not copied
 }
 
-// openEngine opens and mounts a timeline's volume.
+// openEngine opens a timeline's volume.
 func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineID) (*engine, error) {
 	e := m.newEngine(name, id)
 	if err := m.closeStuck(id); err != nil {
@@ -56,11 +64,13 @@ func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineI
 	if err := e.readControl(); err != nil {
 		return nil, errors.Join(err, e.closeVolume())
 	}
-	e.mount, err = e.volume.Show(ctx, e.dataDir(), m.log)
-	if err != nil {
-		return nil, errors.Join(err, e.closeVolume())
-	}
 	return e, nil
+}
+
+// show makes the volume a directory.
+func (e *engine) show(ctx context.Context) (err error) {
+	e.mount, err = e.volume.Show(ctx, e.dataDir(), e.on.log)
+	return err
 }
 
 func (m *machine) newEngine(name string, id tarn.TimelineID) *engine {
@@ -71,30 +81,38 @@ func (e *engine) dataDir() string { return e.on.path("mnt", e.name) }
 func (e *engine) pidFile() string { return e.on.path("run", e.name+".pid") }
 func (e *engine) logFile() string { return e.on.path("log", e.name+".log") }
 
-// start makes the data directory fit for this computer and runs Postgres.
+// start makes an opened volume fit for this computer and runs Postgres.
 //
 //  1. Point pg_wal to this timeline's own WAL: initdb and forks leave the path of
 //     another, and the data directory may have moved.
 //  2. Remove what would turn the start into a recovery that nobody asked for.
-//  3. Write pg_hba.conf if it differs: nobody but us says who may connect.
-//  4. Start Postgres.
+//  3. Remove the lock file of a Postgres that is gone; write pg_hba.conf if it
+//     differs: nobody but us says who may connect.
+//  4. Show the volume and start Postgres.
 func (e *engine) start(ctx context.Context, in postgres.Install, settings map[string]string) error {
 	if err := e.pointWAL(); err != nil {
 		return err
 	}
 	for _, name := range [...]string{"recovery.signal", "standby.signal", "backup_label", "tablespace_map"} {
-		if err := removeFile(filepath.Join(e.dataDir(), name)); err != nil {
+		if err := e.volume.Remove(name); err != nil {
 			return err
 		}
 	}
 	return e.run(ctx, in, settings)
 }
 
+// run starts Postgres on an opened volume.
 func (e *engine) run(ctx context.Context, in postgres.Install, settings map[string]string) error {
+	if err := e.volume.Remove("postmaster.pid"); err != nil {
+		return err
+	}
 	if err := e.writeFile("pg_hba.conf", hba); err != nil {
 		return err
 	}
 	if err := e.pointScratch(); err != nil {
+		return err
+	}
+	if err := e.show(ctx); err != nil {
 		return err
 	}
 	if st, err := os.Stat(e.logFile()); err == nil && st.Size() > logBytes {
@@ -120,6 +138,7 @@ func (e *engine) config(in postgres.Install, settings map[string]string) postgre
 	return postgres.Config{
 		Install:   in,
 		DataDir:   e.dataDir(),
+		ReadFile:  e.volume.ReadFile,
 		SocketDir: e.on.socketDir(e.name),
 		Port:      port,
 		Settings:  settings,
@@ -149,36 +168,22 @@ dynamic_shared_memory_type = posix
 `
 
 func (e *engine) pointWAL() error {
-	link := filepath.Join(e.dataDir(), "pg_wal")
-	at, err := os.Readlink(link)
+	at, err := e.volume.Readlink("pg_wal")
 	if err == nil && at == e.wal.Dir() {
 		return nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := removeFile(link); err != nil {
-		return err
-	}
-	return os.Symlink(e.wal.Dir(), link)
+	return e.volume.Symlink("pg_wal", e.on.newFile(unix.S_IFLNK|0o777, e.wal.Dir()))
 }
 
-// writeFile replaces a file of the data directory unless it says so already.
+// writeFile replaces a file of an opened volume unless it says so already.
 func (e *engine) writeFile(name, text string) error {
-	path := filepath.Join(e.dataDir(), name)
-	if b, err := os.ReadFile(path); err == nil && string(b) == text {
+	if b, err := e.volume.ReadFile(name); err == nil && string(b) == text {
 		return nil
 	}
-	tmp := path + ".tarn"
-	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
-		return err
-	}
-	if o := e.on.o.RunAs; o != nil {
-		if err := os.Chown(tmp, int(o.UID), int(o.GID)); err != nil {
-			return err
-		}
-	}
-	return os.Rename(tmp, path)
+	return e.volume.WriteFile(name, []byte(text), e.on.newFile(unix.S_IFREG|0o600, ""))
 }
 
 // stop ends the engine cleanly and leaves a mark at the very end of the
@@ -186,8 +191,8 @@ func (e *engine) writeFile(name, text string) error {
 //
 //  1. Fast shutdown: sessions end, walsenders send the rest, a checkpoint is
 //     written. It is killed when that takes too long.
-//  2. Read pg_control: where the log ends.
-//  3. Unmount; nothing can come any more.
+//  2. Unmount; nothing can come any more.
+//  3. Read pg_control: where the log ends.
 //  4. Mark the head, unless Postgres did not end cleanly.
 //  5. Close the volume, which syncs.
 //  6. Copy the end of the WAL to the object store; what does not arrive soon is
@@ -205,11 +210,11 @@ func (e *engine) stop(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	control, err := postgres.ReadControl(e.dataDir())
-	if err != nil {
+	if err := e.hide(ctx); err != nil {
 		errs = append(errs, err)
 	}
-	if err := e.unmount(ctx); err != nil {
+	control, err := readControl(e.volume)
+	if err != nil {
 		errs = append(errs, err)
 	}
 	if err == nil && control.State == postgres.StateShutDown {
@@ -243,7 +248,7 @@ func (e *engine) wreck(ctx context.Context) error {
 		e.server.Kill()
 	}
 	e.stopCopying()
-	return errors.Join(e.unmount(context.WithoutCancel(ctx)), e.closeVolume())
+	return errors.Join(e.hide(context.WithoutCancel(ctx)), e.closeVolume())
 }
 
 // closeVolume ends the volume. When it cannot be closed, because the disk is
@@ -275,13 +280,18 @@ func (m *machine) closeStuck(id tarn.TimelineID) error {
 	return nil
 }
 
-// unmount removes the mount, its directory and what Start left in run.
-func (e *engine) unmount(ctx context.Context) error {
+// hide removes the mount, its directory and what run left; the volume can be
+// shown again. Postgres has ended.
+func (e *engine) hide(ctx context.Context) error {
+	if e.mount == nil {
+		return nil
+	}
 	limit, cancel := context.WithTimeout(ctx, cleanPatience)
 	defer cancel()
 	if err := e.mount.Unmount(limit); err != nil {
 		return err
 	}
+	e.mount = nil
 	return e.on.sweep(e.name)
 }
 

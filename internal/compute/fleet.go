@@ -18,6 +18,7 @@ import (
 type Fleet struct {
 	*machine
 	*past
+	*inspector
 	maker    *maker
 	records  *records
 	holds    *holds
@@ -101,6 +102,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 		f.maker.copies = &recordCopies{store: o.Remote.Store, records: f.records, log: o.Log, sent: map[tarn.TimelineID]timeline{}}
 	}
 	f.past = &past{maker: f.maker, enter: f.enter}
+	f.inspector = &inspector{of: m, records: f.records, enter: f.enter}
 	if err := f.maker.reconcile(ctx); err != nil {
 		return nil, errors.Join(err, m.store.Close())
 	}
@@ -168,6 +170,7 @@ func (f *Fleet) close(why error) error {
 		}
 		f.mu.Unlock()
 		f.calls.Wait()
+		f.inspector.stop(why)
 		f.tasks.Wait()
 		f.closeErr = f.store.Close()
 	})

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/layer"
 	"github.com/tarndb/tarn/internal/postgres"
 	"github.com/tarndb/tarn/internal/wal"
 )
@@ -75,6 +76,15 @@ func (m *machine) owner() *wal.Owner {
 		return nil
 	}
 	return &wal.Owner{UID: int(m.o.RunAs.UID), GID: int(m.o.RunAs.GID)}
+}
+
+// newFile is a file of Postgres's own.
+func (m *machine) newFile(mode uint32, target string) layer.NewFile {
+	f := layer.NewFile{Mode: mode, Target: target, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
+	if o := m.o.RunAs; o != nil {
+		f.UID, f.GID = o.UID, o.GID
+	}
+	return f
 }
 
 // ownSettings are those of the engines the fleet runs for itself.

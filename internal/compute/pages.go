@@ -5,14 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tarndb/tarn"
-	"github.com/tarndb/tarn/internal/layer"
 	"github.com/tarndb/tarn/internal/pagestore"
 	"github.com/tarndb/tarn/internal/volumefs"
 )
@@ -128,62 +123,3 @@ func (p pages) Resume(ctx context.Context, id tarn.TimelineID, dir string, b jso
 
 // Pin is the head: the store keeps what stood at every seq.
 func (v pageVolume) Pin(context.Context) (tarn.Seq, bool, error) { return v.Head(), true, nil }
-
-func (v pageVolume) find(name string) (layer.Attr, error) {
-	a := layer.Attr{Ino: layer.RootIno}
-	for part := range strings.SplitSeq(name, "/") {
-		var err error
-		if a, err = v.Lookup(a.Ino, part); err != nil {
-			return a, err
-		}
-	}
-	return a, nil
-}
-
-func (v pageVolume) ReadFile(name string) ([]byte, error) {
-	file, err := v.find(name)
-	if err != nil {
-		return nil, &fs.PathError{Op: "find", Path: name, Err: err}
-	}
-	b := make([]byte, file.Size)
-	n, err := v.ReadAt(file.Ino, b, 0)
-	if err != nil {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: err}
-	}
-	return b[:n], nil
-}
-
-// EmptyDir removes everything in a directory.
-func (v pageVolume) EmptyDir(name string) error {
-	dir, err := v.find(name)
-	if err == nil {
-		err = v.emptyDir(dir.Ino)
-	}
-	if err != nil {
-		return fmt.Errorf("empty directory %s: %w", name, err)
-	}
-	return nil
-}
-
-func (v pageVolume) emptyDir(dir layer.Ino) error {
-	for {
-		entries, err := v.ReadDir(dir, 0, 1000)
-		if err != nil || len(entries) == 0 {
-			return err
-		}
-		for _, e := range entries {
-			if e.Mode&unix.S_IFMT != unix.S_IFDIR {
-				if err := v.Unlink(dir, e.Name); err != nil {
-					return err
-				}
-				continue
-			}
-			if err := v.emptyDir(e.Ino); err != nil {
-				return err
-			}
-			if err := v.Rmdir(dir, e.Name); err != nil {
-				return err
-			}
-		}
-	}
-}

@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/postgres"
@@ -216,21 +217,9 @@ func coversPages(at tarn.Mark, c postgres.Control, p wal.Position) error {
 
 // writeControl replaces pg_control.
 func (k rebuilder) writeControl(ctx context.Context, id tarn.TimelineID, b []byte) error {
-	e, err := k.openEngine(ctx, engineName(id), id)
+	v, err := k.store.OpenVolume(ctx, id)
 	if err != nil {
 		return err
 	}
-	err = overwrite(filepath.Join(e.dataDir(), filepath.FromSlash(controlFile)), b)
-	return errors.Join(err, e.wreck(ctx))
-}
-
-// overwrite replaces the bytes of a file in place, as Postgres does with this
-// one: a page is written whole, and its owner stays.
-func overwrite(path string, b []byte) error {
-	file, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteAt(b, 0)
-	return errors.Join(err, file.Sync(), file.Close())
+	return errors.Join(v.WriteFile(controlFile, b, k.newFile(unix.S_IFREG|0o600, "")), v.Close())
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/postgres"
@@ -63,7 +64,18 @@ func (m *machine) clearEngines() error {
 		}
 		m.log.Info("left compute cleared away", "endpoint", entry.Name())
 	}
-	return nil
+	return m.clearRecords()
+}
+
+// clearRecords removes records of postmasters that were being written.
+func (m *machine) clearRecords() error {
+	entries, err := os.ReadDir(m.path("run"))
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".pid-") {
+			err = errors.Join(err, removeFile(m.path("run", e.Name())))
+		}
+	}
+	return err
 }
 
 // handedOver tells whether an engine was left to us by another fleet.
@@ -73,9 +85,13 @@ func (m *machine) handedOver(name string) bool {
 
 // clearEngine kills the Postgres of one engine and removes its mount. The
 // processes go first: they could do nothing on a mount taken away, and they
-// would keep it busy.
+// would keep it busy. What they still wait for is cut off before: whoever read
+// it may not have ended yet.
 func (m *machine) clearEngine(name string) error {
 	dir := m.path("mnt", name)
+	if err := volumefs.Abort(dir); err != nil {
+		m.log.Warn("mount not aborted", "path", dir, "err", err)
+	}
 	if err := postgres.KillOrphans(dir, m.path("run", name+".pid")); err != nil {
 		return err
 	}

@@ -87,7 +87,9 @@ func (k *maker) replayOn(ctx context.Context, e *engine, in postgres.Install, ch
 	}
 	err = e.run(ctx, in, targeted)
 	if err != nil && strings.Contains(err.Error(), shortOfTarget) {
-		err = e.run(ctx, in, settings)
+		if err = e.hide(ctx); err == nil {
+			err = e.run(ctx, in, settings)
+		}
 	}
 	if err != nil {
 		return child, err

@@ -1,18 +1,18 @@
 package compute
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // scratchDirs are directories of a data directory whose files mean nothing to
 // any other start of Postgres: what a sort or a hash join spills. Postgres makes
 // base/pgsql_tmp when it first needs it, follows a link in its place, and
 // removes the files in it but never itself.
-var scratchDirs = [...]string{filepath.Join("base", "pgsql_tmp")}
+var scratchDirs = [...]string{"base/pgsql_tmp"}
 
 // scratch is where an engine's scratch files are: on this computer, not in the
 // timeline, which would keep them for as long as its history.
@@ -25,7 +25,7 @@ func (m *machine) scratch(name string) string { return m.path("tmp", name) }
 //  1. Make the directories, empty.
 //  2. Remove what is in the links' places. A crash leaves nothing there, which
 //     Postgres takes too.
-//  3. Make the links.
+//  3. Make the links. The volume is only opened: see engine.
 func (e *engine) pointScratch() error {
 	dir := e.on.scratch(e.name)
 	if err := os.RemoveAll(dir); err != nil {
@@ -36,20 +36,12 @@ func (e *engine) pointScratch() error {
 		if err := e.makeOwn(own); err != nil {
 			return fmt.Errorf("make scratch space: %w", err)
 		}
-		link := filepath.Join(e.dataDir(), name)
-		at, err := os.Readlink(link)
+		at, err := e.volume.Readlink(name)
 		if err == nil && at == own {
 			continue
 		}
-		if err != nil && errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		} else {
-			err = os.RemoveAll(link) // of a link only the link; a directory is of a time before
-		}
-		if err == nil {
-			err = os.Symlink(own, link)
-		}
-		if err != nil {
+		// A directory in its place is of a time before.
+		if err := e.volume.Symlink(name, e.on.newFile(unix.S_IFLNK|0o777, own)); err != nil {
 			return fmt.Errorf("point to scratch space: %w", err)
 		}
 	}

@@ -66,12 +66,26 @@ type volume interface {
 	// Mark makes m, which names a pinned point or the head, durable. A point that
 	// the storage did not keep is not marked.
 	Mark(ctx context.Context, m tarn.Mark) error
-	// ReadFile and EmptyDir are for while it is not shown. Names are relative,
-	// with slashes.
+	// ReadFile reads a file, also while it is shown: through the volume, never
+	// through the directory. Names are relative, with slashes.
 	ReadFile(name string) ([]byte, error)
-	EmptyDir(name string) error
+	editable
 	// Close makes everything durable. It may be tried again when it fails.
 	Close() error
+}
+
+// editable is a volume while it is not shown. What is done to it must not go
+// through a mount of ours: see pageVolume.
+type editable interface {
+	// WriteFile replaces a file, whole after a crash, or makes it.
+	WriteFile(name string, b []byte, f layer.NewFile) error
+	// Symlink makes a symbolic link to f.Target, in place of what has the name.
+	Symlink(name string, f layer.NewFile) error
+	Readlink(name string) (string, error)
+	// Remove removes what has the name, if anything, a directory with all that is
+	// in it; EmptyDir removes that alone.
+	Remove(name string) error
+	EmptyDir(name string) error
 }
 
 // shown is a volume that is a directory.

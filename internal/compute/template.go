@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tarndb/tarn"
-	"github.com/tarndb/tarn/internal/layer"
 	"github.com/tarndb/tarn/internal/postgres"
 )
 
@@ -87,11 +85,7 @@ const lastWithUnsafeRoles = 15
 // buildTemplate makes an unpublished timeline with initdb and the roles and
 // database of templateSQL, shut down cleanly.
 func (k *maker) buildTemplate(ctx context.Context, id tarn.TimelineID, in postgres.Install) error {
-	root := layer.NewFile{Mode: unix.S_IFDIR | 0o700, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
-	if o := k.o.RunAs; o != nil {
-		root.UID, root.GID = o.UID, o.GID
-	}
-	if err := k.store.Create(ctx, id, root); err != nil {
+	if err := k.store.Create(ctx, id, k.newFile(unix.S_IFDIR|0o700, "")); err != nil {
 		return err
 	}
 	if err := k.walOf(id).CreateBare(); err != nil {
@@ -111,10 +105,16 @@ func (k *maker) buildTemplate(ctx context.Context, id tarn.TimelineID, in postgr
 }
 
 func (k *maker) fillTemplate(ctx context.Context, e *engine, in postgres.Install) error {
+	if err := e.show(ctx); err != nil {
+		return err
+	}
 	err := postgres.InitDB(ctx, in, postgres.InitOptions{
-		DataDir: e.dataDir(), WALDir: e.wal.Dir(), RunAs: k.o.RunAs, Log: k.log,
+		DataDir: e.dataDir(), Place: postgres.Prepared, WALDir: e.wal.Dir(), RunAs: k.o.RunAs, Log: k.log,
 		Checksums: k.store.PageWrites() == tornPages, // the page store has its own
 	})
+	if err == nil {
+		err = e.hide(ctx)
+	}
 	if err != nil {
 		return err
 	}

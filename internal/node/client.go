@@ -106,6 +106,18 @@ func (c *Client) Versions(ctx context.Context) ([]int, error) {
 	return call[[]int](ctx, c, methodVersions, none{})
 }
 
+// StoreStats tells what the node's page store takes.
+func (c *Client) StoreStats(ctx context.Context) (tarn.StoreStats, error) {
+	return call[tarn.StoreStats](ctx, c, methodStoreStats, none{})
+}
+
+// CheckStore begins a check of the page store under a name of the caller's, or
+// tells how far it is; it returns after a moment. While another check runs it tells
+// of that one. A node that restarts begins anew.
+func (c *Client) CheckStore(ctx context.Context, id string) (tarn.StoreCheck, error) {
+	return call[tarn.StoreCheck](ctx, c, methodCheckStore, checkArg{id})
+}
+
 // Restart lets the node execute its program anew, under running computes, and
 // returns when the new one answers. The same call may reach both: it names the
 // one that is to end.

@@ -71,6 +71,12 @@ func (h *host) Suspend(context.Context, string) error { return h.err }
 func (h *host) Computes(context.Context) ([]tarn.ComputeStatus, error) {
 	return []tarn.ComputeStatus{{Endpoint: "e"}}, h.err
 }
+func (h *host) StoreStats(context.Context) (tarn.StoreStats, error) {
+	return tarn.StoreStats{Timelines: []tarn.StoreTimeline{{ID: "a", LogBytes: 7, History: time.Hour}}}, h.err
+}
+func (h *host) CheckStore(_ context.Context, id string) (tarn.StoreCheck, error) {
+	return tarn.StoreCheck{ID: id, Done: true, Pages: 3, Findings: []tarn.StoreFinding{{File: "f", Offset: 9}}}, h.err
+}
 func (h *host) Restart(context.Context, string) (string, error) { return "this", h.err }
 func (h *host) Versions(context.Context) ([]int, error)         { return []int{18, 15}, h.err }
 
@@ -138,6 +144,12 @@ func TestValuesTravel(t *testing.T) {
 	}
 	if err := c.DropSlots(ctx, "x"); err != nil || h.dropped != "x" {
 		t.Errorf("DropSlots: %s, %v", h.dropped, err)
+	}
+	if st, err := c.StoreStats(ctx); err != nil || len(st.Timelines) != 1 || st.Timelines[0].LogBytes != 7 || st.Timelines[0].History != time.Hour {
+		t.Errorf("StoreStats: %+v, %v", st, err)
+	}
+	if st, err := c.CheckStore(ctx, "x"); err != nil || st.ID != "x" || !st.Done || st.Pages != 3 || len(st.Findings) != 1 || st.Findings[0].Offset != 9 {
+		t.Errorf("CheckStore: %+v, %v", st, err)
 	}
 	if all, err := c.Timelines(ctx); err != nil || len(all) != 2 {
 		t.Errorf("Timelines: %+v, %v", all, err)

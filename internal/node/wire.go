@@ -21,6 +21,8 @@ const (
 	methodComputes       = "computes"
 	methodVersions       = "versions"
 	methodRestart        = "restart"
+	methodStoreStats     = "store-stats"
+	methodCheckStore     = "check-store"
 )
 
 const pathPrefix = "/v1/"
@@ -39,6 +41,10 @@ type historyArg struct {
 
 type endpointArg struct {
 	Endpoint string `json:"endpoint"`
+}
+
+type checkArg struct {
+	ID string `json:"id"`
 }
 
 type restartArg struct {

@@ -39,7 +39,7 @@ func buckets(t *testing.T, test func(t *testing.T, b blob.Store)) {
 
 // remoteOptions are those of a store with a bucket and a short lease.
 func remoteOptions(b blob.Store) Options {
-	return Options{SegmentBytes: 64 << 10, MapBytes: 128 << 10, Remote: Remote{Store: b, Lease: 300 * time.Millisecond, SealEvery: time.Hour}}
+	return Options{SegmentBytes: 64 << 10, MapBytes: 128 << 10, Remote: Remote{Store: b, Lease: time.Second, SealEvery: time.Hour}}
 }
 
 // openRunning opens a store and runs its background until the test ends, or
@@ -239,13 +239,15 @@ func TestRemoteRestartGoesOn(t *testing.T) {
 func TestRemoteOtherNodeIsRefused(t *testing.T) {
 	buckets(t, func(t *testing.T, b blob.Store) {
 		ctx := context.Background()
-		s, _ := openRunning(t, t.TempDir(), remoteOptions(b))
+		o := remoteOptions(b)
+		o.Remote.Lease = 6 * time.Second // no heartbeat is so late
+		s, _ := openRunning(t, t.TempDir(), o)
 		must(t, s.Create(ctx, lineA, worldRoot))
 		v := takeVolume(t, s, lineA)
 		ino := plainFile(t, v, "f")
 		writePages(t, v, ino, 0, 3, 1)
 		must(t, s.Upload(ctx, lineA))
-		other, _ := openRunning(t, t.TempDir(), remoteOptions(b))
+		other, _ := openRunning(t, t.TempDir(), o)
 		if _, err := other.OpenVolume(ctx, lineA); tarn.KindOf(err) != tarn.KindConflict {
 			t.Fatalf("opened a volume that another node holds: %v", err)
 		}
@@ -267,11 +269,12 @@ func TestRemoteOtherNodeIsRefused(t *testing.T) {
 	})
 }
 
-// stopped ends the heartbeats of a store and lets its lease run out.
+// A store without heartbeats loses what it holds.
 func TestRemoteStaleNodeWritesNothing(t *testing.T) {
 	ctx := context.Background()
 	b := memory.New()
 	o := remoteOptions(b)
+	o.Remote.Lease = 3 * time.Second
 	s, err := Open(ctx, t.TempDir(), o) // its background does not run: it is silent
 	must(t, err)
 	t.Cleanup(func() { s.Close() })

@@ -15,7 +15,8 @@ import (
 
 // InitOptions says what data directory to make.
 type InitOptions struct {
-	DataDir   string // made if missing; must be empty
+	DataDir   string // must be empty
+	Place     Place
 	WALDir    string // pg_wal becomes a symbolic link to it; "" = inside DataDir
 	Superuser string // "" = tarn.Superuser
 	RunAs     *RunAs // owner of the directories; nil = ourselves
@@ -27,6 +28,17 @@ type InitOptions struct {
 	Checksums bool
 	Log       *slog.Logger // nil = none
 }
+
+// Place says what there is of a data directory before InitDB.
+type Place uint8
+
+const (
+	// ToPrepare places are made if they are missing, and given to the user.
+	ToPrepare Place = iota
+	// Prepared places are there and the user's; only initdb touches them. See
+	// FileReader for why.
+	Prepared
+)
 
 // InitDB makes a data directory: encoding UTF8, code point order
 // (C.UTF-8), time zone UTC, page checksums only where asked for (the page store has
@@ -46,7 +58,10 @@ func InitDB(ctx context.Context, in Install, o InitOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := o.RunAs.ownDir(dataDir); err != nil {
+	below := filepath.Join(dataDir, "x")
+	if o.Place == Prepared {
+		below = dataDir
+	} else if err := o.RunAs.ownDir(dataDir); err != nil {
 		return fmt.Errorf("initialize %s: %w", dataDir, err)
 	}
 	args := []string{
@@ -89,7 +104,7 @@ func InitDB(ctx context.Context, in Install, o InitOptions) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if why := o.RunAs.explain(program, filepath.Join(dataDir, "x"), filepath.Join(walDir, "x")); why != nil {
+		if why := o.RunAs.explain(program, below, filepath.Join(walDir, "x")); why != nil {
 			return why
 		}
 		return fmt.Errorf("initialize %s: %w: %s", dataDir, err, lastLines(string(out)))

@@ -68,7 +68,12 @@ func (s *Server) awaitReady(ctx context.Context) error {
 // statusLine is the status in this server's own postmaster.pid; "" while the
 // file is missing, half written or another server's.
 func (s *Server) statusLine() string {
-	b, err := os.ReadFile(filepath.Join(s.c.DataDir, "postmaster.pid"))
+	const name = "postmaster.pid"
+	read := s.c.ReadFile
+	if read == nil {
+		read = func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(s.c.DataDir, name)) }
+	}
+	b, err := read(name)
 	if err != nil {
 		return ""
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tarndb/tarn"
 )
 
@@ -60,7 +62,7 @@ func (r Record) process() (process, bool) {
 // be a dead mount, and must not be unmounted before.
 func KillOrphans(dataDir, pidFile string) error {
 	real, err := resolve(dataDir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	var postmaster process
@@ -81,19 +83,24 @@ func KillOrphans(dataDir, pidFile string) error {
 	return removeRecord(pidFile)
 }
 
-// resolve is the path that /proc shows for a process working in dir. Only the
-// parent is resolved through the file system: dir itself may be a dead mount.
+// resolve is the path that /proc shows for a process working in dir. Nothing is
+// asked of dir itself unless it is a symbolic link: it may be a dead mount, or one
+// that this process serves.
 func resolve(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
 	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		return real, nil
+	_, err = os.Readlink(abs)
+	if err == nil {
+		return filepath.EvalSymlinks(abs)
+	}
+	if !errors.Is(err, unix.EINVAL) { // EINVAL: it is there and no link
+		return abs, err
 	}
 	parent, err := filepath.EvalSymlinks(filepath.Dir(abs))
 	if err != nil {
-		return abs, nil
+		return abs, err
 	}
 	return filepath.Join(parent, filepath.Base(abs)), nil
 }

@@ -21,6 +21,7 @@ import (
 type Config struct {
 	Install   Install
 	DataDir   string
+	ReadFile  FileReader        `json:"-"` // nil = DataDir is a directory as any other
 	SocketDir string            // made (0700) if missing; socket paths have 107 bytes at most
 	Port      int               // names the socket .s.PGSQL.<port>; 0 = 5432
 	Settings  map[string]string // passed as -c name=value; see CheckSetting
@@ -31,6 +32,12 @@ type Config struct {
 	Bond      Bond
 	Log       *slog.Logger // nil = none
 }
+
+// FileReader reads a file of a data directory that this process itself serves.
+// No file there is touched then: a process that is killed while it waits for its
+// own answer never ends. The caller has removed postmaster.pid, and nobody else
+// works in the directory.
+type FileReader func(name string) ([]byte, error)
 
 // Bond says what becomes of a server when the process that started it dies.
 type Bond uint8

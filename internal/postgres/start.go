@@ -45,7 +45,7 @@ func start(ctx context.Context, c Config) (*Server, error) {
 	if err := c.normalize(); err != nil {
 		return nil, err
 	}
-	real, err := filepath.EvalSymlinks(c.DataDir)
+	real, err := resolve(c.DataDir)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,11 @@ func (s *Server) record() error {
 
 // explainStart turns "it did not come up" into why.
 func (s *Server) explainStart(err error) error {
-	if why := s.c.RunAs.explain(filepath.Join(s.c.DataDir, "x"), filepath.Join(s.c.SocketDir, "x")); why != nil {
+	dataDir := filepath.Join(s.c.DataDir, "x")
+	if s.c.ReadFile != nil {
+		dataDir = s.c.DataDir
+	}
+	if why := s.c.RunAs.explain(dataDir, filepath.Join(s.c.SocketDir, "x")); why != nil {
 		return why
 	}
 	tail := s.logTail()
@@ -195,7 +199,7 @@ func adopt(ctx context.Context, c Config, pid int) (*Server, error) {
 	if err := c.normalize(); err != nil {
 		return nil, err
 	}
-	real, err := filepath.EvalSymlinks(c.DataDir)
+	real, err := resolve(c.DataDir)
 	if err != nil {
 		return nil, err
 	}
@@ -251,8 +255,10 @@ func adopt(ctx context.Context, c Config, pid int) (*Server, error) {
 func clearLocks(c Config, realDir string) error {
 	// Nothing works in the data directory (checked before), so its own lock
 	// file is stale whatever process now has that number.
-	if err := removeFile(filepath.Join(c.DataDir, "postmaster.pid")); err != nil {
-		return err
+	if c.ReadFile == nil {
+		if err := removeFile(filepath.Join(c.DataDir, "postmaster.pid")); err != nil {
+			return err
+		}
 	}
 	socket := socketPath(c.SocketDir, c.Port)
 	pid, dir, err := readLock(socket + ".lock")

@@ -135,7 +135,7 @@ func detach(ctx context.Context, dir string, mode detachMode) error {
 		}[mode])
 	}
 	if mode == detachForce {
-		if err := abort(dir); err != nil {
+		if err := Abort(dir); err != nil {
 			return err
 		}
 	}
@@ -158,14 +158,4 @@ func detach(ctx context.Context, dir string, mode detachMode) error {
 	default:
 		return fmt.Errorf("%s: %w: %s", program, err, said)
 	}
-}
-
-// abort ends every request of the mount at dir, as its owner may.
-func abort(dir string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return err
-	}
-	path := fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", unix.Minor(st.Dev))
-	return os.WriteFile(path, []byte("1"), 0)
 }

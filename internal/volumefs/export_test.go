@@ -3,7 +3,9 @@ package volumefs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +42,7 @@ func Forget(ctx context.Context, dir string, v Volume, fate func(op uint32) Fate
 		return nil, err
 	}
 	go s.serve(fate)
-	return s, declinePoll(dir)
+	return s, DeclinePoll(dir)
 }
 
 func (s *Forgetful) serve(fate func(op uint32) Fate) {
@@ -90,3 +92,19 @@ func (s *Forgetful) Kill() (Handover, error) {
 
 // Resends says whether the kernel can send requests again.
 func (h Handover) Resends() bool { return handshake{request: h.Init}.resends() }
+
+// DeclinePoll teaches the kernel not to ask POLL, in a process that uses its own
+// mount. Go's runtime asks it to watch every file it opens, without letting its
+// thread go: were our own process the first to open a file of this mount, nobody
+// might be left to answer. One question now, from a plain system call, is the last
+// one.
+func DeclinePoll(dir string) error {
+	fd, err := unix.Open(filepath.Join(dir, pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("first use: %w", err)
+	}
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	_, _ = unix.Poll(fds, 0) // only the asking counts
+	unix.Close(fd)
+	return nil
+}

@@ -184,22 +184,53 @@ func (c *connection) notify(code uint32, body []byte) error {
 
 // pokes makes readers that wait for requests find out that they shall not. It
 // returns a function that makes one request come, opNotifyReply, which wants no
-// answer: it asks for no bytes of a file that the library invents, and that the
-// kernel knows until done is called. pokes itself needs a reader.
+// answer: it asks for no bytes of a file that the kernel knows until done is called.
+// Only where the kernel knows no file at all, and so where no Postgres works, does
+// it find one by asking the mount, which needs a reader; see prepare for why not
+// always.
 func (c *connection) pokes(dir string) (poke, done func() error, err error) {
+	if _, ok := c.known(); ok {
+		return c.pokeKnown, func() error { return nil }, nil
+	}
 	fd, err := unix.Open(filepath.Join(dir, pollName), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("wake readers: %w", err)
 	}
-	b := make([]byte, 32) // unique u64 │ node u64 │ offset u64 │ size u32 │ 0 u32
-	binary.NativeEndian.PutUint64(b[8:], pollNode)
-	poke = func() error {
-		if err := c.notify(notifyRetrieve, b); err != nil {
-			return fmt.Errorf("wake readers: %w", err)
+	return func() error { return c.retrieve(pollNode) }, func() error { return unix.Close(fd) }, nil
+}
+
+// known is a regular file that the kernel knows, if there is one.
+func (c *connection) known() (layer.Ino, bool) {
+	for ino := range c.fs.lookups.all() {
+		if a, err := c.fs.v.Attr(ino); err == nil && a.Mode&unix.S_IFMT == unix.S_IFREG {
+			return ino, true
 		}
-		return nil
 	}
-	return poke, func() error { return unix.Close(fd) }, nil
+	return 0, false
+}
+
+// pokeKnown pokes with one of the files that the kernel knows; it can forget that
+// one meanwhile.
+func (c *connection) pokeKnown() error {
+	for {
+		ino, ok := c.known()
+		if !ok {
+			return errors.New("wake readers: the kernel has forgotten every file")
+		}
+		if err := c.retrieve(uint64(ino)); !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+}
+
+// retrieve asks the kernel for no bytes of a file.
+func (c *connection) retrieve(node uint64) error {
+	b := make([]byte, 32) // unique u64 │ node u64 │ offset u64 │ size u32 │ 0 u32
+	binary.NativeEndian.PutUint64(b[8:], node)
+	if err := c.notify(notifyRetrieve, b); err != nil {
+		return fmt.Errorf("wake readers: %w", err)
+	}
+	return nil
 }
 
 func (b *buffers) errno() syscall.Errno {

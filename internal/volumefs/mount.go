@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -29,8 +30,7 @@ const (
 	// unmountPatience is how long a busy mount is asked politely.
 	unmountPatience = 5 * time.Second
 
-	// pollName is a file the library invents at the root to answer POLL with
-	// ENOSYS once.
+	// pollName is a file the library invents at the root.
 	pollName = ".go-fuse-epoll-hack"
 )
 
@@ -168,58 +168,44 @@ func Probe(ctx context.Context, dir string) error {
 }
 
 // checkFree makes dir if it is missing and refuses a place where something is
-// mounted: a second mount would hide the first.
+// mounted: a second mount would hide the first. It asks nothing of what is there.
 func checkFree(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		if errors.Is(err, unix.ENOTCONN) {
-			return tarn.Conflict("a dead mount is there: %w", err)
+	if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
 		}
+	} else if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	var here, above unix.Stat_t
-	if err := unix.Stat(dir, &here); err != nil {
+	here, err := deviceAt(dir)
+	if err != nil {
 		return err
 	}
-	if err := unix.Stat(filepath.Dir(dir), &above); err != nil {
+	above, err := deviceAt(filepath.Dir(dir))
+	if err != nil {
 		return err
 	}
-	if here.Dev != above.Dev {
+	if here != above {
 		return tarn.Conflict("something is mounted there")
 	}
 	return nil
 }
 
-// declinePoll teaches the kernel not to ask POLL. Go's runtime asks it to watch
-// every file it opens, without letting its thread go: were our own process the
-// first to open a file of this mount, nobody might be left to answer. One
-// question now, from a plain system call, is the last one.
-func declinePoll(dir string) error {
-	fd, err := unix.Open(filepath.Join(dir, pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("first use: %w", err)
-	}
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	_, _ = unix.Poll(fds, 0) // only the asking counts
-	unix.Close(fd)
-	return nil
-}
-
-// prepare makes the new mount fit for use.
+// prepare makes the new mount fit for use. It asks nothing of the mount itself: a
+// process that is killed while it waits for its own answer never ends, since the
+// mount ends with the last thread.
 func (m *Directory) prepare(readAheadKB int) error {
-	if err := declinePoll(m.dir); err != nil {
-		return err
-	}
 	if readAheadKB == 0 {
 		readAheadKB = DefaultReadAheadKB
 	}
 	if readAheadKB < 0 || os.Geteuid() != 0 {
 		return nil
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(m.dir, &st); err != nil {
-		return fmt.Errorf("first use: %w", err)
+	dev, err := deviceAt(m.dir)
+	if err != nil {
+		return fmt.Errorf("set read ahead: %w", err)
 	}
-	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(dev), unix.Minor(dev))
 	if err := os.WriteFile(path, []byte(strconv.Itoa(readAheadKB)), 0); err != nil {
 		m.log.Warn("read ahead not raised", "err", err) // slower scans, no harm; /sys is read-only in some containers
 	}

@@ -44,6 +44,7 @@ func mount(t *testing.T, dir string, v volumefs.Volume, o volumefs.Options) *vol
 			t.Error(err)
 		}
 	})
+	ok(t, volumefs.DeclinePoll(dir))
 	return m
 }
 

@@ -86,10 +86,14 @@ func (u *Uploader) dropVoid(ctx context.Context, c cover, all []stretch) {
 	}
 }
 
+// enoughAgrees is two pages of WAL: headers and records.
+const enoughAgrees = 16 << 10
+
 // agreement is the position up to which the store says what this computer's WAL
-// says. It looks at segments from the last one back, until one agrees: every
-// record carries the position of the one before it, so histories that have
-// parted do not meet again.
+// says. It looks at segments from the last one back, until enough of one agrees:
+// every record carries the position of the one before it, so histories that have
+// parted do not meet again. A few bytes may: a segment begins with a header that
+// says nothing of what was before.
 func (u *Uploader) agreement(ctx context.Context, c cover, end, flushed tarn.LSN) (tarn.LSN, error) {
 	for len(c) > 0 {
 		last := len(c) - 1
@@ -97,8 +101,9 @@ func (u *Uploader) agreement(ctx context.Context, c cover, end, flushed tarn.LSN
 		for first > 0 && c[first-1].Segment == c[last].Segment {
 			first--
 		}
-		agreed := true
+		agreed, length := true, tarn.LSN(0)
 		for _, p := range c[first:] {
+			length += p.Hi - p.Lo
 			same, err := u.same(ctx, p, flushed)
 			if err != nil {
 				return 0, err
@@ -108,7 +113,7 @@ func (u *Uploader) agreement(ctx context.Context, c cover, end, flushed tarn.LSN
 				break
 			}
 		}
-		if agreed {
+		if agreed && length >= enoughAgrees {
 			return end, nil
 		}
 		c = c[:first]
