@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,15 +20,7 @@ import (
 // TARN_RESTARTS=50 go test ./e2e -run TestNodeRestarts
 func restarts(t *testing.T) int {
 	t.Helper()
-	v := os.Getenv("TARN_RESTARTS")
-	if v == "" {
-		return 6
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < 1 {
-		t.Fatalf("TARN_RESTARTS=%q: want a positive number", v)
-	}
-	return n
+	return times(t, "TARN_RESTARTS", 6)
 }
 
 // TestNodeRestarts: the node, which serves every file of the databases, is

@@ -24,13 +24,19 @@ import (
 // long run is one variable away: TARN_KILL_ROUNDS=200 go test ./e2e -run TestKill
 func rounds(t *testing.T) int {
 	t.Helper()
-	v := os.Getenv("TARN_KILL_ROUNDS")
+	return times(t, "TARN_KILL_ROUNDS", 20)
+}
+
+// times reads how often a test does its worst from the environment.
+func times(t *testing.T, variable string, otherwise int) int {
+	t.Helper()
+	v := os.Getenv(variable)
 	if v == "" {
-		return 20
+		return otherwise
 	}
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 1 {
-		t.Fatalf("TARN_KILL_ROUNDS=%q: want a positive number", v)
+		t.Fatalf("%s=%q: want a positive number", variable, v)
 	}
 	return n
 }
