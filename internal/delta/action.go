@@ -17,6 +17,7 @@ type action struct {
 	Metadata   *metadataAction   `json:"metaData,omitempty"`
 	Add        *addAction        `json:"add,omitempty"`
 	Remove     *removeAction     `json:"remove,omitempty"`
+	CDC        *cdcAction        `json:"cdc,omitempty"`
 	Txn        *txnAction        `json:"txn,omitempty"`
 	Domain     *domainAction     `json:"domainMetadata,omitempty"`
 	CommitInfo *commitInfoAction `json:"commitInfo,omitempty"`
@@ -104,6 +105,16 @@ type removeAction struct {
 }
 
 func (r *removeAction) key() fileKey { return fileKey{canonical(r.Path), r.DV.id()} }
+
+// cdcAction names a file with the rows that a commit changed. Such files are
+// no part of the table.
+type cdcAction struct {
+	Path            string             `json:"path"`
+	PartitionValues map[string]*string `json:"partitionValues"`
+	Size            int64              `json:"size"` // bytes
+	DataChange      bool               `json:"dataChange"`
+	Tags            map[string]*string `json:"tags,omitempty"`
+}
 
 type txnAction struct {
 	AppID       string `json:"appId"`
@@ -212,6 +223,8 @@ func (a *action) check() error {
 		return errors.New("add without path")
 	case a.Remove != nil && a.Remove.Path == "":
 		return errors.New("remove without path")
+	case a.CDC != nil && a.CDC.Path == "":
+		return errors.New("cdc without path")
 	case a.Protocol != nil && (a.Protocol.MinReader < 1 || a.Protocol.MinWriter < 1):
 		return fmt.Errorf("protocol versions %d and %d", a.Protocol.MinReader, a.Protocol.MinWriter)
 	case a.Txn != nil && a.Txn.AppID == "":

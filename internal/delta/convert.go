@@ -31,8 +31,12 @@ func byPhysicalName(f field, among []arrow.Field) int {
 	return indexOf(among, func(a arrow.Field) bool { return strings.EqualFold(a.Name, f.physical) })
 }
 
-// byID finds fields by the Parquet field id of column mapping.
+// byID finds fields by the Parquet field id of column mapping. Fields that the
+// protocol adds to files have none and go by name.
 func byID(f field, among []arrow.Field) int {
+	if f.id == 0 {
+		return byPhysicalName(f, among)
+	}
 	id := strconv.Itoa(int(f.id))
 	return indexOf(among, func(a arrow.Field) bool {
 		v, ok := a.Metadata.GetValue("PARQUET:field_id")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/google/uuid"
@@ -29,18 +30,18 @@ const dvMagic = 1681511377
 // maxDV bounds the bytes of one vector that we take into memory.
 const maxDV = 1 << 30
 
-// deleted reads the deletion vector of a file; nil when it has none.
-func (s *Snapshot) deleted(ctx context.Context, a *addAction) (*roaring64.Bitmap, error) {
-	if a.DV == nil {
+// deleted reads a deletion vector; nil when there is none.
+func (s *Snapshot) deleted(ctx context.Context, d *dvDescriptor) (*roaring64.Bitmap, error) {
+	if d == nil {
 		return nil, nil
 	}
-	b, where, err := s.table.readDV(ctx, a.DV)
+	b, where, err := s.table.readDV(ctx, d)
 	if err != nil {
 		return nil, err
 	}
 	m, err := decodeDV(b)
-	if err == nil && m.GetCardinality() != uint64(a.DV.Cardinality) {
-		err = fmt.Errorf("%d rows instead of %d", m.GetCardinality(), a.DV.Cardinality)
+	if err == nil && m.GetCardinality() != uint64(d.Cardinality) {
+		err = fmt.Errorf("%d rows instead of %d", m.GetCardinality(), d.Cardinality)
 	}
 	if err != nil {
 		return nil, &DamagedError{Path: where, Reason: "deletion vector", Err: err}
@@ -141,7 +142,9 @@ func decodeDV(b []byte) (m *roaring64.Bitmap, err error) {
 
 const z85Alphabet = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 
-// z85Decode decodes base 85 as ZeroMQ writes it: 5 characters are 4 bytes.
+// z85Decode decodes base 85 as ZeroMQ writes it: 5 characters are 4 bytes. Some
+// writers do not pad what they encode: then the last five begin with as many '#',
+// which no whole five can, as bytes are missing.
 func z85Decode(s string) ([]byte, error) {
 	if len(s)%5 != 0 {
 		return nil, fmt.Errorf("%d characters are not fives", len(s))
@@ -149,17 +152,24 @@ func z85Decode(s string) ([]byte, error) {
 	out := make([]byte, 0, len(s)/5*4)
 	for i := 0; i < len(s); i += 5 {
 		var v uint64
-		for _, c := range []byte(s[i : i+5]) {
-			d := bytes.IndexByte([]byte(z85Alphabet), c)
+		five, bytesLeft := s[i:i+5], 4
+		if tail := strings.TrimLeft(five, "#"); len(tail) < 5 && i+5 == len(s) {
+			if len(tail) < 2 {
+				return nil, fmt.Errorf("%q is not base 85", five)
+			}
+			five, bytesLeft = tail, len(tail)-1
+		}
+		for _, c := range []byte(five) {
+			d := strings.IndexByte(z85Alphabet, c)
 			if d < 0 {
 				return nil, fmt.Errorf("character %q is not base 85", c)
 			}
 			v = v*85 + uint64(d)
 		}
-		if v > 1<<32-1 {
+		if v >= 1<<(8*bytesLeft) {
 			return nil, fmt.Errorf("%q overflows", s[i:i+5])
 		}
-		out = binary.BigEndian.AppendUint32(out, uint32(v))
+		out = append(out, binary.BigEndian.AppendUint32(nil, uint32(v))[4-bytesLeft:]...)
 	}
 	return out, nil
 }

@@ -21,6 +21,8 @@ type fileScan struct {
 	add      *addAction
 	fields   []field // wanted columns
 	schema   *arrow.Schema
+	batch    int64             // most rows of one batch; 0 = scanBatch
+	only     *roaring64.Bitmap // the rows to give, instead of those not deleted; nil = those
 
 	file    *parquetFile
 	deleted *roaring64.Bitmap // nil = none
@@ -46,8 +48,10 @@ func (f *fileScan) run(ctx context.Context, do func(arrow.RecordBatch) error) (e
 	if err != nil {
 		return err
 	}
-	if f.deleted, err = f.snapshot.deleted(ctx, f.add); err != nil {
-		return err
+	if f.only == nil {
+		if f.deleted, err = f.snapshot.deleted(ctx, f.add.DV); err != nil {
+			return err
+		}
 	}
 	if f.file, err = openParquet(ctx, f.snapshot.table.store, key, -1); err != nil {
 		return missingInLog(key, err)
@@ -75,7 +79,10 @@ func (f *fileScan) damaged(err error) error {
 // plan decides where each column comes from.
 func (f *fileScan) plan() (reader *pqarrow.FileReader, err error) {
 	defer catch(&err, f.file.key)
-	reader, err = f.file.arrowReader(scanBatch)
+	if f.batch <= 0 {
+		f.batch = scanBatch
+	}
+	reader, err = f.file.arrowReader(f.batch)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +169,7 @@ func (f *fileScan) rowGroup(ctx context.Context, reader *pqarrow.FileReader, g i
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		rec, err := f.batch(ctx, rg)
+		rec, err := f.next(ctx, rg)
 		if err != nil {
 			return f.ended(ctx, err)
 		}
@@ -220,11 +227,11 @@ func (f *fileScan) openRowGroup(ctx context.Context, reader *pqarrow.FileReader,
 	return rg, nil
 }
 
-// batch reads the next rows, converts them to the table's types and drops the
+// next reads the next rows, converts them to the table's types and drops the
 // deleted ones. The result may be empty.
-func (f *fileScan) batch(ctx context.Context, rg *rowGroupScan) (rec arrow.RecordBatch, err error) {
+func (f *fileScan) next(ctx context.Context, rg *rowGroupScan) (rec arrow.RecordBatch, err error) {
 	defer catch(&err, f.file.key)
-	n := min(rg.left, scanBatch)
+	n := min(rg.left, f.batch)
 	var raw arrow.RecordBatch
 	if rg.records != nil {
 		if !rg.records.Next() {
@@ -285,10 +292,13 @@ func (f *fileScan) column(ctx context.Context, w field, src source, raw arrow.Re
 	return array.MakeArrayOfNull(memory.DefaultAllocator, at, n), nil
 }
 
-// keep takes rec over and drops its deleted rows; first is its position in the
-// file.
+// keep takes rec over and drops the rows that are not wanted; first is its
+// position in the file.
 func (f *fileScan) keep(ctx context.Context, rec arrow.RecordBatch, first int64) (arrow.RecordBatch, error) {
-	if f.deleted == nil {
+	rows := f.deleted
+	if f.only != nil {
+		rows = f.only
+	} else if rows == nil {
 		return rec, nil
 	}
 	defer rec.Release()
@@ -297,11 +307,11 @@ func (f *fileScan) keep(ctx context.Context, rec arrow.RecordBatch, first int64)
 	b.Reserve(int(rec.NumRows()))
 	gone := 0
 	for i := range rec.NumRows() {
-		d := f.deleted.Contains(uint64(first + i))
-		if d {
+		keep := rows.Contains(uint64(first+i)) == (f.only != nil)
+		if !keep {
 			gone++
 		}
-		b.UnsafeAppend(!d)
+		b.UnsafeAppend(keep)
 	}
 	switch int64(gone) {
 	case 0:

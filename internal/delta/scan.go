@@ -15,8 +15,10 @@ import (
 
 // ScanOptions choose columns; zero value = all columns, every row.
 type ScanOptions struct {
-	Columns []string // any order; batches have the table's
-	Limit   int64    // 0 = all rows
+	Columns   []string // any order; batches have the table's
+	Limit     int64    // 0 = all rows
+	BatchRows int      // most rows of one batch; 0 = 16384
+	Split     Split    // the files to scan; zero = all
 }
 
 // scanBatch is the most rows of one batch.
@@ -46,8 +48,12 @@ func (s *Snapshot) scan(ctx context.Context, o ScanOptions, yield func(arrow.Rec
 		return err
 	}
 	left := o.Limit
-	for _, a := range s.sortedFiles() {
-		f := &fileScan{snapshot: s, add: a, fields: fields, schema: schema}
+	files := o.Split.files
+	if files == nil {
+		files = s.sortedFiles()
+	}
+	for _, a := range files {
+		f := &fileScan{snapshot: s, add: a, fields: fields, schema: schema, batch: int64(o.BatchRows)}
 		err := f.run(ctx, func(rec arrow.RecordBatch) error {
 			if o.Limit > 0 {
 				if rec.NumRows() > left {
