@@ -68,7 +68,7 @@ func (t *Table) openRange(ctx context.Context, from, to int64) (*changeRange, er
 }
 
 // listCommits lists the commits of the versions, every one of which must be there.
-func (t *Table) listCommits(ctx context.Context, from, to int64) ([]blob.Object, error) {
+func (t *place) listCommits(ctx context.Context, from, to int64) ([]blob.Object, error) {
 	folder := t.key(logFolder)
 	var out []blob.Object
 	after := folder // "…/<from>" sorts before "…/<from>.json"
@@ -464,7 +464,7 @@ func (s *Snapshot) bytesPerRow() float64 {
 }
 
 // present makes sure that the files are there.
-func (t *Table) present(ctx context.Context, paths []string) error {
+func (t *place) present(ctx context.Context, paths []string) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for _, p := range paths {

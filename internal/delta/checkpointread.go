@@ -13,7 +13,7 @@ import (
 
 // readCheckpoint gives the state of a checkpoint in any of its forms: one file,
 // parts, or a V2 manifest (JSON or Parquet) with sidecars.
-func (t *Table) readCheckpoint(ctx context.Context, c checkpointFiles) (*state, error) {
+func (t *place) readCheckpoint(ctx context.Context, c checkpointFiles) (*state, error) {
 	st := newState()
 	var sidecars []*sidecarAction
 	take := func(a action) error {
@@ -52,7 +52,7 @@ func (t *Table) readCheckpoint(ctx context.Context, c checkpointFiles) (*state, 
 }
 
 // readJSONActions reads a commit or a JSON checkpoint.
-func (t *Table) readJSONActions(ctx context.Context, o blob.Object, do func(action) error) error {
+func (t *place) readJSONActions(ctx context.Context, o blob.Object, do func(action) error) error {
 	r, err := t.store.Get(ctx, o.Key, 0, -1)
 	if err != nil {
 		return missingInLog(o.Key, err)
@@ -96,7 +96,7 @@ func isCheckpointColumn(path string) bool {
 
 const checkpointBatch = 8192 // rows
 
-func (t *Table) readParquetActions(ctx context.Context, o blob.Object, do func(action) error) (err error) {
+func (t *place) readParquetActions(ctx context.Context, o blob.Object, do func(action) error) (err error) {
 	defer catch(&err, o.Key)
 	f, err := openParquet(ctx, t.store, o.Key, o.Size)
 	if err != nil {

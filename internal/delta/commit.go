@@ -131,7 +131,7 @@ func (x *Tx) conflict(version int64, theirs []action) error {
 func (x *Tx) blind() bool { return !x.removes && !x.changed }
 
 // readCommit reads a version's actions; found is false when it is not there.
-func (t *Table) readCommit(ctx context.Context, version int64) (actions []action, found bool, err error) {
+func (t *place) readCommit(ctx context.Context, version int64) (actions []action, found bool, err error) {
 	actions = []action{} // an empty commit is there, too
 	o := blob.Object{Key: t.key(commitName(version))}
 	err = t.readJSONActions(ctx, o, func(a action) error {

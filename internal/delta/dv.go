@@ -50,7 +50,7 @@ func (s *Snapshot) deleted(ctx context.Context, d *dvDescriptor) (*roaring64.Bit
 }
 
 // readDV gives the bytes from the magic on, and where they stand.
-func (t *Table) readDV(ctx context.Context, d *dvDescriptor) ([]byte, string, error) {
+func (t *place) readDV(ctx context.Context, d *dvDescriptor) ([]byte, string, error) {
 	bad := func(where, reason string, err error) ([]byte, string, error) {
 		return nil, where, &DamagedError{Path: where, Reason: "deletion vector: " + reason, Err: err}
 	}

@@ -31,7 +31,7 @@ type fileWriter struct {
 }
 
 // newFileWriter begins a file of the given columns in a partition's folder.
-func (t *Table) newFileWriter(ctx context.Context, number int, folder string, values map[string]*string, fields []field, statColumns int) (*fileWriter, error) {
+func (t *place) newFileWriter(ctx context.Context, number int, folder string, values map[string]*string, fields []field, statColumns int) (*fileWriter, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return nil, fmt.Errorf("name a data file: %w", err)

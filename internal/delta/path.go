@@ -10,11 +10,11 @@ import (
 
 // dataKey gives the store's key of a path in the log: percent-encoded, and
 // relative to the table's folder or absolute.
-func (t *Table) dataKey(path string) (string, error) { return t.logKey(path, "") }
+func (t *place) dataKey(path string) (string, error) { return t.logKey(path, "") }
 
 // logKey is dataKey for paths relative to a folder of the table. A path that
 // leads out of the store is refused: a log must not make us read other files.
-func (t *Table) logKey(path, folder string) (string, error) {
+func (t *place) logKey(path, folder string) (string, error) {
 	if scheme, rest, ok := strings.Cut(path, ":"); ok && isScheme(scheme) {
 		return t.absoluteKey(path, unescape(rest))
 	}
@@ -48,7 +48,7 @@ func isScheme(s string) bool {
 }
 
 // absoluteKey finds an absolute path in the store.
-func (t *Table) absoluteKey(path, rest string) (string, error) {
+func (t *place) absoluteKey(path, rest string) (string, error) {
 	outside := &UnsupportedError{Feature: fmt.Sprintf("file %s outside the store %s", path, t.store.URL())}
 	root, err := url.Parse(t.store.URL())
 	if err != nil {

@@ -18,7 +18,7 @@ const (
 // it is, the other writer's actions when the version was taken, or an error. An
 // error marked with blob.ErrAmbiguous leaves open whether b is the version; any
 // other means that it is not and will not be.
-func (t *Table) putCommit(ctx context.Context, version int64, b []byte, id string) (theirs []action, err error) {
+func (t *place) putCommit(ctx context.Context, version int64, b []byte, id string) (theirs []action, err error) {
 	key := t.key(commitName(version))
 	for try := range lostAnswers {
 		if err := pause(ctx, try); err != nil {

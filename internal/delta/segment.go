@@ -42,7 +42,7 @@ const latest = int64(-1)
 
 // findSegment lists the log. _last_checkpoint only shortens the listing: when
 // it is missing, wrong or damaged the whole folder is listed.
-func (t *Table) findSegment(ctx context.Context, version int64) (*segment, error) {
+func (t *place) findSegment(ctx context.Context, version int64) (*segment, error) {
 	if from, ok := t.lastCheckpointHint(ctx); ok && (version == latest || from <= version) {
 		g, err := t.listSegment(ctx, version, from)
 		if err == nil && len(g.checkpoints) > 0 {
@@ -56,7 +56,7 @@ func (t *Table) findSegment(ctx context.Context, version int64) (*segment, error
 }
 
 // lastCheckpointHint reads the version in _last_checkpoint.
-func (t *Table) lastCheckpointHint(ctx context.Context) (int64, bool) {
+func (t *place) lastCheckpointHint(ctx context.Context) (int64, bool) {
 	r, err := t.store.Get(ctx, t.key(logFolder+"_last_checkpoint"), 0, 64<<10)
 	if err != nil {
 		return 0, false
@@ -74,7 +74,7 @@ func (t *Table) lastCheckpointHint(ctx context.Context) (int64, bool) {
 
 // listSegment lists the log from version from on and puts together what makes
 // version (or the latest).
-func (t *Table) listSegment(ctx context.Context, version, from int64) (*segment, error) {
+func (t *place) listSegment(ctx context.Context, version, from int64) (*segment, error) {
 	g := &segment{version: version, from: from, commits: map[int64]blob.Object{}}
 	folder := t.key(logFolder)
 	parts := map[int64]map[int][]blob.Object{} // version → number of parts → those seen
@@ -128,7 +128,7 @@ func (t *Table) listSegment(ctx context.Context, version, from int64) (*segment,
 
 // newestReadable is the highest version that is a commit or a whole checkpoint:
 // an unfinished multi-part checkpoint beyond the last commit counts for nothing.
-func (t *Table) newestReadable(g *segment, newest int64) int64 {
+func (t *place) newestReadable(g *segment, newest int64) int64 {
 	best := int64(-1)
 	if len(g.checkpoints) > 0 {
 		best = g.checkpoints[0].version
@@ -143,7 +143,7 @@ func (t *Table) newestReadable(g *segment, newest int64) int64 {
 }
 
 // checkSegment makes sure that every commit behind the newest checkpoint is there.
-func (t *Table) checkSegment(g *segment, asked int64) error {
+func (t *place) checkSegment(g *segment, asked int64) error {
 	start := int64(0)
 	if len(g.checkpoints) > 0 {
 		start = g.checkpoints[0].version + 1
@@ -168,6 +168,6 @@ func (g *segment) firstGap(start int64) (int64, bool) {
 	return 0, false
 }
 
-func (t *Table) gap(version int64) error {
+func (t *place) gap(version int64) error {
 	return &DamagedError{Path: t.key(logFolder), Reason: fmt.Sprintf("commit %d is missing", version)}
 }

@@ -13,11 +13,16 @@ import (
 // Table is a Delta table in a folder of a store. It may be used by many
 // goroutines.
 type Table struct {
-	store  blob.Store
-	prefix string // "" or ends with a slash
+	place
 
 	mu     sync.Mutex // guards newest; not held across calls to the store
 	newest *Snapshot  // the newest snapshot seen; nil before the first
+}
+
+// place is the folder of a table in a store.
+type place struct {
+	store  blob.Store
+	prefix string // "" or ends with a slash
 }
 
 func newTable(s blob.Store, prefix string) (*Table, error) {
@@ -27,7 +32,7 @@ func newTable(s blob.Store, prefix string) (*Table, error) {
 		}
 		prefix = strings.TrimSuffix(prefix, "/") + "/"
 	}
-	return &Table{store: s, prefix: prefix}, nil
+	return &Table{place: place{s, prefix}}, nil
 }
 
 // Open opens the table at prefix ("" = the store's root). ErrNotTable.
@@ -50,10 +55,10 @@ func Open(ctx context.Context, s blob.Store, prefix string) (*Table, error) {
 }
 
 // key gives the store's key of a path in the table's folder.
-func (t *Table) key(path string) string { return t.prefix + path }
+func (t *place) key(path string) string { return t.prefix + path }
 
 // name is how errors call the table.
-func (t *Table) name() string {
+func (t *place) name() string {
 	return strings.TrimSuffix(strings.TrimSuffix(t.store.URL(), "/")+"/"+t.prefix, "/")
 }
 

@@ -34,7 +34,7 @@ func TestLogNames(t *testing.T) {
 }
 
 func TestPaths(t *testing.T) {
-	tab := &Table{store: memory.New(), prefix: "lake/t/"}
+	tab := &Table{place: place{memory.New(), "lake/t/"}}
 	for path, want := range map[string]string{
 		"a.parquet":                   "lake/t/a.parquet",
 		"p=a%2520b/x%20y.parquet":     "lake/t/p=a%20b/x y.parquet",
@@ -108,7 +108,7 @@ func TestPartitionValues(t *testing.T) {
 func TestDeletionVectorFile(t *testing.T) {
 	// The example of the protocol's text: six rows, inline.
 	d := &dvDescriptor{StorageType: "i", PathOrDV: "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", SizeInBytes: 44, Cardinality: 6}
-	tab := &Table{store: memory.New()}
+	tab := &Table{place: place{store: memory.New()}}
 	b, _, err := tab.readDV(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
@@ -240,7 +240,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 	}
 	check := func(what string) {
 		t.Helper()
-		fresh := &Table{store: tab.store}
+		fresh := &Table{place: place{store: tab.store}}
 		s, err := fresh.Latest(t.Context())
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
@@ -270,7 +270,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	var d *DamagedError
-	if _, err := (&Table{store: tab.store}).Latest(t.Context()); !errors.As(err, &d) {
+	if _, err := (&Table{place: place{store: tab.store}}).Latest(t.Context()); !errors.As(err, &d) {
 		t.Errorf("a missing commit and a damaged checkpoint: %v", err)
 	}
 }
