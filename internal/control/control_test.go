@@ -637,7 +637,7 @@ func holds(t *testing.T, db *controldb.DB) {
 	stop()
 
 	// A hold that stays ends the deletion, and says which it is.
-	s, err := controldb.InsertSyncedTable(ctx, db, tarn.SyncedTable{SyncedTableSpec: tarn.SyncedTableSpec{
+	s, err := controldb.InsertSyncedTable(ctx, db, "ada", tarn.SyncedTable{SyncedTableSpec: tarn.SyncedTableSpec{
 		Name: tarn.TableName{Catalog: "c", Schema: "s", Table: "t"}, PrimaryKey: []string{"id"}, Branch: n.Branch("production")}})
 	ok(t, err)
 	c = New(Config{DB: db, Node: &scripted{}, Hold: time.Nanosecond})

@@ -44,7 +44,7 @@ func TestRows(t *testing.T) {
 		f    func(*testing.T, *controldb.DB)
 	}{
 		{"Workspace", workspace}, {"Tokens", tokens}, {"SigningKeys", signingKeys}, {"Projects", projects}, {"Branches", branches},
-		{"Endpoints", endpoints}, {"Operations", operations}, {"Catalog", catalog}, {"SyncedTables", syncedTables}, {"Feeds", feeds}, {"Snapshots", snapshots}, {"Swaps", swaps},
+		{"Endpoints", endpoints}, {"Operations", operations}, {"Catalog", catalog}, {"SyncedTables", syncedTables}, {"Pipelines", pipelines}, {"Feeds", feeds}, {"Snapshots", snapshots}, {"Swaps", swaps},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(t, db) })
 	}
@@ -381,7 +381,10 @@ func syncedTables(t *testing.T, db *controldb.DB) {
 	s := tarn.SyncedTable{SyncedTableSpec: tarn.SyncedTableSpec{Name: tarn.TableName{Catalog: "shop", Schema: "public", Table: "users"},
 		Source: tarn.TableName{Catalog: "lake", Schema: "gold", Table: "users"}, PrimaryKey: []string{"id", "part"}, Branch: b.Name,
 		NewPipelineCatalog: "shop", NewPipelineSchema: "staging"}, State: tarn.SyncProvisioning, Version: -1, RowsTotal: 3}
-	got := must[tarn.SyncedTable](t)(controldb.InsertSyncedTable(ctx, db, s))
+	s.TimeseriesKey, s.TypeOverrides = "at", []tarn.TypeOverride{{Column: "v", Type: tarn.TypeVarchar, Size: 7}}
+	s.Interval, s.Schedule, s.OnReject = 90*time.Second, tarn.Schedule{Cron: "0 2 * * *", Zone: "Europe/Berlin"}, tarn.RejectStop
+	s.Alerts = tarn.Alerts{Webhook: "http://localhost/x", Lag: time.Minute, DeadLetters: 3}
+	got := must[tarn.SyncedTable](t)(controldb.InsertSyncedTable(ctx, db, "ada", s))
 	if got.UID == "" || got.PipelineID == "" || got.CreateTime.IsZero() || got.Database != tarn.DefaultDatabase || got.Policy != tarn.SyncSnapshot {
 		t.Fatalf("defaults missing: %+v", got)
 	}
@@ -390,21 +393,33 @@ func syncedTables(t *testing.T, db *controldb.DB) {
 	same(t, must[tarn.SyncedTable](t)(controldb.GetSyncedTable(ctx, db, s.Name)), s)
 	twin := s
 	twin.UID = ""
-	_, err := controldb.InsertSyncedTable(ctx, db, twin)
+	_, err := controldb.InsertSyncedTable(ctx, db, "ada", twin)
 	wantKind(t, err, tarn.KindConflict)
 	twin.Name.Catalog = "elsewhere" // another name for the same Postgres table
-	_, err = controldb.InsertSyncedTable(ctx, db, twin)
+	_, err = controldb.InsertSyncedTable(ctx, db, "ada", twin)
 	wantKind(t, err, tarn.KindConflict)
 	twin.Name.Table, twin.Branch.Branch = "more", "missing"
-	_, err = controldb.InsertSyncedTable(ctx, db, twin)
+	_, err = controldb.InsertSyncedTable(ctx, db, "ada", twin)
 	wantKind(t, err, tarn.KindNotFound)
 
 	s.State, s.Message, s.Version, s.RowsSynced = tarn.SyncOnline, "m", 12, 3
 	s.VersionTS, s.SyncStart, s.SyncEnd = b.CreateTime, b.CreateTime, b.UpdateTime
+	s.Rejected, s.Newest = 4, tarn.SourcePosition{Version: 13, Time: b.UpdateTime}
 	do(t, controldb.UpdateSyncedTable(ctx, db, s))
 	got = must[tarn.SyncedTable](t)(controldb.GetSyncedTable(ctx, db, s.Name))
 	s.UpdateTime = got.UpdateTime
 	same(t, got, s)
+	asked := s
+	asked.State, asked.UpdateID, asked.Refresh = tarn.SyncUpdating, "u1", tarn.RefreshFull
+	do(t, controldb.AskSyncedTable(ctx, db, asked, tarn.SyncOnline))
+	wantKind(t, controldb.AskSyncedTable(ctx, db, asked, tarn.SyncOnline), tarn.KindConflict)
+	do(t, controldb.AnswerSyncedTable(ctx, db, s.UID, "u0"))
+	same(t, must[tarn.SyncedTable](t)(controldb.GetSyncedTable(ctx, db, s.Name)).Refresh, tarn.RefreshFull)
+	do(t, controldb.AnswerSyncedTable(ctx, db, s.UID, "u1"))
+	s.SyncSettings = tarn.SyncSettings{Interval: time.Second}
+	do(t, controldb.SetSyncSettings(ctx, db, s.UID, tarn.SyncContinuous, s.SyncSettings))
+	got = must[tarn.SyncedTable](t)(controldb.GetSyncedTable(ctx, db, s.Name))
+	same(t, []any{got.Refresh, got.UpdateID, got.State, got.Policy, got.SyncSettings}, []any{tarn.Refresh(""), "u1", tarn.SyncUpdating, tarn.SyncContinuous, s.SyncSettings})
 	same(t, len(must[[]tarn.SyncedTable](t)(controldb.ListSyncedTables(ctx, db, ""))), 1)
 	same(t, len(must[[]tarn.SyncedTable](t)(controldb.ListSyncedTables(ctx, db, "other"))), 0)
 	same(t, must[[]string](t)(controldb.ListHolds(ctx, db, b.Name)), []string{"synced table shop.public.users"})
@@ -412,11 +427,50 @@ func syncedTables(t *testing.T, db *controldb.DB) {
 
 	do(t, controldb.MarkDeleted(ctx, db, b.Name))
 	twin.Branch = b.Name
-	_, err = controldb.InsertSyncedTable(ctx, db, twin)
+	_, err = controldb.InsertSyncedTable(ctx, db, "ada", twin)
 	wantKind(t, err, tarn.KindNotFound)
 	do(t, controldb.DeleteSyncedTable(ctx, db, s.UID))
 	wantKind(t, controldb.DeleteSyncedTable(ctx, db, s.UID), tarn.KindNotFound)
 	wantKind(t, controldb.UpdateSyncedTable(ctx, db, s), tarn.KindNotFound)
+	_, err = controldb.GetPipeline(ctx, db, s.PipelineID)
+	wantKind(t, err, tarn.KindNotFound)
+}
+
+func pipelines(t *testing.T, db *controldb.DB) {
+	ctx := t.Context()
+	p := must[tarn.Pipeline](t)(controldb.SetPipeline(ctx, db, tarn.Pipeline{Kind: tarn.PipelineFeed, Name: "app", Owner: "f1", Project: "p", Creator: "ada"}))
+	p.Name = "app2"
+	same(t, must[tarn.Pipeline](t)(controldb.SetPipeline(ctx, db, p)), p)
+	same(t, must[[]tarn.Pipeline](t)(controldb.ListPipelines(ctx, db)), []tarn.Pipeline{p})
+	var us []tarn.PipelineUpdate
+	for range controldb.KeptUpdates + 3 {
+		us = append(us, must[tarn.PipelineUpdate](t)(controldb.InsertUpdate(ctx, db, tarn.PipelineUpdate{PipelineID: p.ID, Cause: tarn.CauseAsked})))
+	}
+	_, err := controldb.InsertUpdate(ctx, db, tarn.PipelineUpdate{PipelineID: "gone", Cause: tarn.CauseAsked})
+	wantKind(t, err, tarn.KindNotFound)
+	last := us[len(us)-1]
+	same(t, []any{last.State, last.Refresh}, []any{tarn.UpdateQueued, tarn.RefreshNew})
+	same(t, must[bool](t)(controldb.MoveUpdate(ctx, db, last.ID, tarn.UpdateRunning, "", 0)), true)
+	same(t, must[bool](t)(controldb.MoveUpdate(ctx, db, last.ID, tarn.UpdateCanceled, "asked", 7)), true)
+	same(t, must[bool](t)(controldb.MoveUpdate(ctx, db, last.ID, tarn.UpdateCompleted, "", 9)), false)
+	got := must[tarn.PipelineUpdate](t)(controldb.GetUpdate(ctx, db, p.ID, last.ID))
+	same(t, []any{got.State, got.Message, got.Rows}, []any{tarn.UpdateCanceled, "asked", int64(7)})
+	for _, u := range us[:5] {
+		must[bool](t)(controldb.MoveUpdate(ctx, db, u.ID, tarn.UpdateCompleted, "", 0))
+	}
+	do(t, controldb.TrimPipelines(ctx, db, time.Now()))
+	kept := must[[]tarn.PipelineUpdate](t)(controldb.ListUpdates(ctx, db, p.ID, 1000))
+	same(t, []any{len(kept), kept[0].ID}, []any{controldb.KeptUpdates, last.ID})
+
+	do(t, controldb.InsertEvent(ctx, db, tarn.PipelineEvent{PipelineID: p.ID, UpdateID: last.ID, Level: tarn.EventError, Type: tarn.EventUpdateProgress, Message: "m", Error: "22021"}))
+	do(t, controldb.InsertEvent(ctx, db, tarn.PipelineEvent{PipelineID: "gone"}))
+	es := must[[]tarn.PipelineEvent](t)(controldb.ListEvents(ctx, db, p.ID, 0, 2))
+	same(t, []any{len(es), es[0].Message, es[0].Error, es[0].Level, es[1].Type}, []any{2, "m", "22021", tarn.EventError, tarn.EventCreateUpdate})
+	same(t, must[[]tarn.PipelineEvent](t)(controldb.ListEvents(ctx, db, p.ID, es[1].Sequence, 1))[0].UpdateID, us[len(us)-2].ID)
+	do(t, controldb.TrimPipelines(ctx, db, time.Now().Add(controldb.PipelineRetention+time.Hour)))
+	same(t, len(must[[]tarn.PipelineEvent](t)(controldb.ListEvents(ctx, db, p.ID, 0, 1000))), 1)
+	do(t, controldb.DeletePipeline(ctx, db, p.ID))
+	same(t, len(must[[]tarn.PipelineUpdate](t)(controldb.ListUpdates(ctx, db, p.ID, 9))), 0)
 }
 
 func feeds(t *testing.T, db *controldb.DB) {

@@ -85,7 +85,7 @@ func swaps(t *testing.T, db *controldb.DB) {
 	wantKind(t, controldb.SetBranchTimeline(ctx, db, prod.Name, s.Replaced, s.Timeline, s.KeptAs), tarn.KindConflict) // it is not RESETTING
 	do(t, controldb.SetBranchState(ctx, db, prod.Name, tarn.BranchInit, tarn.BranchResetting, ""))
 	wantKind(t, controldb.SetBranchTimeline(ctx, db, prod.Name, s.Timeline, s.Timeline, s.KeptAs), tarn.KindConflict)
-	table := must[tarn.SyncedTable](t)(controldb.InsertSyncedTable(ctx, db, tarn.SyncedTable{SyncedTableSpec: tarn.SyncedTableSpec{
+	table := must[tarn.SyncedTable](t)(controldb.InsertSyncedTable(ctx, db, "ada", tarn.SyncedTable{SyncedTableSpec: tarn.SyncedTableSpec{
 		Name: tarn.TableName{Catalog: "swapped", Schema: "s", Table: "t"}, PrimaryKey: []string{"id"}, Branch: prod.Name}, Version: 7, State: tarn.SyncOnline}))
 	do(t, db.InTx(ctx, func(tx *controldb.Tx) error {
 		do(t, controldb.SetBranchTimeline(ctx, tx, prod.Name, s.Replaced, s.Timeline, s.KeptAs))

@@ -92,8 +92,8 @@ func reserved(schema string) bool {
 
 // Create validates and records a synced table; Run loads it. Nothing is
 // changed when it fails. KindInvalid, KindNotFound, KindConflict.
-func (k *Keeper) Create(ctx context.Context, _ tarn.Principal, s tarn.SyncedTableSpec) (tarn.SyncedTable, error) {
-	t, err := k.create(ctx, s)
+func (k *Keeper) Create(ctx context.Context, who tarn.Principal, s tarn.SyncedTableSpec) (tarn.SyncedTable, error) {
+	t, err := k.create(ctx, who, s)
 	if err != nil {
 		return tarn.SyncedTable{}, fmt.Errorf("create synced table %s: %w", s.Name, err)
 	}
@@ -101,7 +101,7 @@ func (k *Keeper) Create(ctx context.Context, _ tarn.Principal, s tarn.SyncedTabl
 	return t, nil
 }
 
-func (k *Keeper) create(ctx context.Context, s tarn.SyncedTableSpec) (tarn.SyncedTable, error) {
+func (k *Keeper) create(ctx context.Context, who tarn.Principal, s tarn.SyncedTableSpec) (tarn.SyncedTable, error) {
 	if s.Policy == "" {
 		s.Policy = tarn.SyncSnapshot
 	}
@@ -140,7 +140,7 @@ func (k *Keeper) create(ctx context.Context, s tarn.SyncedTableSpec) (tarn.Synce
 	if err := k.checkTarget(ctx, s); err != nil {
 		return tarn.SyncedTable{}, err
 	}
-	return controldb.InsertSyncedTable(ctx, k.db, tarn.SyncedTable{SyncedTableSpec: s, State: tarn.SyncProvisioning, Version: -1})
+	return controldb.InsertSyncedTable(ctx, k.db, who.Name, tarn.SyncedTable{SyncedTableSpec: s, State: tarn.SyncProvisioning, Version: -1})
 }
 
 // source opens the newest version of a Delta table by its catalog name.
