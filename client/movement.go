@@ -78,8 +78,8 @@ func (s *SyncedTables) Delete(ctx context.Context, n tarn.TableName, leftover Le
 
 // Feeds are Postgres schemas followed into the catalog as Delta tables.
 type Feeds struct {
-	c      *Client
-	parent string // …/branches/{b}/databases/{d}
+	c    *Client
+	path string // …/branches/{b}/databases/{d}/cdf-configs
 }
 
 // Feeds speaks of the feeds of one database of a branch; database "" = the one
@@ -88,13 +88,13 @@ func (c *Client) Feeds(b tarn.BranchName, database string) *Feeds {
 	if database == "" || database == tarn.DefaultDatabase {
 		database = strings.ReplaceAll(tarn.DefaultDatabase, "_", "-") // its id
 	}
-	return &Feeds{c: c, parent: pg + b.String() + "/databases/" + url.PathEscape(database) + "/cdf-configs"}
+	return &Feeds{c: c, path: b.String() + "/databases/" + url.PathEscape(database) + "/cdf-configs"}
 }
 
 // Create begins a feed; id "" = the Postgres schema's name.
 func (f *Feeds) Create(ctx context.Context, id string, spec Feed) (Feed, error) {
 	var op Operation
-	if err := f.c.do(ctx, http.MethodPost, f.parent, query("cdf_config_id", id), spec, &op); err != nil {
+	if err := f.c.do(ctx, http.MethodPost, pg+f.path, query("cdf_config_id", id), spec, &op); err != nil {
 		return Feed{}, err
 	}
 	var out Feed
@@ -105,7 +105,7 @@ func (f *Feeds) Create(ctx context.Context, id string, spec Feed) (Feed, error) 
 // Get reads one feed.
 func (f *Feeds) Get(ctx context.Context, id string) (Feed, error) {
 	var out Feed
-	err := f.c.get(ctx, f.parent+"/"+url.PathEscape(id), nil, &out)
+	err := f.c.get(ctx, pg+f.path+"/"+url.PathEscape(id), nil, &out)
 	return out, err
 }
 
@@ -114,11 +114,25 @@ func (f *Feeds) List(ctx context.Context) ([]Feed, error) {
 	var all []Feed
 	err := everyPage(func(token string) (string, error) {
 		var page wire.ListCdfConfigs
-		err := f.c.get(ctx, f.parent, query("page_token", token), &page)
+		err := f.c.get(ctx, pg+f.path, query("page_token", token), &page)
 		all = append(all, page.CdfConfigs...)
 		return page.NextPageToken, err
 	})
 	return all, err
+}
+
+// Update changes the settings that are given; others stay.
+func (f *Feeds) Update(ctx context.Context, id string, s FeedSettings) (Feed, error) {
+	var out Feed
+	err := f.c.do(ctx, http.MethodPatch, mine+f.path+"/"+url.PathEscape(id), nil, s, &out)
+	return out, err
+}
+
+// Resync asks for a new copy of tables; none = of all. What the histories have stays.
+func (f *Feeds) Resync(ctx context.Context, id string, tables ...string) (Feed, error) {
+	var out Feed
+	err := f.c.do(ctx, http.MethodPost, mine+f.path+"/"+url.PathEscape(id)+"/resync", nil, wire.ResyncFeed{Tables: tables}, &out)
+	return out, err
 }
 
 // Tables lists the tables a feed follows.
@@ -126,7 +140,7 @@ func (f *Feeds) Tables(ctx context.Context, id string) ([]FeedTable, error) {
 	var all []FeedTable
 	err := everyPage(func(token string) (string, error) {
 		var page wire.ListCdfStatuses
-		err := f.c.get(ctx, f.parent+"/"+url.PathEscape(id)+"/cdf-statuses", query("page_token", token), &page)
+		err := f.c.get(ctx, pg+f.path+"/"+url.PathEscape(id)+"/cdf-statuses", query("page_token", token), &page)
 		all = append(all, page.CdfStatuses...)
 		return page.NextPageToken, err
 	})
@@ -140,7 +154,7 @@ func (f *Feeds) Delete(ctx context.Context, id string, leftover Leftover) error 
 		q = query("force", "true")
 	}
 	var op Operation
-	if err := f.c.do(ctx, http.MethodDelete, f.parent+"/"+url.PathEscape(id), q, nil, &op); err != nil {
+	if err := f.c.do(ctx, http.MethodDelete, pg+f.path+"/"+url.PathEscape(id), q, nil, &op); err != nil {
 		return err
 	}
 	return f.c.WaitOperation(ctx, op, nil)

@@ -27,6 +27,7 @@ type (
 	NewPipeline   = wire.NewPipelineSpec
 	Feed          = wire.CdfConfig
 	FeedTable     = wire.CdfStatus
+	FeedSettings  = wire.FeedSettings
 	CatalogTable  = wire.TableInfo
 	TableRows     = wire.TableRows
 	TableCount    = wire.TableCount

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,7 +18,7 @@ func feedCommand(sh *shell) *cobra.Command {
 	c.PersistentFlags().StringVar(&p.branch, "branch", "", "branch of the feed (default: the project's default branch)")
 	c.PersistentFlags().StringVar(&p.database, "dbname", "", "Postgres database (default "+tarn.DefaultDatabase+")")
 	// A branch may also be an argument of create and list.
-	c.AddCommand(feedCreate(sh, &p), feedList(sh, &p), feedGet(sh, &p), feedDelete(sh, &p))
+	c.AddCommand(feedCreate(sh, &p), feedList(sh, &p), feedGet(sh, &p), feedUpdate(sh, &p), feedPause(sh, &p), feedResume(sh, &p), feedResync(sh, &p), feedDelete(sh, &p))
 	return c
 }
 
@@ -39,6 +40,7 @@ func (sh *shell) feeds(ctx context.Context, p place) (*client.Feeds, error) {
 
 func feedCreate(sh *shell, p *place) *cobra.Command {
 	var schema, to, id string
+	var set feedFlags
 	c := &cobra.Command{
 		Use: "create [BRANCH] --to CATALOG.SCHEMA", Short: "Follow a Postgres schema into Delta tables lb_<table>_history",
 		Example: "  tarn feed create --to lake.app\n  tarn feed create shop/dev --schema sales --to lake.sales",
@@ -48,24 +50,26 @@ func feedCreate(sh *shell, p *place) *cobra.Command {
 			if !ok || catalog == "" || target == "" {
 				return usage(cmd, "--to %q: want catalog.schema", to)
 			}
+			settings := set.settings(cmd)
 			p.branch = first(optional(args), p.branch)
 			fs, err := sh.feeds(cmd.Context(), *p)
 			if err != nil {
 				return err
 			}
-			f, err := fs.Create(cmd.Context(), id, client.Feed{PostgresSchema: schema, Catalog: catalog, Schema: target})
+			f, err := fs.Create(cmd.Context(), id, client.Feed{PostgresSchema: schema, Catalog: catalog, Schema: target, FeedSettings: settings})
 			if err != nil {
 				return err
 			}
 			return sh.show(f, func() {
 				sh.say("Created feed %s: Postgres schema %s into %s.%s.", f.CdfConfigID, f.PostgresSchema, f.Catalog, f.Schema)
-				sh.say("Follow it: tarn feed get %s", f.CdfConfigID)
+				sh.say("Follow it: tarn feed show %s", f.CdfConfigID)
 			})
 		},
 	}
 	c.Flags().StringVar(&schema, "schema", "public", "Postgres schema to follow")
 	c.Flags().StringVar(&to, "to", "", "catalog.schema of the Delta tables")
 	c.Flags().StringVar(&id, "id", "", "the feed's id (default: the Postgres schema's name)")
+	set.add(c)
 	return c
 }
 
@@ -104,7 +108,7 @@ type feedWithTables struct {
 
 func feedGet(sh *shell, p *place) *cobra.Command {
 	return &cobra.Command{
-		Use: "get ID", Short: "Show a feed and how far each of its tables is", Args: args(1, 1, "the feed's id"),
+		Use: "show ID", Aliases: []string{"get"}, Short: "Show a feed and how far each of its tables is", Args: args(1, 1, "the feed's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fs, err := sh.feeds(cmd.Context(), *p)
 			if err != nil {
@@ -123,8 +127,8 @@ func feedGet(sh *shell, p *place) *cobra.Command {
 			}
 			return sh.show(feedWithTables{f, ts}, func() {
 				sh.say("Feed %s: Postgres schema %s into %s.%s", f.CdfConfigID, f.PostgresSchema, f.Catalog, f.Schema)
-				if f.StatusDetail != "" {
-					sh.say("It stands still: %s", f.StatusDetail)
+				for _, line := range describeFeed(f) {
+					sh.say("%s", line)
 				}
 				if len(ts) == 0 {
 					sh.say("It follows no table yet.")
@@ -132,9 +136,9 @@ func feedGet(sh *shell, p *place) *cobra.Command {
 				}
 				var rows [][]string
 				for _, t := range ts {
-					rows = append(rows, []string{t.PostgresTable, t.UCTable, strings.TrimPrefix(t.State, "CDF_STATE_"), dash(t.CommittedLSN), shortTime(t.LastSyncTime), dash(t.StatusDetail)})
+					rows = append(rows, []string{t.PostgresTable, t.UCTable, strings.TrimPrefix(t.State, "CDF_STATE_"), dash(t.CommittedLSN), fmt.Sprint(t.Rows), shortTime(t.LastSyncTime), dash(copying(t))})
 				}
-				sh.table("TABLE INTO STATE LSN SYNCED DETAIL", rows)
+				sh.table("TABLE INTO STATE LSN ROWS SYNCED DETAIL", rows)
 			})
 		},
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
@@ -58,6 +59,9 @@ func (d *feedDoor) create(ctx context.Context, q *query) (any, error) {
 	s := tarn.FeedSpec{
 		ID: q.text("cdf_config_id"), Branch: b, Database: databaseName(q.r.PathValue("database")),
 		PostgresSchema: in.PostgresSchema, Catalog: in.Catalog, Schema: in.Schema,
+	}
+	if s.FeedSettings, err = feedSettings(tarn.FeedSettings{}, in.FeedSettings); err != nil {
+		return nil, err
 	}
 	f, err := d.keeper.Create(ctx, q.who, s)
 	if err != nil {
@@ -186,6 +190,92 @@ func (d *feedDoor) getStatus(ctx context.Context, q *query) (any, error) {
 	return statusOfTable(f, f.Tables[i]), nil
 }
 
+// feedSettings applies what the body gives to what is.
+func feedSettings(have tarn.FeedSettings, in wire.FeedSettings) (tarn.FeedSettings, error) {
+	if in.Include != nil {
+		have.Include = *in.Include
+	}
+	if in.Exclude != nil {
+		have.Exclude = *in.Exclude
+	}
+	if in.Flush != "" {
+		v, err := time.ParseDuration(in.Flush)
+		if err != nil {
+			return have, badField("flush_interval", "got %q, want a duration such as \"5s\"", in.Flush)
+		}
+		have.Flush = v
+	}
+	if in.MaxWAL != nil {
+		have.MaxWAL = *in.MaxWAL
+	}
+	if in.Paused != nil {
+		have.Paused = *in.Paused
+	}
+	if in.Derived != nil {
+		have.Derived = tarn.FeedDerived(*in.Derived)
+	}
+	return have, nil
+}
+
+// update does PATCH of Tarn's own settings: those the body gives change.
+func (d *feedDoor) update(ctx context.Context, q *query) (any, error) {
+	f, err := d.read(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	var in wire.FeedSettings
+	if err := q.decode(&in); err != nil {
+		return nil, err
+	}
+	s, err := feedSettings(f.FeedSettings, in)
+	if err != nil {
+		return nil, err
+	}
+	if f, err = d.keeper.Update(ctx, f.Branch, f.ID, s); err != nil {
+		return nil, err
+	}
+	return configOf(f), nil
+}
+
+// resync does POST …/cdf-configs/{config}/resync.
+func (d *feedDoor) resync(ctx context.Context, q *query) (any, error) {
+	f, err := d.read(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	var in wire.ResyncFeed
+	if err := q.decode(&in); err != nil {
+		return nil, err
+	}
+	if f, err = d.keeper.Resync(ctx, f.Branch, f.ID, in.Tables); err != nil {
+		return nil, err
+	}
+	return configOf(f), nil
+}
+
+func settingsOf(s tarn.FeedSettings) wire.FeedSettings {
+	var out wire.FeedSettings
+	if s.Include != nil {
+		out.Include = &s.Include
+	}
+	if s.Exclude != nil {
+		out.Exclude = &s.Exclude
+	}
+	if s.Flush != 0 {
+		out.Flush = s.Flush.String()
+	}
+	if s.MaxWAL != 0 {
+		out.MaxWAL = &s.MaxWAL
+	}
+	if s.Paused {
+		out.Paused = &s.Paused
+	}
+	if s.Derived != "" {
+		out.Derived = (*string)(&s.Derived)
+	}
+	return out
+}
+
 func configName(f tarn.Feed) string {
 	return f.Branch.String() + "/databases/" + databaseID(f.Database) + "/cdf-configs/" + f.ID
 }
@@ -194,6 +284,7 @@ func configOf(f tarn.Feed) wire.CdfConfig {
 	return wire.CdfConfig{
 		Name: configName(f), CdfConfigID: f.ID, Catalog: f.Catalog, Schema: f.Schema,
 		PostgresSchema: f.PostgresSchema, CreateTime: wire.Time(f.CreateTime), StatusDetail: f.Message,
+		FeedSettings: settingsOf(f.FeedSettings), PipelineID: f.PipelineID, WALHeld: f.WALHeld,
 	}
 }
 
@@ -204,6 +295,7 @@ func statusOfTable(f tarn.Feed, t tarn.FeedTable) wire.CdfStatus {
 		Name: configName(f) + "/cdf-statuses/" + t.PostgresTable, PostgresTable: t.PostgresTable,
 		UCTable: t.Target.String(), State: string(t.State),
 		LastSyncTime: wire.Time(t.LastSync), StatusDetail: t.Detail, CreateTime: wire.Time(f.CreateTime),
+		Rows: t.Rows, DeadLetters: t.DeadLetters, Copied: t.Copied, CopyRows: t.CopyRows,
 	}
 	if s.StatusDetail == "" {
 		s.StatusDetail = f.Message

@@ -109,6 +109,8 @@ func routes(c Config) []route {
 		{"GET " + mine + branch + "/window", signedIn, pasts.window},
 		{"POST " + mine + project + "/branches/{verb}", signedIn, pasts.act},
 		{"GET " + mine + "synced_tables", signedIn, synced.list},
+		{"PATCH " + mine + config, signedIn, feeds.update},
+		{"POST " + mine + config + "/resync", signedIn, feeds.resync},
 		{"GET " + mine + "tables/{table}/head", signedIn, lake.head},
 		{"GET " + mine + "tables/{table}/count", signedIn, lake.count},
 		{"GET " + mine + "tables/{table}/history", signedIn, lake.history},

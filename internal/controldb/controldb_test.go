@@ -478,19 +478,24 @@ func feeds(t *testing.T, db *controldb.DB) {
 	b := line(t, db, "follow", "production")[0]
 	f := tarn.Feed{FeedSpec: tarn.FeedSpec{Branch: b.Name, PostgresSchema: "app", Catalog: "lake", Schema: "bronze"}}
 	got := must[tarn.Feed](t)(controldb.InsertFeed(ctx, db, f))
-	f.ID, f.Database, f.UID, f.CreateTime = "app", tarn.DefaultDatabase, got.UID, got.CreateTime
+	f.ID, f.Database, f.UID, f.PipelineID, f.CreateTime = "app", tarn.DefaultDatabase, got.UID, got.PipelineID, got.CreateTime
 	same(t, got, f)
 	twin := f
-	twin.UID, twin.ID = "", "other"
+	twin.UID, twin.PipelineID, twin.ID = "", "", "other"
 	_, err := controldb.InsertFeed(ctx, db, twin)
 	wantKind(t, err, tarn.KindConflict)
 	tab := tarn.FeedTable{PostgresTable: "orders", Target: tarn.TableName{Catalog: "lake", Schema: "bronze", Table: "lb_orders_history"},
 		State: tarn.FeedSnapshotting}
 	do(t, controldb.UpsertFeedTable(ctx, db, f.UID, tab))
 	tab.State, tab.CommittedLSN, tab.LastSync, tab.Detail = tarn.FeedStreaming, 0x1_000000FF, b.CreateTime, "d"
+	tab.Rows, tab.DeadLetters, tab.Copied, tab.CopyRows = 4, 3, 2, 1
 	do(t, controldb.UpsertFeedTable(ctx, db, f.UID, tab))
 	do(t, controldb.SetFeedMessage(ctx, db, f.UID, "slow"))
-	f.Tables, f.Message = []tarn.FeedTable{tab}, "slow"
+	f.Tables, f.Message, f.WALHeld = []tarn.FeedTable{tab}, "slow", 7
+	f.FeedSettings = tarn.FeedSettings{Include: []string{"o*"}, Exclude: []string{"a", "b"}, Flush: 5 * time.Second, MaxWAL: 1 << 30, Paused: true, Derived: tarn.DerivedBoth}
+	do(t, controldb.SetFeedSettings(ctx, db, f.UID, f.FeedSettings))
+	do(t, controldb.SetFeedWAL(ctx, db, f.UID, 7))
+	same(t, must[tarn.Feed](t)(controldb.FeedOfPipeline(ctx, db, f.PipelineID)), f)
 	same(t, must[tarn.Feed](t)(controldb.GetFeed(ctx, db, b.Name, "app")), f)
 	same(t, must[[]tarn.Feed](t)(controldb.ListFeeds(ctx, db, tarn.BranchName{})), []tarn.Feed{f})
 	same(t, len(must[[]tarn.Feed](t)(controldb.ListFeeds(ctx, db, b.Name.Parent().Branch("dev")))), 0)

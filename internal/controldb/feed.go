@@ -23,12 +23,16 @@ func InsertFeed(ctx context.Context, c Conn, f tarn.Feed) (tarn.Feed, error) {
 	if f.Database == "" {
 		f.Database = tarn.DefaultDatabase
 	}
+	if f.PipelineID == "" {
+		f.PipelineID = uuid.NewString()
+	}
 	out, err := within(ctx, c, func(c Conn) (tarn.Feed, error) {
 		if err := holdLiveBranch(ctx, c, f.Branch); err != nil {
 			return tarn.Feed{}, err
 		}
 		return scanFeed(c.querier().QueryRow(ctx, insertFeed, f.UID, f.Branch.Project, f.Branch.Branch, f.ID,
-			f.Database, f.PostgresSchema, f.Catalog, f.Schema, f.Message))
+			f.Database, f.PostgresSchema, f.Catalog, f.Schema, f.Message,
+			texts(f.Include), texts(f.Exclude), f.Flush, f.MaxWAL, f.Paused, f.Derived, f.PipelineID))
 	})
 	switch {
 	case tarn.KindOf(err) != tarn.KindInternal:
@@ -41,15 +45,32 @@ func InsertFeed(ctx context.Context, c Conn, f tarn.Feed) (tarn.Feed, error) {
 }
 
 const insertFeed = `
-INSERT INTO feeds (uid, project, branch, id, database, postgres_schema, catalog, schema, message)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO feeds (uid, project, branch, id, database, postgres_schema, catalog, schema, message,
+	include, exclude, flush, max_wal, paused, derived, pipeline_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 RETURNING ` + feedColumns
 
-const feedColumns = `uid, project, branch, id, database, postgres_schema, catalog, schema, message, created`
+const feedColumns = `uid, project, branch, id, database, postgres_schema, catalog, schema, message, created,
+	include, exclude, flush, max_wal, paused, derived, wal_held, pipeline_id`
+
+// texts is a list for a text[] column, where nil must be {} and not NULL.
+func texts(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
 
 func scanFeed(r pgx.Row) (f tarn.Feed, err error) {
 	err = r.Scan(&f.UID, &f.Branch.Project, &f.Branch.Branch, &f.ID, &f.Database, &f.PostgresSchema,
-		&f.Catalog, &f.Schema, &f.Message, (*stamp)(&f.CreateTime))
+		&f.Catalog, &f.Schema, &f.Message, (*stamp)(&f.CreateTime),
+		&f.Include, &f.Exclude, &f.Flush, &f.MaxWAL, &f.Paused, &f.Derived, &f.WALHeld, &f.PipelineID)
+	if len(f.Include) == 0 {
+		f.Include = nil // as it was asked for
+	}
+	if len(f.Exclude) == 0 {
+		f.Exclude = nil
+	}
 	return f, err
 }
 
@@ -90,6 +111,33 @@ func SetFeedMessage(ctx context.Context, c Conn, uid, message string) error {
 
 const setFeedMessage = `UPDATE feeds SET message = $2 WHERE uid = $1`
 
+// SetFeedSettings changes a feed's settings. KindNotFound when it is gone.
+func SetFeedSettings(ctx context.Context, c Conn, uid string, s tarn.FeedSettings) error {
+	return fault(exec(ctx, c, setFeedSettings, uid, texts(s.Include), texts(s.Exclude), s.Flush, s.MaxWAL, s.Paused, s.Derived),
+		"feed with uid %s", uid)
+}
+
+const setFeedSettings = `UPDATE feeds SET include = $2, exclude = $3, flush = $4, max_wal = $5, paused = $6, derived = $7 WHERE uid = $1`
+
+// SetFeedWAL records how many bytes of WAL a feed's slot holds back.
+func SetFeedWAL(ctx context.Context, c Conn, uid string, bytes int64) error {
+	return fault(exec(ctx, c, setFeedWAL, uid, bytes), "feed with uid %s", uid)
+}
+
+const setFeedWAL = `UPDATE feeds SET wal_held = $2 WHERE uid = $1`
+
+// FeedOfPipeline reads the feed with that pipeline id. KindNotFound.
+func FeedOfPipeline(ctx context.Context, c Conn, id string) (tarn.Feed, error) {
+	f, err := scanFeed(c.querier().QueryRow(ctx, feedOfPipeline, id))
+	if err != nil {
+		return tarn.Feed{}, fault(err, "feed with pipeline %q", id)
+	}
+	f.Tables, err = ListFeedTables(ctx, c, f.UID)
+	return f, err
+}
+
+const feedOfPipeline = `SELECT ` + feedColumns + ` FROM feeds WHERE pipeline_id = $1`
+
 // DeleteFeed removes a feed and its tables' rows. KindNotFound when it is gone.
 func DeleteFeed(ctx context.Context, c Conn, uid string) error {
 	return fault(exec(ctx, c, deleteFeed, uid), "feed with uid %s", uid)
@@ -101,7 +149,7 @@ const deleteFeed = `DELETE FROM feeds WHERE uid = $1`
 // KindNotFound when the feed is gone.
 func UpsertFeedTable(ctx context.Context, c Conn, feedUID string, t tarn.FeedTable) error {
 	err := exec(ctx, c, upsertFeedTable, feedUID, t.PostgresTable, t.Target.Catalog, t.Target.Schema, t.Target.Table,
-		t.State, position(t.CommittedLSN), stamp(t.LastSync), t.Detail)
+		t.State, position(t.CommittedLSN), stamp(t.LastSync), t.Detail, t.Rows, t.DeadLetters, t.Copied, t.CopyRows)
 	if constraint(err) == "feed_tables_feed_fkey" {
 		return tarn.NotFound("feed with uid %s does not exist", feedUID)
 	}
@@ -109,11 +157,13 @@ func UpsertFeedTable(ctx context.Context, c Conn, feedUID string, t tarn.FeedTab
 }
 
 const upsertFeedTable = `
-INSERT INTO feed_tables (feed, postgres_table, target_catalog, target_schema, target_table, state, committed_lsn, last_sync, detail)
-VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn, $8, $9)
+INSERT INTO feed_tables (feed, postgres_table, target_catalog, target_schema, target_table, state, committed_lsn, last_sync, detail,
+	rows, dead_letters, copied, copy_rows)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn, $8, $9, $10, $11, $12, $13)
 ON CONFLICT (feed, postgres_table) DO UPDATE SET
 	target_catalog = excluded.target_catalog, target_schema = excluded.target_schema, target_table = excluded.target_table,
-	state = excluded.state, committed_lsn = excluded.committed_lsn, last_sync = excluded.last_sync, detail = excluded.detail`
+	state = excluded.state, committed_lsn = excluded.committed_lsn, last_sync = excluded.last_sync, detail = excluded.detail,
+	rows = excluded.rows, dead_letters = excluded.dead_letters, copied = excluded.copied, copy_rows = excluded.copy_rows`
 
 // ListFeedTables gives the tables of the feed with that UID, by name.
 func ListFeedTables(ctx context.Context, c Conn, feedUID string) ([]tarn.FeedTable, error) {
@@ -122,11 +172,13 @@ func ListFeedTables(ctx context.Context, c Conn, feedUID string) ([]tarn.FeedTab
 }
 
 const listFeedTables = `
-SELECT postgres_table, target_catalog, target_schema, target_table, state, committed_lsn::text, last_sync, detail
+SELECT postgres_table, target_catalog, target_schema, target_table, state, committed_lsn::text, last_sync, detail,
+	rows, dead_letters, copied, copy_rows
 FROM feed_tables WHERE feed = $1 ORDER BY postgres_table`
 
 func scanFeedTable(r pgx.Row) (t tarn.FeedTable, err error) {
 	err = r.Scan(&t.PostgresTable, &t.Target.Catalog, &t.Target.Schema, &t.Target.Table, &t.State,
-		(*position)(&t.CommittedLSN), (*stamp)(&t.LastSync), &t.Detail)
+		(*position)(&t.CommittedLSN), (*stamp)(&t.LastSync), &t.Detail,
+		&t.Rows, &t.DeadLetters, &t.Copied, &t.CopyRows)
 	return t, err
 }

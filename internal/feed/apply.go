@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/pgoutput"
@@ -224,13 +225,46 @@ func (a *applying) table(ctx context.Context, oid uint32) (*table, error) {
 	if rel == nil {
 		return nil, fmt.Errorf("change of table %d, which the stream has not described", oid)
 	}
+	if !a.src.follows(rel.Name) {
+		return nil, nil
+	}
 	if !a.todo.born[oid] {
+		if t, err := a.departed(ctx, rel); err != nil || t != nil {
+			return t, err
+		}
 		if _, waits := a.todo.waiting[oid]; !waits && rel.Namespace == a.src.schema {
 			a.todo.copy[oid] = true
 		}
 		return nil, nil
 	}
 	return a.openTable(ctx, rel, createMissing)
+}
+
+// departed opens the table of a change that is no longer in the database: what
+// it did before it went belongs to its history, if that was followed.
+func (a *applying) departed(ctx context.Context, rel *pgoutput.Relation) (*table, error) {
+	if rel.Namespace != a.src.schema || a.src.conn.IsClosed() || a.lost[rel.ID] {
+		return nil, nil
+	}
+	tables, err := a.src.tables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(tables, func(l listed) bool { return l.oid == rel.ID }) {
+		t, err := a.openTable(ctx, rel, onlyExisting)
+		if err != nil {
+			return nil, err
+		}
+		if t != nil && t.known && !t.stopped() {
+			return t, nil
+		}
+		if t != nil {
+			delete(a.tables, rel.ID)
+			t.close(ctx)
+		}
+	}
+	a.lost[rel.ID] = true
+	return nil, nil
 }
 
 // giveUp stops a table whose change cannot be stored, or asks for a new copy.
@@ -352,7 +386,7 @@ func (s *session) arrived(mark uint64) {
 			s.todo.copy[t.oid] = true
 			t.setState(tarn.FeedTerminated, (&renamedError{t.called}).Error())
 		default:
-			t.setState(tarn.FeedTerminated, "the table was dropped or left the Postgres schema")
+			t.setState(tarn.FeedTerminated, goneDetail)
 		}
 	}
 }

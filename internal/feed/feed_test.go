@@ -64,6 +64,8 @@ func cases() []testCase {
 		{"ComputeSleeps", computeSleeps, newestOnly},
 		{"Delete", deletion, newestOnly},
 		{"CreateRefusals", createRefusals, newestOnly},
+		{"Settings", settings, newestOnly},
+		{"HeldTooMuch", heldTooMuch, newestOnly},
 	}
 }
 
@@ -378,6 +380,8 @@ func tablesComeAndGo(t *testing.T, w *world) {
 	// A keeper that comes late learns what was born while it was away.
 	w.kill()
 	w.exec(`CREATE TABLE s.later (id int); INSERT INTO s.later VALUES (1); UPDATE s.later SET id = 2`)
+	w.exec(`INSERT INTO s.made VALUES (99)`)
+	w.exec(`DROP TABLE s.made`)
 	w.start()
 	w.caughtUp("s", "later", "fresh", "moved", "empty")
 	if h := w.history("s", "later"); len(h) != 3 {
@@ -385,6 +389,12 @@ func tablesComeAndGo(t *testing.T, w *world) {
 	}
 	w.sameRows("s", "s", "later", "id")
 	w.sameRows("s", "s", "moved", "id")
+	// And what one that is gone did before it went.
+	eventually(t, "made terminated", func() any { return w.feed("s") }, func() bool { return w.table("s", "made").State == tarn.FeedTerminated })
+	eventually(t, "the last row of made", func() any { return w.history("s", "made") }, func() bool {
+		h := w.history("s", "made")
+		return len(h) == 4 && h[3]["id"] == "99"
+	})
 }
 
 func columnsChange(t *testing.T, w *world) {

@@ -178,6 +178,9 @@ func (f *follower) step(ctx context.Context) (gone bool, err error) {
 		}
 		return err == nil, err
 	}
+	if row.Paused {
+		return false, f.rest(ctx)
+	}
 	status, err := f.k.computes.ComputeOf(ctx, row.Branch)
 	if err != nil {
 		return false, fmt.Errorf("look at the compute: %w", err)
@@ -193,6 +196,10 @@ func (f *follower) step(ctx context.Context) (gone bool, err error) {
 	}
 	if undecodable(err) {
 		f.broken++
+	}
+	if errors.Is(err, errHeldTooMuch) {
+		f.log.Warn("give up slot", "bytes", f.row.WALHeld)
+		return false, nil
 	}
 	if errors.Is(err, errStreamEnded) || isCode(err, codeShutdown) {
 		f.log.Info("stream ended", "err", err)
@@ -293,7 +300,7 @@ func (f *follower) leave(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer closeConn(conn)
-	s := source{conn: conn, schema: f.row.PostgresSchema, publication: f.publication()}
+	s := source{conn: conn, schema: f.row.PostgresSchema, publication: f.publication(), follows: f.row.Follows}
 	return s.remove(ctx)
 }
 

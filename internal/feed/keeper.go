@@ -109,6 +109,9 @@ func (k *Keeper) Create(ctx context.Context, _ tarn.Principal, s tarn.FeedSpec) 
 	case strings.HasPrefix(s.PostgresSchema, "pg_") || s.PostgresSchema == "information_schema" || s.PostgresSchema == "tarn_sync":
 		return tarn.Feed{}, tarn.Invalid("create feed %s: Postgres schema %s belongs to the system", s.ID, s.PostgresSchema)
 	}
+	if err := s.Check(); err != nil {
+		return tarn.Feed{}, fmt.Errorf("create feed %s: %w", s.ID, err)
+	}
 	if _, err := tarn.ParseTableName(s.Catalog + "." + s.Schema + ".t"); err != nil {
 		return tarn.Feed{}, tarn.Invalid("create feed %s: catalog %q and schema %q do not name a schema", s.ID, s.Catalog, s.Schema)
 	}

@@ -144,8 +144,19 @@ func (s *session) record(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("record the tables: %w", err)
 	}
+	var news []*table
 	for _, t := range s.tables {
 		t.status.changed = false
+		// Only what is news: the rows written here move the WAL, too.
+		if now := (told{t.status.state, t.base}); t.status.told != now {
+			t.status.told = now
+			news = append(news, t)
+		}
+	}
+	if len(news) > 0 && !s.src.conn.IsClosed() {
+		if err := s.src.tell(ctx, news); err != nil && !s.src.conn.IsClosed() {
+			return err
+		}
 	}
 	for _, t := range all {
 		s.follower.tables[t.PostgresTable] = t

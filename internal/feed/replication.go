@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 type replication struct {
 	conn     *pgx.Conn
 	systemID string
+	major    int // of the server's version
 }
 
 // textSettings make Postgres print values the one way value.go reads them,
@@ -62,6 +64,10 @@ func newReplication(ctx context.Context, conn *pgx.Conn) (*replication, error) {
 		return nil, fmt.Errorf("identify the system: %w", err)
 	}
 	r.systemID = row[0]
+	major, _, _ := strings.Cut(conn.PgConn().ParameterStatus("server_version"), ".")
+	if r.major, err = strconv.Atoi(major); err != nil {
+		r.major = 0 // a development version: the oldest protocol will do
+	}
 	return r, nil
 }
 
@@ -100,7 +106,13 @@ const (
 // createSlot makes a logical slot and exports the snapshot of its start. It
 // returns when every transaction that was running has ended.
 func (r *replication) createSlot(ctx context.Context, name string, kind slotKind) (exported, error) {
-	row, err := r.one(ctx, "CREATE_REPLICATION_SLOT "+pgx.Identifier{name}.Sanitize()+string(kind)+" LOGICAL pgoutput (SNAPSHOT 'export')")
+	options := " LOGICAL pgoutput (SNAPSHOT 'export')"
+	if kind == durableSlot && r.major >= 17 {
+		// A standby that synchronizes slots takes it over; without one it
+		// makes no difference.
+		options = " LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)"
+	}
+	row, err := r.one(ctx, "CREATE_REPLICATION_SLOT "+pgx.Identifier{name}.Sanitize()+string(kind)+options)
 	if err != nil {
 		return exported{}, fmt.Errorf("create slot %s: %w", name, err)
 	}

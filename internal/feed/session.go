@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/controldb"
 	"github.com/tarndb/tarn/internal/pgoutput"
 )
 
@@ -36,6 +38,8 @@ type session struct {
 
 	processed tarn.LSN // everything up to it is in the tables' builders or in Delta
 	flushed   tarn.LSN // everything up to it is in Delta
+	weighed   time.Time
+	lost      map[uint32]bool // tables of the stream that neither the database nor the lake knows
 }
 
 // todo is what a session owes to tables that it met.
@@ -55,6 +59,7 @@ type waiting struct {
 func (f *follower) follow(ctx context.Context, status tarn.ComputeStatus) (err error) {
 	s := &session{
 		follower: f, log: f.log, tables: map[uint32]*table{}, rels: map[uint32]*pgoutput.Relation{},
+		lost: map[uint32]bool{},
 		todo: todo{copy: map[uint32]bool{}, born: map[uint32]bool{}, waiting: map[uint32]waiting{}},
 		tx:   transaction{dir: f.k.spoolDir},
 	}
@@ -66,7 +71,7 @@ func (f *follower) follow(ctx context.Context, status tarn.ComputeStatus) (err e
 	}
 	defer closeConn(conn)
 	s.types = newTypes(conn)
-	s.src = source{conn: conn, schema: spec.PostgresSchema, publication: f.publication()}
+	s.src = source{conn: conn, schema: spec.PostgresSchema, publication: f.publication(), follows: spec.Follows}
 	fresh, err := s.src.prepare(ctx)
 	if err != nil {
 		return err
@@ -176,7 +181,7 @@ func (s *session) openSlot(ctx context.Context, fresh bool) error {
 	usable := !fresh && s.broken < brokenStreams
 	s.broken %= brokenStreams
 	for i, st := range slots {
-		if i == 0 && !st.lost && usable {
+		if i == 0 && !st.lost && usable && st.held <= s.maxWAL() {
 			have = &slots[0]
 			continue
 		}
@@ -261,8 +266,32 @@ func (s *session) reopen(ctx context.Context) error {
 			s.todo.copy[l.oid] = true
 		}
 	}
+	if err := s.missing(ctx, tables); err != nil {
+		return err
+	}
 	return s.await(ctx, unknown)
 }
+
+// missing records tables that are no longer the feed's. One that was dropped
+// while nobody looked may still have changes in the stream, which open it again.
+func (s *session) missing(ctx context.Context, there []listed) error {
+	for name, t := range s.follower.tables {
+		if t.State == tarn.FeedTerminated || slices.ContainsFunc(there, func(l listed) bool { return l.name == name }) {
+			continue
+		}
+		t.State, t.Detail = tarn.FeedTerminated, goneDetail
+		if !s.row.Follows(name) {
+			t.Detail = "the feed leaves the table out"
+		}
+		if err := controldb.UpsertFeedTable(ctx, s.k.db, s.row.UID, t); err != nil {
+			return fmt.Errorf("record the tables: %w", err)
+		}
+		s.follower.tables[name] = t
+	}
+	return nil
+}
+
+const goneDetail = "the table was dropped or left the Postgres schema"
 
 // await marks the stream so that we learn whether tables were born in it.
 func (s *session) await(ctx context.Context, tables []listed) error {
@@ -304,8 +333,8 @@ func (s *session) stream(ctx context.Context) error {
 
 // work handles events; it returns nil when they end.
 func (s *session) work(ctx context.Context) error {
-	s.say(ctx, "")
-	flush := time.NewTimer(s.k.flush)
+	s.say(ctx, s.wellMessage())
+	flush := time.NewTimer(s.interval())
 	flush.Stop()
 	armed := false
 	poll := time.NewTicker(s.k.poll)
@@ -333,10 +362,18 @@ func (s *session) work(ctx context.Context) error {
 			}
 		}
 		if !armed && s.hasPending() {
-			flush.Reset(s.k.flush)
+			flush.Reset(s.interval())
 			armed = true
 		}
 	}
+}
+
+// interval is how long a change may wait for others.
+func (s *session) interval() time.Duration {
+	if s.row.Flush > 0 {
+		return s.row.Flush
+	}
+	return s.k.flush
 }
 
 func (s *session) hasPending() bool {
@@ -360,6 +397,9 @@ func (s *session) look(ctx context.Context) error {
 		return nil // Postgres is stopping: the stream ends when all is sent
 	}
 	err := func() error {
+		if err := s.weighEvery(ctx); err != nil {
+			return err
+		}
 		if err := s.src.identify(ctx, leaveLocked); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,7 @@ type source struct {
 	conn        *pgx.Conn
 	schema      string
 	publication string // also the prefix of the slot's name
+	follows     func(table string) bool
 }
 
 // messagePrefix marks the logical messages of feeds in the WAL.
@@ -50,6 +52,16 @@ BEGIN
 		PERFORM pg_logical_emit_message(true, 'tarn_feed', 'born ' || t.oid || ' ' || t.nspname);
 	END LOOP;
 END $$`
+	// What a database's users can see of its feeds, under the published name.
+	// A fork has the rows, but not the slots: its view is empty.
+	statusTableSQL = `CREATE TABLE IF NOT EXISTS tarn_sync.feed_status (publication text, table_oid oid, status text NOT NULL,
+	committed_lsn pg_lsn, PRIMARY KEY (publication, table_oid))`
+	statusSchemaSQL = `CREATE SCHEMA IF NOT EXISTS wal2delta`
+	statusOwnerSQL  = `SELECT r.rolsuper FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE n.nspname = 'wal2delta'`
+	statusViewSQL   = `CREATE OR REPLACE VIEW wal2delta.tables AS SELECT f.table_oid, f.status, f.committed_lsn FROM tarn_sync.feed_status f
+WHERE EXISTS (SELECT FROM pg_catalog.pg_replication_slots s WHERE pg_catalog.starts_with(s.slot_name, f.publication) AND s.database = pg_catalog.current_database())`
+	statusGrantSQL = `GRANT USAGE ON SCHEMA wal2delta TO PUBLIC; GRANT SELECT ON wal2delta.tables TO PUBLIC`
+
 	triggerExistsSQL = `SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'tarn_feed_table_created')`
 	createTriggerSQL = `CREATE EVENT TRIGGER tarn_feed_table_created ON ddl_command_end
 WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO') EXECUTE FUNCTION tarn_sync.feed_table_created()`
@@ -102,6 +114,9 @@ func (s *source) prepare(ctx context.Context) (fresh bool, err error) {
 			return false, fmt.Errorf("make the event trigger: %w", err)
 		}
 	}
+	if err := s.showStatus(ctx); err != nil {
+		return false, err
+	}
 	if err := s.conn.QueryRow(ctx, publicationSQL, s.publication).Scan(&found); err != nil {
 		return false, fmt.Errorf("look for publication %s: %w", s.publication, err)
 	}
@@ -118,6 +133,49 @@ func (s *source) prepare(ctx context.Context) (fresh bool, err error) {
 		}
 	}
 	return !found, nil
+}
+
+// showStatus makes the view of feeds' tables. A user's own schema of that name
+// is left alone: then there is no view.
+func (s *source) showStatus(ctx context.Context) error {
+	for _, sql := range []string{statusTableSQL, statusSchemaSQL} {
+		if _, err := s.conn.Exec(ctx, sql); err != nil && !isCode(err, codeDuplicateObject, codeUnique, codeDuplicateTable) {
+			return fmt.Errorf("make the status view: %w", err)
+		}
+	}
+	var ours bool
+	if err := s.conn.QueryRow(ctx, statusOwnerSQL).Scan(&ours); err != nil {
+		return fmt.Errorf("look for the owner of Postgres schema wal2delta: %w", err)
+	}
+	if !ours {
+		return nil
+	}
+	for _, sql := range append([]string{statusViewSQL}, strings.Split(statusGrantSQL, ";")...) {
+		// Two feeds that begin at once make it at once.
+		if _, err := s.conn.Exec(ctx, sql); err != nil && !isCode(err, codeUnique, codeDuplicateTable, codeInternal) {
+			return fmt.Errorf("make the status view: %w", err)
+		}
+	}
+	return nil
+}
+
+const upsertStatusSQL = `INSERT INTO tarn_sync.feed_status (publication, table_oid, status, committed_lsn)
+SELECT $1, o, s, l FROM unnest($2::oid[], $3::text[], $4::text[]::pg_lsn[]) AS t (o, s, l)
+ON CONFLICT (publication, table_oid) DO UPDATE SET status = excluded.status, committed_lsn = excluded.committed_lsn`
+
+// tell writes what the view shows of tables.
+func (s *source) tell(ctx context.Context, tables []*table) error {
+	var oids []uint32
+	var states, lsns []string
+	for _, t := range tables {
+		oids = append(oids, t.oid)
+		states = append(states, strings.TrimPrefix(string(t.status.state), "CDF_STATE_"))
+		lsns = append(lsns, t.base.String())
+	}
+	if _, err := s.conn.Exec(ctx, upsertStatusSQL, s.publication, oids, states, lsns); err != nil {
+		return fmt.Errorf("write the status view: %w", err)
+	}
+	return nil
 }
 
 // ownSchema refuses a database where schema tarn_sync is not Tarn's: its owner
@@ -198,7 +256,7 @@ func (s *source) tables(ctx context.Context) ([]listed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list tables: %w", err)
 	}
-	return all, nil
+	return slices.DeleteFunc(all, func(l listed) bool { return !s.follows(l.name) }), nil
 }
 
 const columnsSQL = `SELECT a.attname, a.atttypid, a.atttypmod FROM pg_attribute a
@@ -232,100 +290,6 @@ func (s *source) mark(ctx context.Context, n uint64) error {
 	return nil
 }
 
-const (
-	slotsSQL = `SELECT slot_name, coalesce(wal_status = 'lost', false), coalesce(confirmed_flush_lsn, '0/0')::text, coalesce(active_pid, 0)
-FROM pg_replication_slots WHERE NOT temporary AND starts_with(slot_name, $1) AND database = current_database() ORDER BY slot_name DESC`
-	dropSlotSQL  = `SELECT pg_drop_replication_slot($1)`
-	terminateSQL = `SELECT pg_terminate_backend($1, 5000)`
-)
-
-// slotState is a slot as Postgres shows it.
-type slotState struct {
-	name      string
-	lost      bool // its WAL is gone
-	confirmed tarn.LSN
-	holder    int32 // process that streams from it; 0 = none
-}
-
-// slots lists this feed's slots, the newest epoch first.
-func (s *source) slots(ctx context.Context) ([]slotState, error) {
-	rows, err := s.conn.Query(ctx, slotsSQL, s.publication+"_")
-	if err != nil {
-		return nil, fmt.Errorf("list slots: %w", err)
-	}
-	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (slotState, error) {
-		var st slotState
-		var lsn string
-		if err := r.Scan(&st.name, &st.lost, &lsn, &st.holder); err != nil {
-			return st, err
-		}
-		st.confirmed, err = tarn.ParseLSN(lsn)
-		return st, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list slots: %w", err)
-	}
-	return all, nil
-}
-
-// free ends a process that still streams from our slot: the connection of a
-// keeper that was killed. There is never a second living one.
-func (s *source) free(ctx context.Context, st slotState) error {
-	if st.holder == 0 {
-		return nil
-	}
-	if _, err := s.conn.Exec(ctx, terminateSQL, st.holder); err != nil {
-		return fmt.Errorf("free slot %s: %w", st.name, err)
-	}
-	return nil
-}
-
-func (s *source) dropSlot(ctx context.Context, st slotState) error {
-	if err := s.free(ctx, st); err != nil {
-		return err
-	}
-	if _, err := s.conn.Exec(ctx, dropSlotSQL, st.name); err != nil && !isCode(err, codeUndefinedObject) {
-		return fmt.Errorf("drop slot %s: %w", st.name, err)
-	}
-	return nil
-}
-
-const (
-	dropTriggerSQL  = `DROP EVENT TRIGGER IF EXISTS tarn_feed_table_created`
-	dropFunctionSQL = `DROP FUNCTION IF EXISTS tarn_sync.feed_table_created()`
-	othersSQL       = `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname LIKE 'tarn\_feed\_%')`
-)
-
-// remove takes everything of the feed out of the database, the slot first: it
-// is what holds WAL. Doing it again is harmless.
-func (s *source) remove(ctx context.Context) error {
-	slots, err := s.slots(ctx)
-	if err != nil {
-		return err
-	}
-	for _, st := range slots {
-		if err := s.dropSlot(ctx, st); err != nil {
-			return err
-		}
-	}
-	if _, err := s.conn.Exec(ctx, "DROP PUBLICATION IF EXISTS "+pgx.Identifier{s.publication}.Sanitize()); err != nil {
-		return fmt.Errorf("drop publication: %w", err)
-	}
-	var others bool
-	if err := s.conn.QueryRow(ctx, othersSQL).Scan(&others); err != nil {
-		return fmt.Errorf("look for other feeds: %w", err)
-	}
-	if others {
-		return nil
-	}
-	for _, sql := range []string{dropTriggerSQL, dropFunctionSQL} {
-		if _, err := s.conn.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("drop the event trigger: %w", err)
-		}
-	}
-	return nil
-}
-
 // birth reads "born <oid> <schema>"; markOf reads "mark <publication> <n>".
 func birth(content, schema string) (uint32, bool) {
 	rest, ok := strings.CutPrefix(content, "born ")
@@ -346,6 +310,8 @@ const (
 	codeDuplicateObject = "42710"
 	codeUndefinedObject = "42704"
 	codeUndefinedTable  = "42P01"
+	codeDuplicateTable  = "42P07"
+	codeInternal        = "XX000" // "tuple concurrently updated"
 	codeLockTimeout     = "55P03"
 )
 

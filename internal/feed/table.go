@@ -80,6 +80,13 @@ type tableStatus struct {
 	lost    int64 // values that Delta cannot hold and that are NULL there
 	example string
 	changed bool // state or detail is not recorded yet
+	told    told // what the database's own view shows
+}
+
+// told is what a database's own view shows of a table.
+type told struct {
+	state tarn.FeedState
+	lsn   tarn.LSN
 }
 
 // column says how one Delta column is filled.

@@ -243,8 +243,13 @@ func (w *world) kill() {
 // follow makes a feed of a Postgres schema into lake.<schema>.
 func (w *world) follow(schema string) tarn.Feed {
 	w.t.Helper()
+	return w.followWith(schema, tarn.FeedSettings{})
+}
+
+func (w *world) followWith(schema string, s tarn.FeedSettings) tarn.Feed {
+	w.t.Helper()
 	f, err := w.keeper.Create(w.t.Context(), tarn.Principal{Name: "ada@example.com"}, tarn.FeedSpec{
-		Branch: w.branch, Database: w.database, PostgresSchema: schema, Catalog: catalog.Default, Schema: schema + "_history"})
+		Branch: w.branch, Database: w.database, PostgresSchema: schema, Catalog: catalog.Default, Schema: schema + "_history", FeedSettings: s})
 	check(w.t, err)
 	return f
 }

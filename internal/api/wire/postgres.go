@@ -251,6 +251,25 @@ type CdfConfig struct {
 	PostgresSchema string `json:"postgres_schema"`
 	CreateTime     string `json:"create_time,omitempty"`
 	StatusDetail   string `json:"status_detail,omitempty"` // why the whole feed stands still; ours
+	FeedSettings
+	PipelineID string `json:"pipeline_id,omitempty"`    // ours
+	WALHeld    int64  `json:"wal_held_bytes,omitempty"` // what its slot holds back; ours
+}
+
+// FeedSettings are what Tarn lets be chosen of a feed beyond the published fields;
+// in an update a field that is left out stays as it is.
+type FeedSettings struct {
+	Include *[]string `json:"include_tables,omitempty"`
+	Exclude *[]string `json:"exclude_tables,omitempty"`
+	Flush   string    `json:"flush_interval,omitempty"` // "1s" to "60s"
+	MaxWAL  *int64    `json:"max_wal_bytes,omitempty"`
+	Paused  *bool     `json:"paused,omitempty"`
+	Derived *string   `json:"derived_tables,omitempty"` // current, intervals or current,intervals
+}
+
+// ResyncFeed asks for a new copy of tables; none named = of all.
+type ResyncFeed struct {
+	Tables []string `json:"tables,omitempty"`
 }
 
 // ListCdfConfigs is one page of a database's feeds.
@@ -269,6 +288,11 @@ type CdfStatus struct {
 	LastSyncTime  string `json:"last_sync_time,omitempty"`
 	StatusDetail  string `json:"status_detail,omitempty"`
 	CreateTime    string `json:"create_time,omitempty"`
+	// Ours:
+	Rows        int64 `json:"rows,omitempty"`         // history rows written
+	DeadLetters int64 `json:"dead_letters,omitempty"` // values kept in lb_dead_letters
+	Copied      int64 `json:"copied_rows,omitempty"`  // of the last or running copy
+	CopyRows    int64 `json:"copy_rows,omitempty"`    // estimate of the running copy's rows
 }
 
 // ListCdfStatuses is one page of a feed's tables.
