@@ -19,7 +19,7 @@ type StoreTimeline struct {
 	Deleted   bool          `json:"deleted,omitempty"`  // kept for others that began in it
 	Open      bool          `json:"open,omitempty"`
 	Visible   int64         `json:"visible"`            // bytes of its files as they were at its newest map, the parent's too
-	LogBytes  int64         `json:"log_bytes"`          // on disk
+	LogBytes  int64         `json:"log_bytes"`          // on disk, images too
 	MapBytes  int64         `json:"map_bytes"`          // on disk
 	WALBytes  int64         `json:"wal_bytes"`          // on disk; segments shared with others are counted with each
 	Garbage   int64         `json:"garbage"`            // bytes that a collection would give back

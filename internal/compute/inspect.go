@@ -72,7 +72,7 @@ func (i *inspector) StoreStats(ctx context.Context) (tarn.StoreStats, error) {
 	}
 	out := tarn.StoreStats{Total: st.Total, Free: st.Free, TableBytes: st.Tables, Timelines: []tarn.StoreTimeline{}}
 	for _, t := range st.Timelines {
-		one := tarn.StoreTimeline{ID: t.ID, Parent: t.Parent, Deleted: t.Ghost, Open: t.Open, Visible: t.Visible, LogBytes: t.LogBytes,
+		one := tarn.StoreTimeline{ID: t.ID, Parent: t.Parent, Deleted: t.Ghost, Open: t.Open, Visible: t.Visible, LogBytes: t.LogBytes + t.ImageBytes,
 			MapBytes: t.MapBytes, Garbage: t.Garbage, Memory: t.Index, Behind: t.Behind, Marks: t.Marks, History: t.History, Collected: t.Collected}
 		if r, ok := i.records.known(t.ID); ok && r.Template {
 			one.Template = r.PGVersion

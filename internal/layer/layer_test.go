@@ -37,6 +37,7 @@ func everyKind() []Record {
 func laterKinds() []Record {
 	return []Record{
 		{Kind: KindCopy, Ino: 3, Time: 13, Page: 5, Count: 70, Used: 99, From: 2, FromPage: 9},
+		{Kind: KindMove, Ino: 3, Time: 14, Page: 6, Count: 64, Image: 7, Block: 129},
 	}
 }
 

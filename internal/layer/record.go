@@ -21,6 +21,7 @@ const (
 	KindSetAttr Kind = 9  // attributes, truncation among them
 	KindMark    Kind = 10 // seq, LSN and time tied together
 	KindCopy    Kind = 11 // a run of pages shows what another run shows
+	KindMove    Kind = 12 // a run of pages stands in an image now, as it was
 )
 
 // Lengths a record can hold.
@@ -36,8 +37,8 @@ type Record struct {
 	Ino  Ino
 	Time int64 // nanoseconds since 1970; the new mtime of the file or directory
 
-	Page  uint32 // KindPage, KindZero, KindCopy: first page
-	Count uint32 // KindZero, KindCopy: pages
+	Page  uint32 // KindPage, KindZero, KindCopy, KindMove: first page
+	Count uint32 // KindZero, KindCopy, KindMove: pages
 	Used  uint32 // KindPage, KindZero, KindCopy: the file is at least so many bytes of the last page long
 	CRC   uint32 // KindPage: CRC32C of the page
 	Size  uint64 // KindSize, bytes
@@ -52,6 +53,9 @@ type Record struct {
 
 	From     Ino    // KindCopy: the file copied from
 	FromPage uint32 // KindCopy: its first page
+
+	Image uint32 // KindMove: number of the image
+	Block uint32 // KindMove: where the first page stands in it
 
 	MarkSeq uint64 // KindMark; Time is the mark's time
 	MarkLSN uint64 // KindMark
@@ -75,7 +79,7 @@ func (r *Record) EntryBytes() int {
 		n += 16 + len(r.Name) + len(r.NewName)
 	case KindSetAttr, KindCopy:
 		n += 16
-	case KindMark:
+	case KindMark, KindMove:
 		n += 8
 	}
 	return (n + 7) &^ 7
@@ -116,6 +120,11 @@ func (r *Record) put(b []byte) {
 		le.PutUint32(b[20:], r.Count)
 		le.PutUint64(body, uint64(r.From))
 		le.PutUint32(body[8:], r.FromPage)
+	case KindMove:
+		le.PutUint32(b[16:], r.Page)
+		le.PutUint32(b[20:], r.Count)
+		le.PutUint32(body, r.Image)
+		le.PutUint32(body[4:], r.Block)
 	case KindSize:
 		le.PutUint64(b[16:], r.Size)
 	case KindCreate:
@@ -178,6 +187,12 @@ func (r *Record) decode(b []byte) (int, error) {
 	case KindCopy:
 		r.Used, r.Page, r.Count = le.Uint32(b[4:]), le.Uint32(b[16:]), le.Uint32(b[20:])
 		r.From, r.FromPage = Ino(le.Uint64(body)), le.Uint32(body[8:])
+	case KindMove:
+		r.Page, r.Count = le.Uint32(b[16:]), le.Uint32(b[20:])
+		r.Image, r.Block = le.Uint32(body), le.Uint32(body[4:])
+		if r.Image == 0 || r.Block == 0 || uint64(r.Block)+uint64(r.Count)*PageBlocks > MaxSegmentBytes/BlockSize {
+			return 0, fmt.Errorf("entry of kind %d with %d pages at block %d of image %d", b[0], r.Count, r.Block, r.Image)
+		}
 	case KindSize:
 		r.Size = le.Uint64(b[16:])
 	case KindCreate:
@@ -195,7 +210,7 @@ func (r *Record) decode(b []byte) (int, error) {
 	case KindMark:
 		r.MarkSeq, r.MarkLSN = le.Uint64(b[16:]), le.Uint64(body)
 	}
-	if (r.Kind == KindZero || r.Kind == KindCopy) && (r.Count == 0 || uint64(max(r.Page, r.FromPage))+uint64(r.Count) > 1<<32) {
+	if (r.Kind == KindZero || r.Kind == KindCopy || r.Kind == KindMove) && (r.Count == 0 || uint64(max(r.Page, r.FromPage))+uint64(r.Count) > 1<<32) {
 		return 0, fmt.Errorf("entry of kind %d with %d pages from %d", b[0], r.Count, r.Page)
 	}
 	text := body[bodyFixed(r.Kind):]
@@ -221,7 +236,7 @@ func bodyFixed(k Kind) int {
 	switch k {
 	case KindPage, KindZero, KindSize:
 		return 0
-	case KindLink, KindUnlink, KindRmdir, KindMark:
+	case KindLink, KindUnlink, KindRmdir, KindMark, KindMove:
 		return 8
 	case KindCreate, KindRename, KindSetAttr, KindCopy:
 		return 16

@@ -17,7 +17,7 @@ import (
 // names before it is an error, and a bug of ours.
 func (ix *index) apply(r *layer.Record, ref pageRef) error {
 	switch r.Kind {
-	case layer.KindPage, layer.KindZero, layer.KindSize, layer.KindSetAttr, layer.KindCopy:
+	case layer.KindPage, layer.KindZero, layer.KindSize, layer.KindSetAttr, layer.KindCopy, layer.KindMove:
 		n := ix.inodes.get(r.Ino)
 		if n == nil {
 			return nil
@@ -27,6 +27,9 @@ func (ix *index) apply(r *layer.Record, ref pageRef) error {
 		}
 		if err := ix.prepare(n, r); err != nil {
 			return &tableError{err}
+		}
+		if r.Kind == layer.KindMove {
+			return applyMove(ix, n, r, ref)
 		}
 		ix.applyData(n, r, ref)
 		return nil
@@ -71,6 +74,8 @@ func (ix *index) prepare(n *node, r *layer.Record) error {
 	switch r.Kind {
 	case layer.KindPage:
 		return ix.ready(n, uint64(r.Page), uint64(r.Page)+1, loadWhole)
+	case layer.KindMove:
+		return ix.ready(n, uint64(r.Page), uint64(r.Page)+uint64(r.Count), loadWhole)
 	case layer.KindZero:
 		return ix.ready(n, uint64(r.Page), uint64(r.Page)+uint64(r.Count), skipWhole)
 	case layer.KindCopy:
@@ -138,10 +143,28 @@ func (ix *index) applyData(n *node, r *layer.Record, ref pageRef) {
 	}
 }
 
+// applyMove gives pages their places in an image, of which ref is the first;
+// what they show stays the same. After prepare; the caller holds n.write or is
+// alone.
+func applyMove(ix *index, n *node, r *layer.Record, ref pageRef) error {
+	for i := range r.Count {
+		old := n.inMemory(r.Page + i)
+		if old == 0 {
+			return fmt.Errorf("move page %d of inode %d, which is a hole", r.Page+i, n.ino)
+		}
+		n.setPage(ix.owner, r.Page+i, makeRef(ref.place()+place(i*layer.PageBlocks), old.crc()))
+	}
+	ix.dead.Add(int64(r.Count) * layer.PageSize)
+	return nil
+}
+
 // applyPage makes ref the newest version of a page of n.
 func (ix *index) applyPage(n *node, page, used uint32, at int64, ref pageRef) {
 	if n.setPage(ix.owner, page, ref) != 0 {
 		ix.dead.Add(layer.PageSize)
+	}
+	if page > 0 && n.inMemory(page-1).place()+layer.PageBlocks != ref.place() {
+		ix.loose.Add(layer.PageSize)
 	}
 	n.grow(uint64(page)*layer.PageSize + uint64(used))
 	n.mtime.Store(at)

@@ -62,7 +62,7 @@ func (s *Store) Check(ctx context.Context, report func(Finding)) (Checked, error
 			return sum, fmt.Errorf("check page store: %w", context.Cause(ctx))
 		}
 		k := &check{report: report, seen: map[string]bool{}, sum: &sum, whole: map[layer.FileID]*offsets{}, collection: collection{store: s, of: t,
-			pace: newPace(s.options.CollectBytesPerSecond), blocks: map[uint32]*bitmap{}, tables: map[layer.FileID]*offsets{}, maps: map[layer.FileID]bool{}}}
+			pace: newPace(s.options.CollectBytesPerSecond), blocks: map[layer.FileID]*bitmap{}, tables: map[layer.FileID]*offsets{}, maps: map[layer.FileID]bool{}}}
 		k.page, k.bad, k.orphans = k.verify, k.found, dropOrphans
 		err := k.timeline(ctx)
 		sum.Heads += k.heads

@@ -31,7 +31,7 @@ type collection struct {
 	at    []tarn.Seq
 	limit position // blocks of the log before it can go
 
-	blocks map[uint32]*bitmap        // of segments: kept
+	blocks map[layer.FileID]*bitmap  // of own segments and images: kept
 	tables map[layer.FileID]*offsets // of own maps: offsets of tables that were visited
 	maps   map[layer.FileID]bool     // own: needed
 	freed  int64
@@ -52,6 +52,9 @@ func (b *bitmap) set(block uint32)      { b[block/64] |= 1 << (block % 64) }
 func (b *bitmap) get(block uint32) bool { return b[block/64]&(1<<(block%64)) != 0 }
 
 func (b *bitmap) count() (n int64) {
+	if b == nil {
+		return 0
+	}
 	for _, w := range b {
 		for ; w != 0; w &= w - 1 {
 			n++
@@ -109,7 +112,7 @@ func (s *Store) collect(ctx context.Context, t *timeline) (freed int64, err erro
 		return 0, fmt.Errorf("collect timeline %s: %w", t.id, err)
 	}
 	c := &collection{store: s, of: t, orphans: keepOrphans, pace: newPace(s.options.CollectBytesPerSecond),
-		blocks: map[uint32]*bitmap{}, tables: map[layer.FileID]*offsets{}, maps: map[layer.FileID]bool{}}
+		blocks: map[layer.FileID]*bitmap{}, tables: map[layer.FileID]*offsets{}, maps: map[layer.FileID]bool{}}
 	err = c.fix(ctx)
 	if c.head != nil {
 		defer c.head.release()
@@ -335,7 +338,7 @@ func (c *collection) index(ctx context.Context, mapAt, seq tarn.Seq) (*index, er
 	}
 	r := replay{store: &s.shelf, of: t, man: c.man, ix: ix, segments: segments, from: from, upTo: seq, floor: seq, clean: true,
 		heads: func(number uint32, at, bytes int64) {
-			b := c.segment(number)
+			b := c.kept(layer.FileID{Timeline: t.id, Kind: layer.FileLog, Number: number})
 			if !b.get(uint32(at / layer.BlockSize)) {
 				c.heads++
 			}
@@ -357,11 +360,11 @@ func (c *collection) index(ctx context.Context, mapAt, seq tarn.Seq) (*index, er
 	return ix, nil
 }
 
-func (c *collection) segment(number uint32) *bitmap {
-	b := c.blocks[number]
+func (c *collection) kept(id layer.FileID) *bitmap {
+	b := c.blocks[id]
 	if b == nil {
 		b = new(bitmap)
-		c.blocks[number] = b
+		c.blocks[id] = b
 	}
 	return b
 }
@@ -373,8 +376,8 @@ func (c *collection) visit(ctx context.Context, ix *index) error {
 	own := make([]*bitmap, 0, 16)
 	for _, f := range *ix.segs.Load() {
 		var b *bitmap
-		if f != nil && f.id.Timeline == c.of.id && f.id.Kind == layer.FileLog {
-			b = c.segment(f.id.Number)
+		if f != nil && f.id.Timeline == c.of.id {
+			b = c.kept(f.id)
 		}
 		own = append(own, b)
 	}
@@ -460,7 +463,16 @@ func (c *collection) sweep(ctx context.Context) error {
 		if f.number > c.limit.segment {
 			break
 		}
-		if err := c.punch(ctx, f); err != nil {
+		if err := c.punch(ctx, layer.FileID{Timeline: c.of.id, Kind: layer.FileLog, Number: f.number}, f.size); err != nil {
+			return err
+		}
+	}
+	for _, l := range c.man.images() {
+		id := layer.FileID{Timeline: c.of.id, Kind: layer.FileImage, Number: l.Number}
+		if c.blocks[id].count() == 0 {
+			continue // it is gone
+		}
+		if err := c.punch(ctx, id, l.Bytes); err != nil {
 			return err
 		}
 	}
@@ -497,7 +509,7 @@ func (c *collection) drop(ctx context.Context) ([]logFile, error) {
 	for i, f := range segments {
 		id := layer.FileID{Timeline: t.id, Kind: layer.FileLog, Number: f.number}
 		last := i == len(segments)-1 && !c.ghost
-		if f.number < c.limit.segment && !last && (c.blocks[f.number] == nil || c.blocks[f.number].count() == 0) {
+		if f.number < c.limit.segment && !last && c.blocks[id].count() == 0 {
 			drop[id] = true
 		} else {
 			stay = append(stay, f)
@@ -506,6 +518,14 @@ func (c *collection) drop(ctx context.Context) ([]logFile, error) {
 	for _, m := range c.man.maps() { // newer ones than it knew are needed
 		id := layer.FileID{Timeline: t.id, Kind: layer.FileMap, Number: m.Number}
 		if !c.maps[id] {
+			drop[id] = true
+		}
+	}
+	// Nobody puts pages in order meanwhile: what no page is visible in is not
+	// about to be pointed at.
+	for _, l := range c.man.images() {
+		id := layer.FileID{Timeline: t.id, Kind: layer.FileImage, Number: l.Number}
+		if (c.ghost || c.limit.segment > 0) && c.blocks[id].count() == 0 {
 			drop[id] = true
 		}
 	}
@@ -566,7 +586,7 @@ func (c *collection) remove(id layer.FileID) {
 	}
 }
 
-// litter removes segments and maps that the manifest does not know: of crashes,
+// litter removes layers that the manifest does not know: of crashes,
 // and of removals that failed. The caller has the turn.
 func (c *collection) litter() error {
 	s, t := c.store, c.of
@@ -583,6 +603,9 @@ func (c *collection) litter() error {
 		if n := fileNumber(layer.FileMap, f.Name); n > 0 && !man.has(layer.FileMap, n) {
 			stale = n < next-1 || next == 0 || n >= next // not one that is being written
 		}
+		if n := fileNumber(layer.FileImage, f.Name); n > 0 && !man.has(layer.FileImage, n) {
+			stale = true // images are written while no collection runs
+		}
 		if stale {
 			if err := ignoreMissing(s.files.Remove(filepath.Join(t.dir(&s.shelf), f.Name))); err != nil && !errors.Is(err, fs.ErrPermission) {
 				return err
@@ -592,17 +615,18 @@ func (c *collection) litter() error {
 	return nil
 }
 
-// punch gives back the blocks of a segment that are not kept.
-func (c *collection) punch(ctx context.Context, info logFile) error {
-	keep := c.blocks[info.number]
+// punch gives back the blocks of a segment or image that are not kept.
+func (c *collection) punch(ctx context.Context, id layer.FileID, size int64) error {
+	keep := c.blocks[id]
 	if keep == nil {
 		keep = new(bitmap)
 	}
-	end := uint32(info.size / layer.BlockSize)
-	if info.number == c.limit.segment {
+	end := uint32(size / layer.BlockSize)
+	part := id.Kind == layer.FileLog && id.Number == c.limit.segment
+	if part {
 		end = min(end, c.limit.block)
 	}
-	f := newSegment(c.store.files, c.store.manifests.dir, layer.FileID{Timeline: c.of.id, Kind: layer.FileLog, Number: info.number})
+	f := newSegment(c.store.files, c.store.manifests.dir, id)
 	f.retain()
 	defer f.release()
 	o, err := c.open(ctx, f)
@@ -613,7 +637,7 @@ func (c *collection) punch(ctx context.Context, info logFile) error {
 	if err != nil {
 		return err
 	}
-	if most := (keep.count() + 1) * layer.BlockSize; info.number < c.limit.segment && before <= most {
+	if most := (keep.count() + 1) * layer.BlockSize; !part && before <= most {
 		return nil // it was done before
 	}
 	for block := uint32(1); block < end; {

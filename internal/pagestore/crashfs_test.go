@@ -339,6 +339,9 @@ func (l crashLock) Close() error {
 func (c *crashFS) Usage(string) (total, free uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.capacity == 0 {
+		return 1 << 40, 1 << 40, nil
+	}
 	return uint64(c.capacity), uint64(max(0, c.capacity-c.root.used())), nil
 }
 

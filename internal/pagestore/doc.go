@@ -8,7 +8,7 @@
 //
 // From the outside in; none of those marked * is ever held across I/O:
 //
-//	Store.collecting  who collects
+//	Store.collecting  who collects or compacts
 //	Volume.mapping    who writes a map of an open volume
 //	remoteLine.tend   who uploads a timeline's layers or collects them
 //	timeline.turn     who reads or rewrites a closed timeline's files, and who
@@ -50,4 +50,10 @@
 // Kept is what is visible from the head of a timeline, from the seqs at which
 // others began in it, and from its marks inside the window. A collection marks
 // all of that, page by page, and gives the rest back (collection).
+//
+// # Order
+//
+// Where much was written in random order, reading a file in order takes a read
+// per page. A compaction writes such stretches anew into images, beside whoever
+// reads and writes (compaction).
 package pagestore

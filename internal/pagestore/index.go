@@ -86,9 +86,12 @@ type index struct {
 	files sync.Mutex // order of changes of segs and maps; never held across I/O
 
 	// behind is how many bytes of log an index has that no map holds; dead is
-	// about how many bytes nobody sees at its seq who saw them before.
+	// about how many bytes nobody sees at its seq who saw them before; loose is
+	// about how many bytes of pages were written elsewhere than behind the page
+	// before them in their file.
 	behind atomic.Int64
 	dead   atomic.Int64
+	loose  atomic.Int64
 
 	// keep says what becomes of a file without a name: a live index keeps it
 	// until Forget, a replay drops it.

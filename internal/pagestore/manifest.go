@@ -29,6 +29,7 @@ type manifest struct {
 	Swept    swept
 	Rewound  tarn.Seq // of the last rewinding, 0 = never: at it and behind, no map before it counts
 	Dead     int64    // about so many bytes were garbage at the last clean close
+	Loose    int64    // about so many bytes of pages stood out of order then
 }
 
 // closed says where the log ended at the last clean close. It is true of the
@@ -72,6 +73,7 @@ const (
 	manifestLayer   = 40
 	manifestForeign = 24
 	manifestName    = "MANIFEST"
+	looseUnit       = 1 << 20
 )
 
 var le = binary.LittleEndian
@@ -84,6 +86,7 @@ func (m *manifest) encode() ([]byte, error) {
 	if m.Deleted {
 		b[13] = 1
 	}
+	le.PutUint16(b[14:], uint16(min((m.Loose+looseUnit/2)/looseUnit, 1<<16-1)))
 	le.PutUint64(b[16:], m.Epoch)
 	if err := putID(b[24:40], m.Timeline); err != nil {
 		return nil, err
@@ -177,6 +180,7 @@ func decodeManifest(path string, b []byte) (*manifest, error) {
 		m.Swept.Head, m.Swept.Time = tarn.Seq(le.Uint64(b[104:])), unixTime(le.Uint64(b[112:]))
 		m.Counted = counted{Log: le.Uint32(b[120:]), Map: le.Uint32(b[124:]), Image: le.Uint32(b[128:])}
 		m.Dead = int64(le.Uint64(b[144:]))
+		m.Loose = int64(le.Uint16(b[14:])) * looseUnit
 		m.Rewound = tarn.Seq(le.Uint64(b[152:]))
 		kept, layers, foreign = uint64(le.Uint32(b[132:])), uint64(le.Uint32(b[136:])), uint64(le.Uint32(b[140:]))
 	}
@@ -202,9 +206,14 @@ func decodeManifest(path string, b []byte) (*manifest, error) {
 }
 
 // maps gives the timeline's maps, the oldest first.
-func (m *manifest) maps() (out []layerFile) {
+func (m *manifest) maps() []layerFile { return m.of(layer.FileMap) }
+
+// images gives the timeline's images.
+func (m *manifest) images() []layerFile { return m.of(layer.FileImage) }
+
+func (m *manifest) of(k layer.FileKind) (out []layerFile) {
 	for _, l := range m.Layers {
-		if l.Kind == layer.FileMap {
+		if l.Kind == k {
 			out = append(out, l)
 		}
 	}

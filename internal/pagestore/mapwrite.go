@@ -405,6 +405,7 @@ func (s *shelf) putClosed(t *timeline, ix *index, e end, m *mapping) error {
 		s.count(t, man, ix)
 		s.mu.Lock()
 		man.Dead = t.dead + ix.dead.Load()
+		man.Loose = t.loose + ix.loose.Load()
 		s.mu.Unlock()
 		if m != nil {
 			m.list(man)

@@ -140,6 +140,7 @@ func (s *shelf) headOnce(ctx context.Context, t *timeline, held []layer.Ino) (*i
 	clean := man.Closed.unchanged(segments)
 	ix.keep = orphans
 	ix.dead.Store(0)
+	ix.loose.Store(0)
 	r := replay{store: s, of: t, man: man, ix: ix, segments: segments, from: from, floor: max(man.Closed.Head, s.floor(t.id)), clean: clean}
 	if err = r.run(ctx); err == nil && !clean {
 		err = r.repair()
@@ -154,6 +155,7 @@ func (s *shelf) headOnce(ctx context.Context, t *timeline, held []layer.Ino) (*i
 	ix.marks = man.shown(ix.marks)
 	if clean {
 		ix.dead.Store(0) // it is in the manifest's
+		ix.loose.Store(0)
 	}
 	if !clean {
 		s.slog.Info("log recovered", "timeline", t.id, "seq", ix.seq, "count", len(segments))
@@ -358,6 +360,11 @@ func (r *replay) segment(info logFile, last bool) error {
 		if rec.Kind == layer.KindPage {
 			_, block := sc.Page()
 			ref = makeRef(makePlace(line, block), rec.CRC)
+		} else if rec.Kind == layer.KindMove {
+			// The image is gone when nobody shows its pages any more: then later
+			// records overwrite them.
+			image := newSegment(r.store.files, r.store.manifests.dir, layer.FileID{Timeline: r.of.id, Kind: layer.FileImage, Number: rec.Image})
+			ref = makeRef(makePlace(r.ix.addSegment(image), rec.Block), 0)
 		}
 		err := r.ix.apply(rec, ref)
 		var unread *tableError

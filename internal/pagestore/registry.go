@@ -42,12 +42,15 @@ type timeline struct {
 	state    timelineState
 	man      *manifest // replaced, never changed
 	children int
-	volume   *Volume // while held
-	dead     int64   // what is garbage, about, while it is idle
-	due      bool    // to be collected whatever the estimate says
+	volume   *Volume  // while held
+	dead     int64    // what is garbage, about, while it is idle
+	due      bool     // to be collected whatever the estimate says
+	loose    int64    // what stands out of order, about, while it is idle
+	order    progress // of putting it in order
 	// notBefore is when the background looks at it again.
 	notBefore time.Time
 	nextMap   uint32 // at least; numbers are never used again
+	nextImage uint32 // the same of images
 	index     *index // of a new fork, at its beginning; until it is opened
 	used      uint64 // shelf.clock when index was set
 }

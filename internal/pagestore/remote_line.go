@@ -162,7 +162,7 @@ func (r *remote) taken(ctx context.Context, t *timeline, l *remoteLine, had, m *
 			return err
 		}
 		r.shelf.mu.Lock()
-		t.man, t.dead, t.nextMap = m.Man, m.Man.Dead, 0
+		t.man, t.dead, t.loose, t.nextMap = m.Man, m.Man.Dead, m.Man.Loose, 0
 		ix := t.index
 		t.index = nil
 		r.shelf.mu.Unlock()

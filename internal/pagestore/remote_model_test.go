@@ -23,13 +23,14 @@ type remoteWorld struct {
 	faults   bool // while true the bucket fails now and then
 	nodes    int
 	uploaded map[tarn.TimelineID]tarn.Seq // at least
+	marked   map[tarn.TimelineID][]tarn.Mark
 	lost     int
 	kept     int // lines that were found again
 	refused  int // uploads that ended with an error
 }
 
 func newRemoteWorld(t *testing.T, seed uint64) *remoteWorld {
-	w := &remoteWorld{t: t, bucket: memory.New(), uploaded: map[tarn.TimelineID]tarn.Seq{}}
+	w := &remoteWorld{t: t, bucket: memory.New(), uploaded: map[tarn.TimelineID]tarn.Seq{}, marked: map[tarn.TimelineID][]tarn.Mark{}}
 	random := faulty.Seeded(seed, 0.2, faulty.Fail, faulty.Lost, faulty.Unsent, faulty.Torn, faulty.Cut, faulty.Slow)
 	plan := func(c faulty.Call) faulty.Fault {
 		if !w.faults {
@@ -73,6 +74,7 @@ func (w *remoteWorld) upload(l *line) error {
 	} else {
 		head = st.Head
 	}
+	w.marked[l.id] = append(w.marked[l.id], l.marks...)
 	err := w.store.Upload(ctx, l.id)
 	if l.vol != nil {
 		l.synced = max(l.synced, tarn.Seq(l.vol.log.synced.Load()))
@@ -130,6 +132,12 @@ func (w *remoteWorld) lose() error {
 	}
 	for _, l := range w.lines {
 		l.vol, l.synced, l.thinned = nil, w.uploaded[l.id], true
+		known := append(w.marked[l.id], l.marks...) // a collection since the upload is lost too
+		for _, st := range all {
+			if st.ID == l.id {
+				l.marks = slices.DeleteFunc(slices.Clone(st.Marks), func(k tarn.Mark) bool { return !slices.Contains(known, k) })
+			}
+		}
 		if err := w.survive(l); err != nil {
 			return fmt.Errorf("after the loss of the directory: %w", err)
 		}

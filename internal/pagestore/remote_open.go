@@ -234,7 +234,7 @@ func (r *remote) meet(ctx context.Context) error {
 		}
 		r.shelf.mu.Lock()
 		if r.shelf.timelines[f.id] == nil {
-			t := &timeline{id: f.id, turn: make(chan struct{}, 1), parent: f.man.Man.Parent, state: stateIdle, man: f.man.Man, dead: f.man.Man.Dead, remote: r.lines[f.id]}
+			t := &timeline{id: f.id, turn: make(chan struct{}, 1), parent: f.man.Man.Parent, state: stateIdle, man: f.man.Man, dead: f.man.Man.Dead, loose: f.man.Man.Loose, remote: r.lines[f.id]}
 			if f.man.Man.Deleted {
 				t.state = stateGhost
 			}

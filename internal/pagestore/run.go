@@ -21,10 +21,13 @@ const (
 	// expireEvery is how often marks may leave the window for that alone to be
 	// worth a collection.
 	expireEvery = time.Hour
+	// compactRound is how many images of a timeline are written before others
+	// have their turn.
+	compactRound = 8
 )
 
 // Run does the work of the background until ctx ends: it writes maps of volumes
-// whose log has grown, and collects timelines, open or idle. An error of one
+// whose log has grown, and collects and compacts timelines, open or idle. An error of one
 // timeline is logged; the others go on.
 func (s *Store) Run(ctx context.Context) error {
 	if s.remote != nil {
@@ -70,11 +73,25 @@ func (s *Store) tend(ctx context.Context, t *timeline) error {
 			return err
 		}
 	}
-	if !collect {
-		return nil
+	if collect {
+		if _, err := s.collect(ctx, t); err != nil {
+			return err
+		}
 	}
-	_, err := s.collect(ctx, t)
-	return err
+	for range compactRound {
+		if !s.unordered(t, time.Now()) {
+			return nil
+		}
+		if _, err := compact(ctx, s, t, (*stretch).worth); err != nil {
+			return err
+		}
+		if _, collect := s.needs(t, time.Now()); collect { // what that left behind
+			if _, err := s.collect(ctx, t); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // needs says whether a timeline is open, and whether to collect it.

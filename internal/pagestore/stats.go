@@ -22,21 +22,24 @@ type Stats struct {
 
 // TimelineStats is what one timeline takes, itself and not its parent.
 type TimelineStats struct {
-	ID        tarn.TimelineID `json:"id"`
-	Parent    tarn.Point      `json:"parent,omitzero"`
-	Ghost     bool            `json:"ghost,omitempty"` // deleted, kept for its children
-	Open      bool            `json:"open,omitempty"`
-	Segments  int             `json:"segments"`
-	Maps      int             `json:"maps"`
-	LogBytes  int64           `json:"log_bytes"` // on disk, without holes
-	MapBytes  int64           `json:"map_bytes"`
-	Visible   int64           `json:"visible"` // bytes at the newest map, the parent's too, about
-	Behind    int64           `json:"behind"`  // bytes of log behind it, of an open one
-	Garbage   int64           `json:"garbage"` // bytes that a collection would give back, about
-	Index     int64           `json:"index"`   // bytes in memory, about
-	Marks     int             `json:"marks"`
-	History   time.Duration   `json:"history"`            // how far back points are kept
-	Collected time.Time       `json:"collected,omitzero"` // last time
+	ID         tarn.TimelineID `json:"id"`
+	Parent     tarn.Point      `json:"parent,omitzero"`
+	Ghost      bool            `json:"ghost,omitempty"` // deleted, kept for its children
+	Open       bool            `json:"open,omitempty"`
+	Segments   int             `json:"segments"`
+	Maps       int             `json:"maps"`
+	Images     int             `json:"images"`
+	LogBytes   int64           `json:"log_bytes"` // on disk, without holes
+	MapBytes   int64           `json:"map_bytes"`
+	ImageBytes int64           `json:"image_bytes"` // on disk, without holes
+	Loose      int64           `json:"loose"`       // bytes of pages written out of order since the last compaction, about
+	Visible    int64           `json:"visible"`     // bytes at the newest map, the parent's too, about
+	Behind     int64           `json:"behind"`      // bytes of log behind it, of an open one
+	Garbage    int64           `json:"garbage"`     // bytes that a collection would give back, about
+	Index      int64           `json:"index"`       // bytes in memory, about
+	Marks      int             `json:"marks"`
+	History    time.Duration   `json:"history"`            // how far back points are kept
+	Collected  time.Time       `json:"collected,omitzero"` // last time
 }
 
 // Stats looks at every timeline, the deleted ones too that others need.
@@ -76,13 +79,14 @@ func (s *shelf) statsOf(ctx context.Context, t *timeline) (TimelineStats, error)
 	defer t.pass()
 	s.mu.Lock()
 	v, man := t.volume, t.man
-	st := TimelineStats{ID: t.id, Parent: man.Parent, Ghost: t.state == stateGhost, Open: v != nil, Garbage: t.dead,
+	st := TimelineStats{ID: t.id, Parent: man.Parent, Ghost: t.state == stateGhost, Open: v != nil, Garbage: t.dead, Loose: t.loose,
 		Marks: len(man.Closed.Marks), History: s.window(man), Collected: man.Swept.Time}
 	ix := t.index
 	s.mu.Unlock()
 	if v != nil {
 		ix = v.ix
 		st.Garbage += ix.dead.Load()
+		st.Loose += ix.loose.Load()
 		st.Behind = ix.behind.Load()
 		st.Marks = len(v.marks())
 	}
@@ -99,6 +103,8 @@ func (s *shelf) statsOf(ctx context.Context, t *timeline) (TimelineStats, error)
 		case fileNumber(layer.FileLog, f.Name) > 0:
 		case fileNumber(layer.FileMap, f.Name) > 0:
 			count, bytes = &st.Maps, &st.MapBytes
+		case fileNumber(layer.FileImage, f.Name) > 0:
+			count, bytes = &st.Images, &st.ImageBytes
 		default:
 			continue
 		}

@@ -179,7 +179,7 @@ func (s *Store) readManifests(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		t := &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man, dead: man.Dead, remote: s.remote.line(id)}
+		t := &timeline{id: id, turn: make(chan struct{}, 1), parent: man.Parent, state: stateIdle, man: man, dead: man.Dead, loose: man.Loose, remote: s.remote.line(id)}
 		if man.Deleted {
 			t.state = stateGhost
 		}

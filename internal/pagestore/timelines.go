@@ -516,9 +516,15 @@ func (s *Store) closeVolume(v *Volume) error {
 	t := v.of
 	t.turn <- struct{}{}
 	defer t.pass()
+	return closeTurn(s, v)
+}
+
+// closeTurn is closeVolume for who has the turn.
+func closeTurn(s *Store, v *Volume) error {
 	if v.closed.Load() {
 		return nil
 	}
+	t := v.of
 	e, err := v.shut()
 	if err != nil && !v.closed.Load() {
 		return fmt.Errorf("close volume of timeline %s: %w", t.id, err)
@@ -529,6 +535,7 @@ func (s *Store) closeVolume(v *Volume) error {
 	s.mu.Lock()
 	t.volume = nil
 	t.dead += v.ix.dead.Load()
+	t.loose += v.ix.loose.Load()
 	t.enter(stateIdle)
 	s.mu.Unlock()
 	v.ix.release()

@@ -72,8 +72,11 @@ func (w *world) step(p pick) error {
 	case k < 98:
 		return w.stepForget(l, p)
 	case k < 98+1:
-		if p(2) == 0 {
+		switch p(3) {
+		case 0:
 			return w.stepMap(l)
+		case 1:
+			return w.stepCompact(l, p)
 		}
 		return w.stepCollect(p)
 	}

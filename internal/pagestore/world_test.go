@@ -18,12 +18,13 @@ import (
 // world drives a store on a crashable file system and a model of it side by
 // side, and compares them.
 type world struct {
-	fs    *crashFS
-	store *Store
-	lines []*line
-	dead  map[tarn.TimelineID]tarn.Point // parents of deleted lines
-	ids   int
-	opts  Options
+	fs     *crashFS
+	store  *Store
+	lines  []*line
+	dead   map[tarn.TimelineID]tarn.Point // parents of deleted lines
+	ids    int
+	opts   Options
+	images int // seen after compactions
 }
 
 // line is a timeline of the model.
