@@ -19,7 +19,77 @@ type Principal struct {
 	ID    string // decimal, as SCIM shows it
 	Name  string
 	Type  PrincipalType
-	Admin bool // workspace owner
+	Admin bool // of the workspace; of one who asks also by a group
+
+	DisplayName  string
+	ExternalID   string   // in the directory it came from
+	Entitlements []string // kept for SCIM clients; they give no right here
+	Disabled     bool     // may not sign in
+
+	// Groups are the names of all groups it is in, directly or through
+	// others, group users included. Only of one who asks.
+	Groups []string
+}
+
+// The groups every workspace has: whoever is in AdminsGroup is an admin, and
+// every user and service principal is in UsersGroup without being entered.
+const (
+	AdminsGroup = "admins"
+	UsersGroup  = "users"
+)
+
+// Level is what a principal may do with a project.
+type Level string
+
+// The published levels. Each includes those before it.
+const (
+	CanCreate Level = "CAN_CREATE" // see it
+	CanUse    Level = "CAN_USE"    // get credentials, wake it, make roles and databases
+	CanManage Level = "CAN_MANAGE" // everything, its deletion and its permissions included
+)
+
+// Covers says whether l is at least want. The empty level covers nothing.
+func (l Level) Covers(want Level) bool { return l.rank() > 0 && l.rank() >= want.rank() }
+
+func (l Level) rank() int {
+	switch l {
+	case CanCreate:
+		return 1
+	case CanUse:
+		return 2
+	case CanManage:
+		return 3
+	}
+	return 0
+}
+
+// Permission is one principal's level on a project.
+type Permission struct {
+	Principal Principal
+	Level     Level
+}
+
+// ClientSecret is a service principal's secret without its value, which is
+// stored hashed.
+type ClientSecret struct {
+	ID         string
+	CreateTime time.Time
+	ExpireTime time.Time // zero = never
+}
+
+// FederationPolicy says which tokens of another issuer are exchanged for ours.
+type FederationPolicy struct {
+	ID           string
+	Principal    string // id of the service principal it stands for; "" = whoever the token names
+	Description  string
+	Issuer       string
+	Audiences    []string
+	Subject      string // the token's subject must be this; only with Principal
+	SubjectClaim string // "" = sub
+	JWKSURI      string // "" = as the issuer's discovery document says
+	JWKSJSON     string // keys given directly
+	CreateTime   time.Time
+	UpdateTime   time.Time
 }
 
 // Workspace is the one workspace a Tarn serves.

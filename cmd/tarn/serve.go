@@ -142,7 +142,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	signer := token.NewSigner(db, issuer, audience, token.Options{})
 	nodeClient := node.Dial(c.nodeSocket())
 	defer nodeClient.Close()
-	ctl := control.New(control.Config{DB: db, Node: nodeClient, Signer: signer, Owner: c.Owner, Port: c.GatewayPort, Log: log})
+	ctl := control.New(control.Config{DB: db, Node: nodeClient, Signer: signer, Verifier: signer, Owner: c.Owner, Port: c.GatewayPort, Log: log})
 	begun, err := ctl.Bootstrap(ctx)
 	if err != nil {
 		return err

@@ -43,7 +43,7 @@ func findBeginning(ctx context.Context, db *controldb.DB) (b Beginning, err erro
 	if b.Workspace, _, err = controldb.GetWorkspace(ctx, db); err != nil {
 		return Beginning{}, err
 	}
-	b.Owner, err = controldb.GetPrincipal(ctx, db, b.Workspace.Owner)
+	b.Owner, err = controldb.Identify(ctx, db, b.Workspace.Owner)
 	return b, err
 }
 
@@ -57,8 +57,17 @@ func begin(ctx context.Context, cfg Config) (Beginning, error) {
 		if err := controldb.InsertWorkspace(ctx, tx, b.Workspace, newBlock()); err != nil {
 			return err
 		}
-		b.Owner, err = controldb.InsertPrincipal(ctx, tx, tarn.Principal{Name: owner, Type: tarn.PrincipalUser, Admin: true})
+		if b.Owner, err = controldb.InsertPrincipal(ctx, tx, tarn.Principal{Name: owner, Type: tarn.PrincipalUser}); err != nil {
+			return err
+		}
+		admins, err := controldb.GetPrincipal(ctx, tx, tarn.AdminsGroup)
 		if err != nil {
+			return err
+		}
+		if err := controldb.AddMember(ctx, tx, admins.ID, b.Owner.ID); err != nil {
+			return err
+		}
+		if b.Owner, err = controldb.Identify(ctx, tx, owner); err != nil {
 			return err
 		}
 		_, b.Token, err = insertToken(ctx, tx, b.Owner, "first token of the owner", 0)

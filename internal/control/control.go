@@ -51,13 +51,14 @@ type Signer interface {
 
 // Config is what a Control works with.
 type Config struct {
-	DB     *controldb.DB
-	Node   Node
-	Signer Signer
-	Owner  string        // name of the first admin, used at the first start; "" = <os user>@localhost
-	Port   int           // on which the gateway listens; 0 = 5432
-	Hold   time.Duration // how long a deletion waits until synced tables and feeds let go; 0 = 1 min
-	Log    *slog.Logger  // nil = none
+	DB       *controldb.DB
+	Node     Node
+	Signer   Signer
+	Verifier Verifier      // of what Signer signed
+	Owner    string        // name of the first admin, used at the first start; "" = <os user>@localhost
+	Port     int           // on which the gateway listens; 0 = 5432
+	Hold     time.Duration // how long a deletion waits until synced tables and feeds let go; 0 = 1 min
+	Log      *slog.Logger  // nil = none
 }
 
 // Control keeps projects, branches, endpoints, principals and tokens. It is
@@ -65,6 +66,9 @@ type Config struct {
 type Control struct {
 	Pasts     *Pasts
 	Snapshots *Snapshots
+	Identity  *Identity
+	Access    *Access
+	Directory *Directory
 
 	cfg       Config
 	fleet     *fleet // the node's computes as last seen
@@ -84,7 +88,9 @@ func New(cfg Config) *Control {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	told := &signals{}
+	directory := &Directory{told: told}
 	return &Control{
+		Identity: &Identity{cfg: cfg, directory: directory}, Access: &Access{cfg: cfg}, Directory: directory,
 		Pasts: &Pasts{cfg: cfg, signals: told}, Snapshots: &Snapshots{cfg: cfg, signals: told},
 		cfg: cfg, fleet: &fleet{node: cfg.Node}, signals: told,
 	}

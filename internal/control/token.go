@@ -12,14 +12,9 @@ import (
 	"github.com/tarndb/tarn/internal/token"
 )
 
-// Authenticate resolves a personal access token. KindDenied.
+// Authenticate resolves what was shown at the API; see Identity.
 func (c *Control) Authenticate(ctx context.Context, bearer string) (tarn.Principal, error) {
-	p, err := controldb.PrincipalOfToken(ctx, c.cfg.DB, token.HashPAT(bearer))
-	if tarn.KindOf(err) == tarn.KindNotFound {
-		return tarn.Principal{}, tarn.Denied("token is not known, has expired or was revoked").
-			WithHint("Use the token that tarn up wrote into the CLI's profile, or make another.")
-	}
-	return p, err
+	return c.Identity.Authenticate(ctx, bearer)
 }
 
 // CreateToken makes a personal access token for p; life 0 = it never expires.

@@ -33,8 +33,8 @@ func PrincipalOfToken(ctx context.Context, c Conn, hash [32]byte) (tarn.Principa
 }
 
 const principalOfToken = `
-SELECT p.id, p.name, p.type, p.admin FROM tokens t JOIN principals p ON p.name = t.owner
-WHERE t.hash = $1 AND (t.expires IS NULL OR t.expires > now())`
+SELECT ` + principalColumns + ` FROM principals
+WHERE name = (SELECT owner FROM tokens WHERE hash = $1 AND (expires IS NULL OR expires > now()))`
 
 // ListTokens gives the tokens of one principal, oldest first.
 func ListTokens(ctx context.Context, c Conn, owner string) ([]tarn.Token, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,6 +61,9 @@ func NewSigner(ks KeyStore, issuer, audience string, o Options) *Signer {
 type private struct {
 	Type      tarn.PrincipalType `json:"type,omitempty"`
 	Endpoints []string           `json:"endpoints,omitempty"`
+	Scope     string             `json:"scope,omitempty"` // space-separated, as RFC 9068 has it
+	Client    string             `json:"client_id,omitempty"`
+	Family    string             `json:"sid,omitempty"`
 }
 
 // Sign makes a token. It refuses, as invalid, a life longer than MaxLife:
@@ -99,7 +103,7 @@ func (s *Signer) Sign(ctx context.Context, c Claims) (tarn.Secret, error) {
 		NotBefore: jwt.NewNumericDate(c.IssuedAt),
 		Expiry:    jwt.NewNumericDate(c.Expiry),
 		ID:        c.ID,
-	}).Claims(private{Type: c.Type, Endpoints: c.Endpoints}).Serialize()
+	}).Claims(private{Type: c.Type, Endpoints: c.Endpoints, Scope: strings.Join(c.Scopes, " "), Client: c.Client, Family: c.Family}).Serialize()
 	if err != nil {
 		return "", fmt.Errorf("sign token for %s: %w", c.Subject, err)
 	}
@@ -141,6 +145,9 @@ func (s *Signer) Verify(ctx context.Context, raw string) (Claims, error) {
 		Subject:   std.Subject,
 		Type:      own.Type,
 		Endpoints: own.Endpoints,
+		Scopes:    strings.Fields(own.Scope),
+		Client:    own.Client,
+		Family:    own.Family,
 		IssuedAt:  std.IssuedAt.Time().UTC(),
 		Expiry:    std.Expiry.Time().UTC(),
 		ID:        std.ID,

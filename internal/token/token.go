@@ -7,6 +7,7 @@ package token
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tarndb/tarn"
@@ -19,10 +20,20 @@ type Claims struct {
 	// Endpoints are the UIDs of the endpoints the token opens; empty = every
 	// endpoint of the workspace.
 	Endpoints []string
+	Scopes    []string  // what an access token may be used for; none = database passwords alone
+	Client    string    // the program it was given to; "" = none in particular
+	Family    string    // the sign-in it came of, which can be ended as a whole; "" = none
 	IssuedAt  time.Time // Sign: zero = now
 	Expiry    time.Time // Sign: zero = IssuedAt + the longest life
 	ID        string    // Sign: "" = a fresh random one
 }
+
+// ScopeAll is the scope of tokens that may call the API.
+const ScopeAll = "all-apis"
+
+// CallsAPI says whether the token may be shown at the API. Database
+// credentials may not: whoever gets one to read gets nothing else with it.
+func (c Claims) CallsAPI() bool { return len(c.Endpoints) == 0 && slices.Contains(c.Scopes, ScopeAll) }
 
 // Opens says whether the token may be used at the endpoint with that UID.
 func (c Claims) Opens(endpoint string) bool {
