@@ -47,7 +47,7 @@ func TestControlComesBackFromTheObjectStore(t *testing.T) {
 	}
 	bootstrap := func(db *controldb.DB) (*control.Control, control.Beginning, []token.Key) {
 		t.Helper()
-		signer := token.NewSigner(db, issuer, audience, token.Options{})
+		signer := token.NewSigner(db, "http://127.0.0.1:8181/oidc", audience, token.Options{})
 		ctl := control.New(control.Config{DB: db, Signer: signer, Owner: "owner@localhost", Log: log})
 		b, err := ctl.Bootstrap(t.Context())
 		if err != nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api"
+	"github.com/tarndb/tarn/internal/api/oauth"
 	"github.com/tarndb/tarn/internal/blob"
 	"github.com/tarndb/tarn/internal/blob/dir"
 	"github.com/tarndb/tarn/internal/catalog"
@@ -139,7 +140,8 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	}
 	defer db.Close()
 
-	signer := token.NewSigner(db, issuer, audience, token.Options{})
+	apiURL := apiURL(c.API, c)
+	signer := token.NewSigner(db, apiURL+oauth.Prefix, audience, token.Options{})
 	nodeClient := node.Dial(c.nodeSocket())
 	defer nodeClient.Close()
 	ctl := control.New(control.Config{DB: db, Node: nodeClient, Signer: signer, Verifier: signer, Owner: c.Owner, Port: c.GatewayPort, Log: log})
@@ -147,7 +149,6 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	apiURL := apiURL(c.API, c)
 	if err := c.welcome(ctx, apiURL, ctl, begun); err != nil {
 		return err
 	}
@@ -160,14 +161,17 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		return err
 	}
 	gate := gateway.New(gateway.Config{
-		Router: &router{control: ctl}, Verifier: signer, Dir: filepath.Join(c.Data, "ca"),
+		Router: &router{control: ctl}, Verifier: ctl.Identity, Dir: filepath.Join(c.Data, "ca"),
 		Main: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(c.GatewayPort)), Log: log,
 	})
 	feeds := feed.New(feed.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, SpoolDir: filepath.Join(c.Data, "spool"), Log: log})
 	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Log: log})
+	signIn := oauth.New(oauth.Config{
+		DB: db, Identity: ctl.Identity, Signer: signer, PublicURL: apiURL, AccountID: api.AccountID(ctl.Workspace()), AccessLife: c.TokenLife, Log: log,
+	})
 	handler := api.New(api.Config{
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
-		Keys: signer, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Processes: c.processes, Volumes: c.volumesInUse,
+		OAuth: signIn, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Processes: c.processes, Volumes: c.volumesInUse,
 		PageStore: nodeClient, Log: log,
 	})
 
@@ -195,11 +199,9 @@ func orderly(err error) error {
 	return err
 }
 
-// The names in database credentials: who made them and for whom.
-const (
-	issuer   = "tarn"
-	audience = "tarn-gateway"
-)
+// audience is whom our tokens are for: this Tarn's API and gateway. Their issuer
+// is the authorization server's URL.
+const audience = "tarn"
 
 // openStore opens the object store that holds a table's folder.
 func openStore(_ context.Context, location string) (blob.Store, error) {

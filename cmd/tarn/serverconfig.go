@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/blob"
+	"github.com/tarndb/tarn/internal/token"
 )
 
 const dataFlagHelp = "data directory (default $TARN_DATA or ./tarn-data)"
@@ -28,9 +30,10 @@ type serverConfig struct {
 	TLSCert     string // certificate and key files of the API; "" = plain HTTP on loopback only
 	TLSKey      string
 	GatewayPort int
-	FUSEUring   bool   // use FUSE over io_uring, switched on in the kernel if need be
-	Owner       string // user name of the workspace owner, used at the first start
-	Volumes     string // auto, fuse or directory
+	FUSEUring   bool          // use FUSE over io_uring, switched on in the kernel if need be
+	Owner       string        // user name of the workspace owner, used at the first start
+	Volumes     string        // auto, fuse or directory
+	TokenLife   time.Duration // of OAuth access tokens
 
 	storage storage    // what was asked of Remote
 	Remote  blob.Store // where everything is copied to that must outlive Data; nil = nowhere
@@ -46,6 +49,7 @@ func (c *serverConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSKey, "tls-key", "", "key file of the API's certificate")
 	f.IntVar(&c.GatewayPort, "gateway-port", 5432, "port of the Postgres gateway on every endpoint's address")
 	f.StringVar(&c.Volumes, "volumes", autoVolumes, "how branches are kept: fuse (the page store), directory (plain directories, without FUSE), or auto: as the data directory has them, else fuse where it works")
+	f.DurationVar(&c.TokenLife, "token-life", token.MaxLife, "how long OAuth access tokens work, at most 1h")
 	c.storage.flags(f)
 	f.BoolVar(&c.FUSEUring, "fuse-uring", false, "use FUSE over io_uring, switched on in the kernel (Linux 6.14, root); see docs/limits.md")
 	f.StringVar(&c.Owner, "owner", "", "user name of the workspace owner, at the first start (default <user>@localhost)")
@@ -93,6 +97,9 @@ func (c *serverConfig) complete() error {
 	if c.GatewayPort < 1 || c.GatewayPort > 65535 {
 		return tarn.Invalid("--gateway-port %d: want 1 to 65535", c.GatewayPort)
 	}
+	if c.TokenLife < time.Second || c.TokenLife > token.MaxLife {
+		return tarn.Invalid("--token-life %s: want 1s to %s", c.TokenLife, token.MaxLife)
+	}
 	if _, err := c.volumes(); err != nil {
 		return err
 	}
@@ -101,7 +108,7 @@ func (c *serverConfig) complete() error {
 
 // args gives the flags that make another process see the same configuration.
 func (c *serverConfig) args() []string {
-	a := []string{"--data", c.Data, "--listen", c.API, "--gateway-port", strconv.Itoa(c.GatewayPort), "--owner", c.Owner, "--volumes", c.Volumes}
+	a := []string{"--data", c.Data, "--listen", c.API, "--gateway-port", strconv.Itoa(c.GatewayPort), "--owner", c.Owner, "--volumes", c.Volumes, "--token-life", c.TokenLife.String()}
 	for flag, v := range map[string]string{"--pg-bin": c.PGBin, "--control-db": c.ControlDB, "--tls-cert": c.TLSCert, "--tls-key": c.TLSKey} {
 		if v != "" {
 			a = append(a, flag, v)

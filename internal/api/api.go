@@ -36,7 +36,7 @@ type Config struct {
 	// OpenTable opens the Delta table at a catalog location. nil = table
 	// contents are answered with "not implemented".
 	OpenTable func(ctx context.Context, location string) (*delta.Table, error)
-	Keys      KeySet                // nil = no /oidc/jwks.json
+	OAuth     http.Handler          // of everything under /oidc/; nil = nothing there
 	PublicURL string                // how clients reach the server; "" = as the request says
 	CAFile    string                // certificate authority of the gateway, shown to clients on this computer
 	Version   string                // of Tarn
@@ -46,11 +46,6 @@ type Config struct {
 	Processes func() []wire.Process // of this Tarn, computes excepted; nil = none shown
 	Volumes   func() string         // how branches are kept; nil = not shown
 	Log       *slog.Logger          // nil = discard
-}
-
-// KeySet publishes the keys by which others verify our tokens.
-type KeySet interface {
-	JWKS(ctx context.Context) ([]byte, error)
 }
 
 // Prefixes are the path prefixes New answers, for a mux that also serves other
@@ -74,6 +69,9 @@ func New(c Config) http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range routes(c) {
 		mux.Handle(r.pattern, d.handler(r))
+	}
+	if c.OAuth != nil {
+		mux.Handle("/oidc/", c.OAuth)
 	}
 	return mux
 }
@@ -144,10 +142,6 @@ func (d *door) identify(a access, q *query) error {
 }
 
 func (d *door) refuse(w http.ResponseWriter, r *http.Request, id string, err error) {
-	if oauth, ok := asOAuth(err); ok {
-		d.send(w, r, http.StatusBadRequest, oauth.OAuthError)
-		return
-	}
 	f := failureOf(err)
 	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
 		f = &failure{status: statusClientClosed, code: "CANCELLED", msg: "the request was cut off: its client went away, or Tarn stops"}

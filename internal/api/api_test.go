@@ -49,22 +49,6 @@ func TestHostConfigNeedsNoTokenAndNoRooms(t *testing.T) {
 	}
 }
 
-func TestOAuthSaysItIsNotThere(t *testing.T) {
-	w, _ := ask(t, "POST", "/oidc/v1/token", "grant_type=client_credentials&scope=all-apis", "Content-Type", "application/x-www-form-urlencoded")
-	var e wire.OAuthError
-	if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || w.Code != 400 || e.Error != "unsupported_grant_type" || e.Description == "" {
-		t.Fatalf("%d %s", w.Code, w.Body)
-	}
-	w, _ = ask(t, "GET", "http://h/oidc/.well-known/oauth-authorization-server", "")
-	var m wire.AuthorizationServer
-	if err := json.Unmarshal(w.Body.Bytes(), &m); err != nil || m.TokenEndpoint != "http://h/oidc/v1/token" || m.JWKSURI != "" {
-		t.Fatalf("%s", w.Body)
-	}
-	if w, e := ask(t, "GET", "/oidc/jwks.json", ""); w.Code != 404 || e.ErrorCode != "RESOURCE_DOES_NOT_EXIST" {
-		t.Fatalf("%d %s", w.Code, w.Body)
-	}
-}
-
 // The requests of wire-level transcripts of the public SDKs. Each must find
 // its own route (a missing token is refused by a route, not by the catch-all).
 func TestSDKRequestsFindARoute(t *testing.T) {

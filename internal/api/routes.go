@@ -5,7 +5,7 @@ package api
 func routes(c Config) []route {
 	ops := &operationDoor{control: c.Control, feeds: c.Feeds, synced: c.SyncedTables}
 	var (
-		host      = &hostDoor{workspace: c.Workspace, keys: c.Keys}
+		host      = &hostDoor{workspace: c.Workspace}
 		instances = &instanceDoor{control: c.Control, workspace: c.Workspace}
 		synced    = &syncedDoor{control: c.Control, keeper: c.SyncedTables, ops: ops}
 		projects  = &projectDoor{control: c.Control, ops: ops}
@@ -34,10 +34,6 @@ func routes(c Config) []route {
 	)
 	return []route{
 		{"GET /.well-known/databricks-config", public, host.config},
-		{"GET /oidc/.well-known/oauth-authorization-server", public, host.authorizationServer},
-		{"GET /oidc/jwks.json", public, host.jwks},
-		{"/oidc/v1/token", public, host.token},
-		{"/oidc/v1/authorize", public, host.authorize},
 		{"GET /api/2.0/preview/scim/v2/Me", signedIn, host.me},
 
 		{"POST " + db + "instances", signedIn, instances.create},

@@ -89,7 +89,7 @@ func (a *Access) SetPermissions(ctx context.Context, who tarn.Principal, n tarn.
 			}
 		}
 		for _, g := range gs {
-			if g.Level.Covers(tarn.CanCreate) == false {
+			if !g.Level.Covers(tarn.CanCreate) {
 				return tarn.Invalid("permission level %q: want %s, %s or %s", g.Level, tarn.CanCreate, tarn.CanUse, tarn.CanManage)
 			}
 			to, err := controldb.GetPrincipal(ctx, tx, g.Name)

@@ -10,20 +10,6 @@ type HostConfig struct {
 	Audiences    []string `json:"token_federation_default_oidc_audiences,omitempty"`
 }
 
-// AuthorizationServer is the OAuth metadata document.
-type AuthorizationServer struct {
-	Issuer                string `json:"issuer"`
-	AuthorizationEndpoint string `json:"authorization_endpoint"`
-	TokenEndpoint         string `json:"token_endpoint"`
-	JWKSURI               string `json:"jwks_uri,omitempty"`
-}
-
-// OAuthError is an error as RFC 6749 spells it.
-type OAuthError struct {
-	Error       string `json:"error"`
-	Description string `json:"error_description"`
-}
-
 // User is SCIM's view of who asks.
 type User struct {
 	Schemas       []string    `json:"schemas"`
