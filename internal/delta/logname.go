@@ -17,12 +17,14 @@ const (
 	logCheckpoint         // <version>.checkpoint.parquet
 	logPart               // <version>.checkpoint.<part>.<parts>.parquet
 	logUUID               // <version>.checkpoint.<uuid>.json or .parquet
+	logCompacted          // <version>.<last version>.compacted.json
 )
 
 type logName struct {
 	kind        logKind
 	version     int64
-	part, parts int // of logPart, from 1
+	part, parts int   // of logPart, from 1
+	last        int64 // of logCompacted
 }
 
 func commitName(version int64) string { return fmt.Sprintf("%s%020d.json", logFolder, version) }
@@ -31,8 +33,8 @@ func checkpointName(version int64) string {
 	return fmt.Sprintf("%s%020d.checkpoint.parquet", logFolder, version)
 }
 
-// parseLogName reads a name without its folder. Compacted logs and checksums
-// are other: they repeat what commits say.
+// parseLogName reads a name without its folder. Checksums are other: they repeat
+// what commits say.
 func parseLogName(name string) logName {
 	p := strings.Split(name, ".")
 	version, ok := digits(p[0], 20)
@@ -42,6 +44,11 @@ func parseLogName(name string) logName {
 	switch {
 	case len(p) == 2 && p[1] == "json":
 		return logName{kind: logCommit, version: version}
+	case len(p) == 4 && p[2] == "compacted" && p[3] == "json":
+		if last, ok := digits(p[1], 20); ok && last > version {
+			return logName{kind: logCompacted, version: version, last: last}
+		}
+		return logName{}
 	case len(p) < 3 || p[1] != "checkpoint":
 		return logName{}
 	case len(p) == 3 && p[2] == "parquet":

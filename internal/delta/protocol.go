@@ -13,9 +13,8 @@ const (
 	writerFeatures = 7
 )
 
-// readable are the reader features whose tables we open. Those that only bring
-// a type we cannot give (variant, geometry) let the table open and count; a
-// scan of such a column is refused by itself.
+// readable are the reader features whose tables we open. Features that concern
+// writers alone are not reader features.
 var readable = []string{
 	"columnMapping", "deletionVectors", "timestampNtz", "typeWidening", "typeWidening-preview",
 	"v2Checkpoint", "vacuumProtocolCheck",

@@ -9,16 +9,16 @@ import (
 	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
-
-	"github.com/tarndb/tarn"
+	"github.com/apache/arrow-go/v18/arrow/array"
 )
 
-// ScanOptions choose columns; zero value = all columns, every row.
+// ScanOptions choose columns and rows; zero value = all columns, every row.
 type ScanOptions struct {
-	Columns   []string // any order; batches have the table's
-	Limit     int64    // 0 = all rows
-	BatchRows int      // most rows of one batch; 0 = 16384
-	Split     Split    // the files to scan; zero = all
+	Columns   []string  // any order, fields of structs as a.b; batches have the table's order
+	Where     Predicate // zero = every row; files that cannot hold one are not read
+	Limit     int64     // 0 = all rows
+	BatchRows int       // most rows of one batch; 0 = 16384
+	Split     Split     // the files to scan; zero = all
 }
 
 // scanBatch is the most rows of one batch.
@@ -39,11 +39,15 @@ func (s *Snapshot) Scan(ctx context.Context, o ScanOptions) iter.Seq2[arrow.Reco
 }
 
 func (s *Snapshot) scan(ctx context.Context, o ScanOptions, yield func(arrow.RecordBatch, error) bool) error {
-	fields, err := s.columns(o.Columns)
+	w, err := s.want(o.Columns, o.Where)
 	if err != nil {
 		return err
 	}
-	schema, err := arrowSchema(fields)
+	schema, err := arrowSchema(w.fields)
+	if err != nil {
+		return err
+	}
+	given, err := arrowSchema(w.fields[:w.given])
 	if err != nil {
 		return err
 	}
@@ -53,8 +57,19 @@ func (s *Snapshot) scan(ctx context.Context, o ScanOptions, yield func(arrow.Rec
 		files = s.sortedFiles()
 	}
 	for _, a := range files {
-		f := &fileScan{snapshot: s, add: a, fields: fields, schema: schema, batch: int64(o.BatchRows)}
+		if !s.mayHold(a, w.where) {
+			continue
+		}
+		f := &fileScan{snapshot: s, add: a, fields: w.fields, schema: schema, batch: int64(o.BatchRows)}
 		err := f.run(ctx, func(rec arrow.RecordBatch) error {
+			rec, err := w.filter(ctx, rec, given)
+			if err != nil {
+				return err
+			}
+			if rec.NumRows() == 0 {
+				rec.Release()
+				return nil
+			}
 			if o.Limit > 0 {
 				if rec.NumRows() > left {
 					part := rec.NewSlice(0, left)
@@ -75,25 +90,6 @@ func (s *Snapshot) scan(ctx context.Context, o ScanOptions, yield func(arrow.Rec
 	return nil
 }
 
-// columns gives the asked fields in table order; nil asks for all.
-func (s *Snapshot) columns(names []string) ([]field, error) {
-	if names == nil {
-		return s.schema.fields, nil
-	}
-	for _, n := range names {
-		if !slices.ContainsFunc(s.schema.fields, func(f field) bool { return f.name == n }) {
-			return nil, tarn.Invalid("the table has no column %s", n)
-		}
-	}
-	var out []field
-	for _, f := range s.schema.fields {
-		if slices.Contains(names, f.name) {
-			out = append(out, f)
-		}
-	}
-	return out, nil
-}
-
 // sortedFiles gives the active files in a fixed order.
 func (s *Snapshot) sortedFiles() []*addAction {
 	files := make([]*addAction, 0, len(s.state.files))
@@ -102,4 +98,19 @@ func (s *Snapshot) sortedFiles() []*addAction {
 	}
 	slices.SortFunc(files, func(a, b *addAction) int { return cmp.Compare(a.Path, b.Path) })
 	return files
+}
+
+// filter takes rec over and gives the rows and columns that are asked for.
+func (w *wanted) filter(ctx context.Context, rec arrow.RecordBatch, given *arrow.Schema) (arrow.RecordBatch, error) {
+	if w.where == nil {
+		return rec, nil
+	}
+	mask, kept := maskOf(w.where.eval(func(i int) arrow.Array { return rec.Column(w.at[i]) }, int(rec.NumRows())))
+	defer mask.Release()
+	rec, err := filterRows(ctx, rec, mask, kept)
+	if err != nil || w.given == len(w.fields) {
+		return rec, err
+	}
+	defer rec.Release()
+	return array.NewRecordBatch(given, rec.Columns()[:w.given], rec.NumRows()), nil
 }

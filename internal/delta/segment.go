@@ -20,6 +20,13 @@ type segment struct {
 	from        int64                 // the listing began here
 	commits     map[int64]blob.Object // by version; may reach below the checkpoint
 	checkpoints []checkpointFiles     // complete ones at or below version, newest first
+	compacted   map[int64]compaction  // by their first version; the longest
+}
+
+// compaction is a file with the sum of several commits, which are also there.
+type compaction struct {
+	last   int64 // version
+	object blob.Object
 }
 
 // checkpointFiles are the files of one checkpoint: one, or all of its parts.
@@ -75,7 +82,7 @@ func (t *place) lastCheckpointHint(ctx context.Context) (int64, bool) {
 // listSegment lists the log from version from on and puts together what makes
 // version (or the latest).
 func (t *place) listSegment(ctx context.Context, version, from int64) (*segment, error) {
-	g := &segment{version: version, from: from, commits: map[int64]blob.Object{}}
+	g := &segment{version: version, from: from, commits: map[int64]blob.Object{}, compacted: map[int64]compaction{}}
 	folder := t.key(logFolder)
 	parts := map[int64]map[int][]blob.Object{} // version → number of parts → those seen
 	newest, found := latest, false
@@ -89,6 +96,12 @@ func (t *place) listSegment(ctx context.Context, version, from int64) (*segment,
 		}
 		n := parseLogName(name)
 		if n.kind == logOther {
+			continue
+		}
+		if n.kind == logCompacted {
+			if n.last > g.compacted[n.version].last && (version == latest || n.last < version) {
+				g.compacted[n.version] = compaction{n.last, o}
+			}
 			continue
 		}
 		found = true

@@ -61,18 +61,9 @@ var primitives = map[string]arrow.DataType{
 	"void":          arrow.Null,
 }
 
-// unreadable names the feature that brought a type whose values we cannot give.
-// A table that has such a column opens and counts, and its other columns scan.
-func unreadable(name string) *UnsupportedError {
-	base, _, _ := strings.Cut(name, "(")
-	switch base {
-	case "variant":
-		return &UnsupportedError{Feature: "variantType"}
-	case "geometry", "geography":
-		return &UnsupportedError{Feature: "geospatial"}
-	}
-	return &UnsupportedError{Feature: "type " + name}
-}
+// unreadable refuses a type whose values we cannot give. A table that has such a
+// column opens and counts, and its other columns scan.
+func unreadable(name string) *UnsupportedError { return &UnsupportedError{Feature: "type " + name} }
 
 // parseType parses a type as it stands in a schema: a JSON string (quoted) or
 // an object; or, without quotes, a bare primitive name.
@@ -311,6 +302,12 @@ func (t *dataType) arrow() (arrow.DataType, error) {
 	}
 	if a, ok := primitives[t.name]; ok {
 		return a, nil
+	}
+	switch base, _, _ := strings.Cut(t.name, "("); base {
+	case "variant":
+		return arrow.BinaryTypes.String, nil // as JSON
+	case "geometry", "geography":
+		return arrow.BinaryTypes.Binary, nil // well-known binary, as the files hold it
 	}
 	return nil, unreadable(t.name)
 }

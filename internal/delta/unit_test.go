@@ -20,7 +20,7 @@ func TestLogNames(t *testing.T) {
 		"00000000000000000007.checkpoint.0000000001.0000000003.parquet": {kind: logPart, version: 7, part: 1, parts: 3},
 		"00000000000000000007.checkpoint.0000000004.0000000003.parquet": {},
 		"00000000000000000007.crc":                                      {},
-		"00000000000000000001.00000000000000000007.compacted.json":      {},
+		"00000000000000000001.00000000000000000007.compacted.json":      {kind: logCompacted, version: 1, last: 7},
 		"7.json":                     {},
 		"99999999999999999999.json":  {},
 		"00000000000000000007.json~": {},
