@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tarndb/tarn"
-	"github.com/tarndb/tarn/internal/pgoutput"
 )
 
 // errRewritten means that a snapshot no longer shows the table: a command that
@@ -74,10 +73,19 @@ func (s *session) copyNow(ctx context.Context, due []listed) error {
 	return nil
 }
 
-// copyTable writes a table as it is in an exported snapshot, as one Delta
-// commit. When the Delta table has rows already (of an older slot, or of
+// copyTable writes a table as it is in an exported snapshot. When the Delta
+// table has rows already (of an older slot, of a copy that was cut off, or of
 // changes we could not follow) a truncate row comes first, so that the history
 // still adds up.
+//
+//  1. the truncate row is committed     a crash leaves a table that is copied again
+//  2. each chunk is committed           a crash leaves rows that the next copy's truncate row ends
+//  3. the snapshot's position is        only now is the table known: streaming begins behind it
+//
+// A snapshot ends with the connection that exported it, so a copy that was cut
+// off begins again; tables that were done stay done. The rejected alternative,
+// chunks by key between marks in the WAL, survives a crash in the middle of a
+// table, but only where a key can be compared here as Postgres compares it.
 func (s *session) copyTable(ctx context.Context, l listed, ex exported) error {
 	conn, err := s.dial(ctx, func(c *pgx.ConnConfig) { configure(c, "tarn feed "+s.row.ID+" copy") })
 	if err != nil {
@@ -178,60 +186,16 @@ func (s *session) copyRows(ctx context.Context, conn *pgx.Conn, l listed, ex exp
 	if err := t.succeed(&pos); err != nil {
 		return err
 	}
-	if err := s.scan(ctx, conn, t, table, pos); err != nil {
+	c := &copying{session: s, t: t, pos: pos, ex: ex}
+	if err := c.run(ctx, conn); err != nil {
 		return err
 	}
-	rows := t.rows
 	t.pending = ex.Point
 	if err := t.commit(ctx, "WRITE"); err != nil {
 		return err
 	}
-	t.status.sync = time.Now().UTC()
+	t.status.sync, t.status.estimate = time.Now().UTC(), 0
 	t.setState(tarn.FeedStreaming, "")
-	s.log.Info("copied table", "path", l.name, "lsn", ex.Point, "count", rows, "took", time.Since(started))
+	s.log.Info("copied table", "path", l.name, "lsn", ex.Point, "count", t.status.copied, "took", time.Since(started))
 	return s.record(ctx)
-}
-
-// scan reads the table in the connection's snapshot. Inheritance children are
-// tables of their own in the publication; partitions are not.
-func (s *session) scan(ctx context.Context, conn *pgx.Conn, t *table, name string, pos position) error {
-	var partitioned bool
-	if err := conn.QueryRow(ctx, `SELECT relkind = 'p' FROM pg_class WHERE oid = $1`, t.oid).Scan(&partitioned); errors.Is(err, pgx.ErrNoRows) {
-		return nil // made after the snapshot: no row of it is in there
-	} else if err != nil {
-		return fmt.Errorf("read the kind of the table: %w", err)
-	}
-	names := make([]string, len(t.rel.Columns))
-	for i, c := range t.rel.Columns {
-		names[i] = pgx.Identifier{c.Name}.Sanitize()
-	}
-	from := " FROM ONLY "
-	if partitioned {
-		from = " FROM "
-	}
-	rr := conn.PgConn().ExecParams(ctx, "SELECT "+strings.Join(names, ", ")+from+name, nil, nil, nil, nil)
-	tuple := make(pgoutput.Tuple, len(names))
-	for rr.NextRow() {
-		for i, v := range rr.Values() {
-			tuple[i] = pgoutput.Column{Kind: pgoutput.ColumnText, Value: v}
-			if v == nil {
-				tuple[i].Kind = pgoutput.ColumnNull
-			}
-		}
-		if err := t.write(row{kind: changeInsert, values: tuple}, pos); err != nil {
-			rr.Close()
-			return err
-		}
-		pos.ordinal++
-		if t.bytes > writeAheadBytes {
-			if err := t.writeAhead(ctx); err != nil {
-				rr.Close()
-				return err
-			}
-		}
-	}
-	if _, err := rr.Close(); err != nil {
-		return fmt.Errorf("read the table: %w", err)
-	}
-	return nil
 }

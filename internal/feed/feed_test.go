@@ -66,6 +66,7 @@ func cases() []testCase {
 		{"CreateRefusals", createRefusals, newestOnly},
 		{"Settings", settings, newestOnly},
 		{"HeldTooMuch", heldTooMuch, newestOnly},
+		{"CopyInChunks", copyInChunks, newestOnly},
 	}
 }
 

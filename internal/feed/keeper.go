@@ -51,19 +51,21 @@ type Config struct {
 	Flush     time.Duration // a change is in Delta about this long after its commit; 0 = 2 s
 	Poll      time.Duration // how often new tables, computes and requests are looked for; 0 = 1 s
 	SpoolDir  string        // where large transactions wait for their commit; "" = the system's temporary directory
+	Chunk     int64         // blocks of 8 KiB of a table that are copied by one commit; 0 = 16384 (128 MiB)
 }
 
 // Keeper keeps every feed of a workspace.
 type Keeper struct {
-	db        *controldb.DB
-	catalog   *catalog.Catalog
-	computes  Computes
-	openStore func(ctx context.Context, url string) (blob.Store, error)
-	log       *slog.Logger
-	flush     time.Duration
-	poll      time.Duration
-	spoolDir  string
-	changed   chan struct{} // a feed was asked for
+	db          *controldb.DB
+	catalog     *catalog.Catalog
+	computes    Computes
+	openStore   func(ctx context.Context, url string) (blob.Store, error)
+	log         *slog.Logger
+	flush       time.Duration
+	poll        time.Duration
+	spoolDir    string
+	chunkBlocks int64
+	changed     chan struct{} // a feed was asked for
 
 	mu sync.Mutex // not held across I/O
 	// running are the followers of this process, by the feed's UID. A feed
@@ -75,7 +77,7 @@ type Keeper struct {
 func New(c Config) *Keeper {
 	k := &Keeper{
 		db: c.DB, catalog: c.Catalog, computes: c.Computes, openStore: c.OpenStore,
-		log: c.Log, flush: c.Flush, poll: c.Poll, spoolDir: c.SpoolDir,
+		log: c.Log, flush: c.Flush, poll: c.Poll, spoolDir: c.SpoolDir, chunkBlocks: c.Chunk,
 		changed: make(chan struct{}, 1), running: map[string]*follower{},
 	}
 	if k.log == nil {
@@ -83,6 +85,9 @@ func New(c Config) *Keeper {
 	}
 	if k.flush <= 0 {
 		k.flush = 2 * time.Second
+	}
+	if k.chunkBlocks <= 0 {
+		k.chunkBlocks = chunkBlocks
 	}
 	if k.poll <= 0 {
 		k.poll = time.Second

@@ -44,6 +44,7 @@ func (s *session) openTable(ctx context.Context, rel *pgoutput.Relation, m missi
 		delete(s.tables, rel.ID)
 	}
 	t := &table{oid: rel.ID, name: rel.Name, target: targetName(s.row.FeedSpec, rel.Name), app: fmt.Sprintf("%s/%d", s.app, rel.ID)}
+	t.status.copied = s.recorded(rel.Name).Copied
 	t.setState(tarn.FeedStreaming, "")
 	for _, o := range s.tables {
 		if o.target == t.target && o.gone == 0 && !o.stopped() && o.name != t.name {
@@ -168,6 +169,7 @@ func (t *table) feedTable(flushed tarn.LSN) tarn.FeedTable {
 	f := tarn.FeedTable{
 		PostgresTable: t.name, Target: t.target, State: t.status.state,
 		CommittedLSN: t.base, LastSync: t.status.sync, Detail: t.status.detail,
+		Rows: t.status.total, Copied: t.status.copied, CopyRows: t.status.estimate,
 	}
 	if t.known && !t.stopped() && t.pending == 0 {
 		f.CommittedLSN = max(t.base, flushed)

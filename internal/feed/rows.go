@@ -2,14 +2,12 @@ package feed
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"github.com/tarndb/tarn"
-	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/pgoutput"
 )
 
@@ -184,18 +182,10 @@ func (t *table) commit(ctx context.Context, operation string) error {
 	if t.pending == 0 {
 		return nil
 	}
-	if err := t.writeAhead(ctx); err != nil {
+	if err := t.commitAs(ctx, t.appID(), int64(t.pending), operation); err != nil {
 		return err
 	}
-	t.tx.SetAppTxn(t.appID(), int64(t.pending))
-	_, err := t.tx.Commit(ctx, delta.CommitOptions{Operation: operation})
-	// An applied transaction is our own commit whose answer was lost.
-	if err != nil && !errors.Is(err, delta.ErrAppliedTxn) {
-		return fmt.Errorf("commit to %s: %w", t.target, err)
-	}
-	t.tx = nil
-	t.base, t.known, t.used = t.pending, true, t.used || t.rows > 0
-	t.pending, t.rows, t.whole, t.bytes = 0, 0, 0, 0
+	t.base, t.known, t.pending = t.pending, true, 0
 	return nil
 }
 

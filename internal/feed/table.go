@@ -79,8 +79,12 @@ type tableStatus struct {
 	sync    time.Time
 	lost    int64 // values that Delta cannot hold and that are NULL there
 	example string
-	changed bool // state or detail is not recorded yet
-	told    told // what the database's own view shows
+	changed bool  // state or detail is not recorded yet
+	told    told  // what the database's own view shows
+	total   int64 // rows in the Delta table
+	copied  int64 // rows of the last or running copy
+	// estimate is about how many rows the running copy has; 0 = none runs.
+	estimate int64
 }
 
 // told is what a database's own view shows of a table.
@@ -126,7 +130,7 @@ func (t *table) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("count Delta table %s: %w", t.target, err)
 	}
-	t.used, t.known, t.gen, t.base = n > 0, false, 0, 0
+	t.used, t.known, t.gen, t.base, t.status.total = n > 0, false, 0, 0, n
 	for gen := 0; ; gen++ {
 		v, ok := s.AppTxn(fmt.Sprintf("%s/%d", t.app, gen))
 		if !ok {
