@@ -23,21 +23,29 @@ const (
 )
 
 // apply turns the transaction that just committed into rows.
-func (s *session) apply(ctx context.Context) error {
-	defer s.tx.reset()
-	large := s.tx.spool != nil || s.tx.count > largeTransaction
+func (s *session) apply(ctx context.Context, tx *transaction) error {
+	defer tx.reset()
+	large := tx.spool != nil || tx.count > largeTransaction
 	if large {
 		// What is written ahead must be of this transaction only.
 		if err := s.flush(ctx); err != nil {
 			return err
 		}
 	}
-	pos := position{epoch: s.epoch, xid: fullXID(s.tx.xid, s.near), time: s.tx.time, commitEnd: s.tx.end}
+	pos := position{epoch: s.epoch, xid: fullXID(tx.xid, s.near), time: tx.time, commitEnd: tx.end}
 	s.near = max(s.near, pos.xid)
-	a := applying{session: s, pos: pos, touched: map[uint32]*table{}}
-	for _, oid := range s.tx.born {
-		s.todo.born[oid] = true
-		delete(s.todo.waiting, oid)
+	a := applying{session: s, tx: tx, pos: pos, touched: map[uint32]*table{}}
+	var born []uint32
+	var marks []uint64
+	for content := range tx.said() {
+		if oid, ok := birth(content, s.src.schema); ok {
+			born = append(born, oid)
+			s.todo.born[oid] = true
+			delete(s.todo.waiting, oid)
+		}
+		if n, ok := markOf(content, s.src.publication); ok {
+			marks = append(marks, n)
+		}
 	}
 	var d pgoutput.Decoder
 	if large {
@@ -45,7 +53,7 @@ func (s *session) apply(ctx context.Context) error {
 			return err
 		}
 	}
-	for m, err := range s.tx.all() {
+	for m, err := range tx.all() {
 		if err != nil {
 			return err
 		}
@@ -55,29 +63,29 @@ func (s *session) apply(ctx context.Context) error {
 		}
 		a.pos.lsn = m.lsn
 		if err := a.message(ctx, msg); err != nil {
-			return fmt.Errorf("transaction that ends at %s: %w", s.tx.end, err)
+			return fmt.Errorf("transaction that ends at %s: %w", tx.end, err)
 		}
-		if large && a.last != nil && a.last.bytes > writeAheadBytes {
-			if err := a.last.writeAhead(ctx); err != nil {
+		if large {
+			if err := a.bound(ctx); err != nil {
 				return err
 			}
 		}
 	}
 	total := 0
 	for _, t := range a.touched {
-		t.wholeTransaction(s.tx.end)
+		t.wholeTransaction(tx.end)
 	}
 	for _, t := range s.tables {
 		total += t.bytes
 	}
-	s.processed = max(s.processed, s.tx.end)
-	if err := s.births(ctx, s.tx.born, &a.pos); err != nil {
+	s.processed = max(s.processed, tx.end)
+	if err := s.births(ctx, born, &a.pos); err != nil {
 		return err
 	}
-	for _, n := range s.tx.marks {
+	for _, n := range marks {
 		s.arrived(n)
 	}
-	s.tx.reset()
+	tx.reset()
 	if len(s.todo.copy) > 0 {
 		if err := s.flush(ctx); err != nil {
 			return err
@@ -98,7 +106,7 @@ func (a *applying) foresee(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if m.payload[0] != 'R' {
+		if m.payload[0] != 'R' || m.aborted {
 			continue
 		}
 		msg, err := d.Decode(m.payload)
@@ -122,6 +130,7 @@ func (a *applying) foresee(ctx context.Context) error {
 // applying is one transaction on its way into the tables.
 type applying struct {
 	*session
+	tx      *transaction
 	pos     position
 	touched map[uint32]*table
 	last    *table
@@ -296,18 +305,29 @@ func (a *applying) giveUp(ctx context.Context, t *table, err error) error {
 	return nil
 }
 
-// message notes what a feed's own message in the stream says; it holds for
-// the whole transaction, whose rows may have come before it.
-func (s *session) message(m *pgoutput.Logical) {
-	if m.Prefix != messagePrefix || !s.tx.open {
-		return
+// bound writes ahead of a large transaction, so that its rows in memory stay
+// below writeAheadBytes in one table and twice that in all.
+func (a *applying) bound(ctx context.Context) error {
+	if a.last == nil {
+		return nil
 	}
-	if oid, ok := birth(string(m.Content), s.src.schema); ok {
-		s.tx.born = append(s.tx.born, oid)
+	if a.last.bytes > writeAheadBytes {
+		return a.last.writeAhead(ctx)
 	}
-	if n, ok := markOf(string(m.Content), s.src.publication); ok {
-		s.tx.marks = append(s.tx.marks, n)
+	if a.last.bytes < writeAheadBytes/16 {
+		return nil // many small ones are looked at when one is not small
 	}
+	total, largest := 0, a.last
+	for _, t := range a.touched {
+		total += t.bytes
+		if t.bytes > largest.bytes {
+			largest = t
+		}
+	}
+	if total > 2*writeAheadBytes {
+		return largest.writeAhead(ctx)
+	}
+	return nil
 }
 
 // births opens the tables that the transaction created and makes them known:

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -68,6 +70,16 @@ func cases() []testCase {
 		{"HeldTooMuch", heldTooMuch, newestOnly},
 		{"CopyInChunks", copyInChunks, newestOnly},
 	}
+}
+
+// TestGiant is a transaction of TARN_FEED_TX_MB megabytes, whose bound on memory
+// only a large one can show; 1024 takes minutes.
+func TestGiant(t *testing.T) {
+	mb, err := strconv.Atoi(os.Getenv("TARN_FEED_TX_MB"))
+	if err != nil {
+		t.Skip("set TARN_FEED_TX_MB, e.g. to 1024")
+	}
+	giant(t, newLab(t, pgtest.Newest(t)).world(t), mb)
 }
 
 // TestServerStops has a server of its own to stop.
@@ -466,19 +478,6 @@ func lostIdentity(t *testing.T, w *world) {
 		check(t, w.conn.QueryRow(t.Context(), `SELECT relreplident::text FROM pg_class WHERE oid = 's.t'::regclass`).Scan(&identity))
 		return identity == "f"
 	})
-}
-
-// One transaction far larger than the memory for it.
-func largeTransaction(t *testing.T, w *world) {
-	w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, v text)`)
-	w.start()
-	w.follow("s")
-	w.caughtUp("s", "t")
-	w.exec(`INSERT INTO s.t SELECT i, repeat('0123456789', 60) FROM generate_series(1, 5) i`)
-	w.exec(`BEGIN; INSERT INTO s.t SELECT i, repeat('0123456789', 60) FROM generate_series(6, 70000) i;
-		ALTER TABLE s.t ADD COLUMN n int; INSERT INTO s.t VALUES (70001, 'last', 1); COMMIT`)
-	w.caughtUp("s", "t")
-	w.sameRows("s", "s", "t", "id", "v", "n")
 }
 
 func partitions(t *testing.T, w *world) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/tarndb/tarn"
 )
@@ -18,15 +19,29 @@ type receiver struct {
 	events  chan event
 	flushed atomic.Uint64 // LSN
 	answer  chan struct{} // a status is wanted now
+	room    *semaphore.Weighted
 }
+
+// Events that wait are bounded by number and by bytes: rows may be large.
+const (
+	eventsAhead = 256
+	bytesAhead  = 32 << 20
+)
+
+// weight is what an event takes of bytesAhead.
+func weight(e event) int64 { return min(int64(len(e.payload)), bytesAhead) }
 
 // statusEvery is well below wal_sender_timeout (60 s) and keeps the WAL that
 // Postgres must hold short.
 const statusEvery = 5 * time.Second
 
 func newReceiver(r *replication) *receiver {
-	return &receiver{repl: r, events: make(chan event, 256), answer: make(chan struct{}, 1)}
+	return &receiver{repl: r, events: make(chan event, eventsAhead), answer: make(chan struct{}, 1),
+		room: semaphore.NewWeighted(bytesAhead)}
 }
+
+// taken gives back the room of an event that came out of events.
+func (r *receiver) taken(e event) { r.room.Release(weight(e)) }
 
 // confirm says that everything up to lsn is in Delta and tells the server.
 func (r *receiver) confirm(lsn tarn.LSN) {
@@ -55,6 +70,9 @@ func (r *receiver) run(ctx context.Context) error {
 					return context.Cause(ctx)
 				}
 				return err
+			}
+			if err := r.room.Acquire(ctx, weight(e)); err != nil {
+				return context.Cause(ctx)
 			}
 			select {
 			case r.events <- e:

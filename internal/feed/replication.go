@@ -123,12 +123,14 @@ func (r *replication) createSlot(ctx context.Context, name string, kind slotKind
 	return exported{Point: p, Snapshot: row[2]}, err
 }
 
-// start begins streaming where the slot was last confirmed.
+// start begins streaming where the slot was last confirmed. Transactions that
+// are larger than logical_decoding_work_mem come before their end, so that they
+// wait on this side, in a file, and not on the server's disk.
 func (r *replication) start(ctx context.Context, slot, publication string) error {
 	pc := r.conn.PgConn()
 	fe := pc.Frontend()
 	fe.SendQuery(&pgproto3.Query{String: "START_REPLICATION SLOT " + pgx.Identifier{slot}.Sanitize() +
-		" LOGICAL 0/0 (proto_version '1', publication_names " + quoteOption(publication) + ", messages 'true')"})
+		" LOGICAL 0/0 (proto_version '2', streaming 'on', publication_names " + quoteOption(publication) + ", messages 'true')"})
 	if err := fe.Flush(); err != nil {
 		return fmt.Errorf("start replication: %w", err)
 	}

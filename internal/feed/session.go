@@ -34,7 +34,11 @@ type session struct {
 	tables map[uint32]*table
 	rels   map[uint32]*pgoutput.Relation
 	tx     transaction
-	todo   todo
+	// streams are the transactions that come before their end, by xid;
+	// streaming is the one whose block is open, 0 = none.
+	streams   map[uint32]*transaction
+	streaming uint32
+	todo      todo
 
 	processed tarn.LSN // everything up to it is in the tables' builders or in Delta
 	flushed   tarn.LSN // everything up to it is in Delta
@@ -59,7 +63,7 @@ type waiting struct {
 func (f *follower) follow(ctx context.Context, status tarn.ComputeStatus) (err error) {
 	s := &session{
 		follower: f, log: f.log, tables: map[uint32]*table{}, rels: map[uint32]*pgoutput.Relation{},
-		lost: map[uint32]bool{},
+		lost: map[uint32]bool{}, streams: map[uint32]*transaction{},
 		todo: todo{copy: map[uint32]bool{}, born: map[uint32]bool{}, waiting: map[uint32]waiting{}},
 		tx:   transaction{dir: f.k.spoolDir},
 	}
@@ -162,6 +166,9 @@ func (s *session) close() {
 		t.close(ctx)
 	}
 	s.tx.reset()
+	for _, tx := range s.streams {
+		tx.reset()
+	}
 }
 
 // openSlot finds the feed's slot or makes it, and opens the tables.
@@ -351,6 +358,7 @@ func (s *session) work(ctx context.Context) error {
 			if err := s.handle(ctx, e); err != nil {
 				return err
 			}
+			s.rx.taken(e)
 		case <-flush.C:
 			armed = false
 			if err := s.flush(ctx); err != nil {
@@ -449,55 +457,6 @@ func (s *session) look(ctx context.Context) error {
 		err = s.record(ctx)
 	}
 	return err
-}
-
-// handle takes one event.
-func (s *session) handle(ctx context.Context, e event) error {
-	if e.payload == nil {
-		if s.tx.open {
-			if e.reply {
-				s.rx.confirm(s.flushed)
-			}
-			return nil
-		}
-		// Everything that committed before it has been sent to us.
-		s.processed = max(s.processed, e.lsn)
-		if e.reply {
-			return s.flush(ctx) // a stopping server waits for this
-		}
-		if !s.hasPending() {
-			s.flushed = s.processed
-			s.rx.flushed.Store(uint64(s.flushed))
-		}
-		return nil
-	}
-	if len(e.payload) == 0 {
-		return &pgoutput.CorruptError{Want: "a message type"}
-	}
-	var d pgoutput.Decoder
-	switch e.payload[0] {
-	case 'B':
-		m, err := d.Decode(e.payload)
-		if err != nil {
-			return err
-		}
-		return s.tx.begin(m.(*pgoutput.Begin))
-	case 'C':
-		m, err := d.Decode(e.payload)
-		if err != nil {
-			return err
-		}
-		s.tx.end = m.(*pgoutput.Commit).EndLSN
-		return s.apply(ctx)
-	case 'M':
-		m, err := d.Decode(e.payload)
-		if err != nil || !m.(*pgoutput.Logical).Transactional {
-			return err
-		}
-		s.message(m.(*pgoutput.Logical))
-		return nil
-	}
-	return s.tx.add(e.lsn, e.payload)
 }
 
 // flush commits every table with pending rows and then, and only then, confirms

@@ -73,11 +73,16 @@ WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.relreplident <> '
 AND (n.nspname = $1 OR EXISTS (SELECT FROM pg_partition_ancestors(c.oid) a
 	JOIN pg_class ac ON ac.oid = a.relid JOIN pg_namespace an ON an.oid = ac.relnamespace WHERE an.nspname = $1))`
 
-	// Synced tables, known by their trigger, came from Delta and do not go back.
-	tablesSQL = `SELECT c.oid, c.relname FROM pg_publication_tables p
-JOIN pg_namespace n ON n.nspname = p.schemaname
-JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+	// What the publication publishes, but read without its function, which
+	// waits for every table that a user's transaction has locked. A partition
+	// belongs to its topmost ancestor in the schema. Synced tables, known by
+	// their trigger, came from Delta and do not go back.
+	tablesSQL = `SELECT c.oid, c.relname FROM pg_publication p
+JOIN pg_publication_namespace pn ON pn.pnpubid = p.oid
+JOIN pg_class c ON c.relnamespace = pn.pnnspid AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
 WHERE p.pubname = $1 AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'tarn_read_only')
+AND NOT (c.relispartition AND EXISTS (SELECT FROM pg_partition_ancestors(c.oid) a
+	JOIN pg_class ac ON ac.oid = a.relid WHERE ac.oid <> c.oid AND ac.relnamespace = c.relnamespace))
 ORDER BY c.relname`
 )
 

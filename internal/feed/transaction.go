@@ -22,7 +22,10 @@ const spoolAfter = 16 << 20
 // where it ends, which every row of a history needs, comes last. The file needs
 // no sync: after a crash the slot sends everything again.
 //
-// A kept message is: LSN of the change (8) length (4) bytes.
+// A transaction that Postgres streams before its end has the xid of each
+// change's own subtransaction, so that aborted ones can be left out.
+//
+// A kept message is: xid (4, 0 = unknown) LSN of the change (8) length (4) bytes.
 type transaction struct {
 	dir   string // of temporary files; "" = the system's
 	limit int    // bytes in memory; 0 = spoolAfter
@@ -32,12 +35,32 @@ type transaction struct {
 	end   tarn.LSN // known after Commit
 	time  time.Time
 	count int
-	born  []uint32 // tables it created
-	marks []uint64 // marks it wrote
+	notes []note // its own messages
 	mem   []byte
-	spool *os.File
-	out   *bufio.Writer
+	// aborted are the subtransactions that were rolled back.
+	aborted map[uint32]bool
+	spool   *os.File
+	out     *bufio.Writer
 }
+
+// note is a feed's own message that a transaction wrote.
+type note struct {
+	xid     uint32
+	content string
+}
+
+// said are the messages of what was not rolled back.
+func (t *transaction) said() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, n := range t.notes {
+			if !t.aborted[n.xid] && !yield(n.content) {
+				return
+			}
+		}
+	}
+}
+
+const keptHead = 16
 
 func (t *transaction) begin(b *pgoutput.Begin) error {
 	if t.open {
@@ -47,14 +70,15 @@ func (t *transaction) begin(b *pgoutput.Begin) error {
 	return nil
 }
 
-func (t *transaction) add(lsn tarn.LSN, payload []byte) error {
+func (t *transaction) add(xid uint32, lsn tarn.LSN, payload []byte) error {
 	if !t.open {
 		return errors.New("a change came outside of a transaction")
 	}
 	t.count++
-	var head [12]byte
-	binary.BigEndian.PutUint64(head[:], uint64(lsn))
-	binary.BigEndian.PutUint32(head[8:], uint32(len(payload)))
+	var head [keptHead]byte
+	binary.BigEndian.PutUint32(head[:], xid)
+	binary.BigEndian.PutUint64(head[4:], uint64(lsn))
+	binary.BigEndian.PutUint32(head[12:], uint32(len(payload)))
 	limit := t.limit
 	if limit == 0 {
 		limit = spoolAfter
@@ -86,18 +110,25 @@ func (t *transaction) add(lsn tarn.LSN, payload []byte) error {
 // kept is one message of a transaction.
 type kept struct {
 	lsn     tarn.LSN
+	aborted bool   // its subtransaction was rolled back
 	payload []byte // good until the next
 }
 
-// all yields the messages in order; it may be run more than once.
+func (t *transaction) kept(head []byte, payload []byte) kept {
+	return kept{tarn.LSN(binary.BigEndian.Uint64(head[4:])), t.aborted[binary.BigEndian.Uint32(head)], payload}
+}
+
+// all yields the messages in order; it may be run more than once. Of a
+// subtransaction that was rolled back only the descriptions of tables are
+// there, and marked: later changes of others may rely on them.
 func (t *transaction) all() iter.Seq2[kept, error] {
 	return func(yield func(kept, error) bool) {
 		for m := t.mem; len(m) > 0; {
-			n := binary.BigEndian.Uint32(m[8:])
-			if !yield(kept{tarn.LSN(binary.BigEndian.Uint64(m)), m[12 : 12+n]}, nil) {
+			n := binary.BigEndian.Uint32(m[12:])
+			if k := t.kept(m, m[keptHead:keptHead+n]); k.counts() && !yield(k, nil) {
 				return
 			}
-			m = m[12+n:]
+			m = m[keptHead+n:]
 		}
 		if t.spool == nil {
 			return
@@ -109,12 +140,12 @@ func (t *transaction) all() iter.Seq2[kept, error] {
 		in := bufio.NewReaderSize(io.NewSectionReader(t.spool, 0, 1<<62), 1<<18)
 		var buf []byte
 		for {
-			var head [12]byte
+			var head [keptHead]byte
 			_, err := io.ReadFull(in, head[:])
 			if err == io.EOF {
 				return
 			}
-			n := int(binary.BigEndian.Uint32(head[8:]))
+			n := int(binary.BigEndian.Uint32(head[12:]))
 			if cap(buf) < n {
 				buf = make([]byte, n)
 			}
@@ -125,16 +156,21 @@ func (t *transaction) all() iter.Seq2[kept, error] {
 				yield(kept{}, fmt.Errorf("read a spooled transaction: %w", err))
 				return
 			}
-			if !yield(kept{tarn.LSN(binary.BigEndian.Uint64(head[:])), buf[:n]}, nil) {
+			if k := t.kept(head[:], buf[:n]); k.counts() && !yield(k, nil) {
 				return
 			}
 		}
 	}
 }
 
+// counts says whether anything comes of a message.
+func (k kept) counts() bool {
+	return !k.aborted || len(k.payload) > 0 && (k.payload[0] == 'R' || k.payload[0] == 'Y')
+}
+
 // reset forgets the messages and keeps the memory.
 func (t *transaction) reset() {
-	t.open, t.count, t.born, t.marks, t.mem = false, 0, nil, nil, t.mem[:0]
+	t.open, t.count, t.notes, t.aborted, t.mem = false, 0, nil, nil, t.mem[:0]
 	if t.spool != nil {
 		t.spool.Close() // read-only use is over; the file has no name any more
 		t.spool, t.out = nil, nil

@@ -2,12 +2,15 @@ package feed
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
+	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/pgoutput"
 )
 
@@ -125,6 +128,32 @@ func TestFullXID(t *testing.T) {
 	}
 }
 
+// Of a subtransaction that was rolled back only descriptions of tables are left.
+func TestTransactionLeavesOutWhatWasRolledBack(t *testing.T) {
+	tx := transaction{dir: t.TempDir(), limit: 40, open: true, aborted: map[uint32]bool{}}
+	for i, m := range []string{"I1", "R2", "I2", "I3", "D2"} {
+		xid := uint32(m[1] - '0')
+		if err := tx.add(xid, tarn.LSN(i), []byte(m)); err != nil {
+			t.Fatal(err)
+		}
+		tx.notes = append(tx.notes, note{xid, m})
+	}
+	tx.aborted[2] = true
+	var got []string
+	for m, err := range tx.all() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(m.payload))
+	}
+	if s := strings.Join(got, " "); s != "I1 R2 I3" || tx.spool == nil {
+		t.Errorf("got %s", s)
+	}
+	if s := strings.Join(slices.Collect(tx.said()), " "); s != "I1 I3" {
+		t.Errorf("it said %s", s)
+	}
+}
+
 // A transaction beyond its memory goes to a file and comes back whole, in
 // order, more than once.
 func TestTransactionSpools(t *testing.T) {
@@ -135,7 +164,7 @@ func TestTransactionSpools(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 50 {
-			if err := tx.add(1000+1, bytes.Repeat([]byte{byte(i)}, i)); err != nil {
+			if err := tx.add(uint32(i%3), 1000+1, bytes.Repeat([]byte{byte(i)}, i)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -159,7 +188,7 @@ func TestTransactionSpools(t *testing.T) {
 		}
 		tx.reset()
 	}
-	if err := tx.add(1, nil); err == nil {
+	if err := tx.add(0, 1, nil); err == nil {
 		t.Error("a change outside of a transaction was taken")
 	}
 }

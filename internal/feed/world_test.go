@@ -105,7 +105,9 @@ type lab struct {
 
 func newLab(t *testing.T, in postgres.Install) *lab {
 	t.Helper()
-	o := pgtest.Options{Throwaway: true, Dir: pgtest.Dir(t), Settings: map[string]string{"wal_level": "logical", "deadlock_timeout": "20ms"}}
+	o := pgtest.Options{Throwaway: true, Dir: pgtest.Dir(t), Settings: map[string]string{"wal_level": "logical", "deadlock_timeout": "20ms",
+		// All but small transactions come in blocks before their end.
+		"logical_decoding_work_mem": "64kB"}}
 	server, conn := pgtest.StartWith(t, in, o)
 	l := &lab{in: in, server: server, config: pgtest.Config(t, in, o)}
 	var err error

@@ -47,6 +47,21 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 	return m, nil
 }
 
+// Split takes the transaction id out of a change in a stream block: what is
+// left is the message as it is outside of one. It writes to b.
+func Split(b []byte) (xid uint32, m []byte, err error) {
+	if len(b) < 5 {
+		e := &CorruptError{Offset: len(b), Want: "a change with its xid"}
+		if len(b) > 0 {
+			e.Type = b[0]
+		}
+		return 0, nil, e
+	}
+	xid = binary.BigEndian.Uint32(b[1:])
+	b[4] = b[0]
+	return xid, b[4:], nil
+}
+
 func (d *Decoder) message(r *reader) Message {
 	var m Message
 	switch r.byte("a message type") {
@@ -93,9 +108,23 @@ func (d *Decoder) message(r *reader) Message {
 		d.logical.Prefix = r.string("prefix")
 		d.logical.Content = r.bytes(r.uint32("content length"), "content")
 		m = &d.logical
+	case 'S':
+		m = &StreamStart{XID: r.uint32("xid"), First: r.byte("first") != 0}
+	case 'E':
+		m = &StreamStop{}
+	case 'c':
+		c := &StreamCommit{XID: r.uint32("xid")}
+		if r.byte("flags") != 0 {
+			r.at--
+			r.fail("commit flags 0")
+		}
+		c.CommitLSN, c.EndLSN, c.CommitTime = r.lsn(), r.lsn(), r.time()
+		m = c
+	case 'A':
+		m = &StreamAbort{XID: r.uint32("xid"), Sub: r.uint32("xid of the subtransaction")}
 	default:
 		r.at = 0
-		r.fail("a message type of protocol 1")
+		r.fail("a message type of protocol 2")
 	}
 	if r.want == "" && r.at != len(r.b) {
 		r.fail("end of message")

@@ -1,11 +1,13 @@
 package pgoutput_test
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +120,42 @@ func TestDamagedMessagesAreRefused(t *testing.T) {
 		if _, err := d.Decode(append(b[:len(b):len(b)], 0)); err == nil {
 			t.Fatalf("message %d with a byte more was accepted", i)
 		}
+	}
+}
+
+// Protocol 2: the boundaries of streamed transactions, as the documentation of
+// Postgres draws them, and changes with their transaction's id in front.
+func TestStreams(t *testing.T) {
+	var d pgoutput.Decoder
+	for _, c := range []struct {
+		bytes string
+		want  pgoutput.Message
+	}{
+		{"S\x00\x00\x00\x07\x01", &pgoutput.StreamStart{XID: 7, First: true}},
+		{"E", &pgoutput.StreamStop{}},
+		{"A\x00\x00\x00\x07\x00\x00\x00\x09", &pgoutput.StreamAbort{XID: 7, Sub: 9}},
+		{"c\x00\x00\x00\x07\x00" + "\x00\x00\x00\x01\x00\x00\x00\x02" + "\x00\x00\x00\x01\x00\x00\x00\x03" + "\x00\x00\x00\x00\x00\x00\x00\x01",
+			&pgoutput.StreamCommit{XID: 7, CommitLSN: 1<<32 + 2, EndLSN: 1<<32 + 3, CommitTime: time.UnixMicro(946684800*1000000 + 1).UTC()}},
+	} {
+		m, err := d.Decode([]byte(c.bytes))
+		if err != nil || !reflect.DeepEqual(m, c.want) {
+			t.Errorf("%q: %+v, %v", c.bytes, m, err)
+		}
+		for n := range len(c.bytes) {
+			if _, err := d.Decode([]byte(c.bytes[:n])); err == nil {
+				t.Errorf("%q cut to %d bytes was accepted", c.bytes, n)
+			}
+		}
+	}
+	for _, b := range messages(t, "pg18.golden") {
+		in := append([]byte{b[0], 0, 0, 1, 2}, b[1:]...)
+		xid, m, err := pgoutput.Split(in)
+		if err != nil || xid != 258 || !bytes.Equal(m, b) {
+			t.Fatalf("%q: split into %d and %q, %v", b, xid, m, err)
+		}
+	}
+	if _, _, err := pgoutput.Split([]byte("I123")); err == nil {
+		t.Error("half an xid was accepted")
 	}
 }
 

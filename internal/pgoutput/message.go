@@ -1,5 +1,5 @@
 // Package pgoutput decodes the messages of Postgres's logical replication
-// plugin "pgoutput", protocol version 1. It knows the bytes of one message and
+// plugin "pgoutput", protocol versions 1 and 2. It knows the bytes of one message and
 // nothing of the stream they come in, of types or of where changes go.
 //
 // A decoded message and every byte slice in it belong to the Decoder and to
@@ -14,7 +14,8 @@ import (
 )
 
 // Message is one decoded message: *Begin, *Commit, *Origin, *Relation, *Type,
-// *Insert, *Update, *Delete, *Truncate or *Logical.
+// *Insert, *Update, *Delete, *Truncate, *Logical, or, in protocol 2,
+// *StreamStart, *StreamStop, *StreamCommit or *StreamAbort.
 type Message interface{ message() }
 
 // Begin opens a transaction. Transactions never interleave in protocol 1.
@@ -162,13 +163,51 @@ type Column struct {
 //	count (2) each: kind (1) [ length (4) bytes ]
 type Tuple []Column
 
-func (*Begin) message()    {}
-func (*Commit) message()   {}
-func (*Origin) message()   {}
-func (*Relation) message() {}
-func (*Type) message()     {}
-func (*Insert) message()   {}
-func (*Update) message()   {}
-func (*Delete) message()   {}
-func (*Truncate) message() {}
-func (*Logical) message()  {}
+// StreamStart opens a block of changes of one transaction that has not ended.
+// Inside of a block each change is preceded by its own transaction's id, which
+// Split takes out.
+//
+//	'S' xid (4) first (1)
+type StreamStart struct {
+	XID   uint32 // of the top-level transaction
+	First bool   // of its blocks
+}
+
+// StreamStop closes the block.
+//
+//	'E'
+type StreamStop struct{}
+
+// StreamCommit ends a transaction that came in blocks.
+//
+//	'c' xid (4) flags (1, zero) commit LSN (8) end LSN (8) commit time (8)
+type StreamCommit struct {
+	XID        uint32
+	CommitLSN  tarn.LSN
+	EndLSN     tarn.LSN
+	CommitTime time.Time
+}
+
+// StreamAbort takes back what a transaction, or one of its subtransactions, has
+// sent. Of a subtransaction's own subtransactions each is named in turn.
+//
+//	'A' xid (4) xid of the subtransaction, or the same (4)
+type StreamAbort struct {
+	XID uint32
+	Sub uint32
+}
+
+func (*StreamStart) message()  {}
+func (*StreamStop) message()   {}
+func (*StreamCommit) message() {}
+func (*StreamAbort) message()  {}
+func (*Begin) message()        {}
+func (*Commit) message()       {}
+func (*Origin) message()       {}
+func (*Relation) message()     {}
+func (*Type) message()         {}
+func (*Insert) message()       {}
+func (*Update) message()       {}
+func (*Delete) message()       {}
+func (*Truncate) message()     {}
+func (*Logical) message()      {}

@@ -1,0 +1,118 @@
+package feed
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tarndb/tarn/internal/pgoutput"
+)
+
+// streamedMemory is what a transaction that comes before its end keeps in
+// memory; there may be many, and they are large.
+const streamedMemory = 1 << 20
+
+// handle takes one event.
+func (s *session) handle(ctx context.Context, e event) error {
+	if e.payload == nil {
+		return s.keepalive(ctx, e)
+	}
+	if len(e.payload) == 0 {
+		return &pgoutput.CorruptError{Want: "a message type"}
+	}
+	switch e.payload[0] {
+	case 'B', 'C', 'S', 'E', 'c', 'A':
+		return s.boundary(ctx, e)
+	}
+	tx, xid := &s.tx, uint32(0)
+	if s.streaming != 0 {
+		var err error
+		tx = s.streams[s.streaming]
+		if xid, e.payload, err = pgoutput.Split(e.payload); err != nil {
+			return err
+		}
+	}
+	if e.payload[0] == 'M' {
+		return keepNote(tx, xid, e.payload)
+	}
+	return tx.add(xid, e.lsn, e.payload)
+}
+
+// keepNote keeps a feed's own message; it holds for the whole transaction, whose
+// rows may have come before it.
+func keepNote(tx *transaction, xid uint32, payload []byte) error {
+	var d pgoutput.Decoder
+	msg, err := d.Decode(payload)
+	if err != nil {
+		return err
+	}
+	m := msg.(*pgoutput.Logical)
+	if m.Transactional && m.Prefix == messagePrefix && tx.open {
+		tx.notes = append(tx.notes, note{xid, string(m.Content)})
+	}
+	return nil
+}
+
+// boundary takes a beginning or an end of a transaction or of a block of one.
+func (s *session) boundary(ctx context.Context, e event) error {
+	var d pgoutput.Decoder
+	msg, err := d.Decode(e.payload)
+	if err != nil {
+		return err
+	}
+	switch m := msg.(type) {
+	case *pgoutput.Begin:
+		return s.tx.begin(m)
+	case *pgoutput.Commit:
+		s.tx.end = m.EndLSN
+		return s.apply(ctx, &s.tx)
+	case *pgoutput.StreamStart:
+		if s.streaming != 0 || s.tx.open {
+			return fmt.Errorf("a block of transaction %d began inside another transaction", m.XID)
+		}
+		s.streaming = m.XID
+		if s.streams[m.XID] == nil {
+			s.streams[m.XID] = &transaction{dir: s.k.spoolDir, limit: streamedMemory, open: true, xid: m.XID, aborted: map[uint32]bool{}}
+		}
+	case *pgoutput.StreamStop:
+		s.streaming = 0
+	case *pgoutput.StreamAbort:
+		switch tx := s.streams[m.XID]; {
+		case tx == nil: // it sent nothing
+		case m.Sub == m.XID:
+			tx.reset()
+			delete(s.streams, m.XID)
+		default:
+			tx.aborted[m.Sub] = true
+		}
+	case *pgoutput.StreamCommit:
+		tx := s.streams[m.XID]
+		if tx == nil {
+			return fmt.Errorf("transaction %d, which was not streamed, ends as if it had been", m.XID)
+		}
+		delete(s.streams, m.XID)
+		tx.end, tx.time = m.EndLSN, m.CommitTime
+		return s.apply(ctx, tx)
+	}
+	return nil
+}
+
+// keepalive takes the server's word for how far it has read its WAL. Every
+// transaction that committed before has been sent to us; one that streams has
+// not committed and will come whole, whatever is confirmed meanwhile.
+func (s *session) keepalive(ctx context.Context, e event) error {
+	if s.tx.open || s.streaming != 0 {
+		if e.reply {
+			s.rx.confirm(s.flushed)
+		}
+		return nil
+	}
+	s.processed = max(s.processed, e.lsn)
+	if e.reply {
+		return s.flush(ctx) // a stopping server waits for this
+	}
+	if !s.hasPending() {
+		s.flushed = s.processed
+		s.rx.flushed.Store(uint64(s.flushed))
+	}
+	return nil
+}
