@@ -123,6 +123,9 @@ func (s *Store) collect(ctx context.Context, t *timeline) (freed int64, err erro
 	if err == nil {
 		err = c.sweep(ctx)
 	}
+	if err == nil {
+		c.wishes()
+	}
 	if err != nil {
 		return c.freed, fmt.Errorf("collect timeline %s: %w", t.id, err)
 	}

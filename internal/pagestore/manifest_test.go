@@ -46,7 +46,7 @@ func FuzzManifest(f *testing.F) {
 
 // FuzzRemoteManifest does the same with a bucket's manifest.
 func FuzzRemoteManifest(f *testing.F) {
-	m := &remoteManifest{Epoch: 5, Holder: string(timelineNumber(9)), Objects: []object{{layer.FileLog, 2, 4, 8192}, {layer.FileMap, 1, 5, 4096}},
+	m := &remoteManifest{Epoch: 5, Holder: string(timelineNumber(9)), Objects: []object{{layer.FileLog, 2, 4, 8192, 0x123456}, {layer.FileMap, 1, 5, 4096, 0}},
 		Man: &manifest{Epoch: 3, Timeline: timelineNumber(7), History: -1, Closed: closed{Head: 99, Segment: 2, Bytes: 8192},
 			Layers: []layerFile{{layer.FileLog, 2, 0, 0, 8192, 0}, {layer.FileMap, 1, 50, 50, 4096, 1}}, Counted: counted{Log: 2, Map: 1}}}
 	b, err := m.encode()

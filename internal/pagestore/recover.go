@@ -413,6 +413,9 @@ func (r *replay) repair() error {
 	if err != nil {
 		return err
 	}
+	if onlyInBucket(f) {
+		return nil // it was uploaded whole, and nothing is appended to it any more
+	}
 	buf := make([]byte, 1<<20)
 	for at := r.durable; at < r.end.bytes(); {
 		b := buf[:min(int64(len(buf)), r.end.bytes()-at)]

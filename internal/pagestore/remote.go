@@ -50,6 +50,7 @@ type Remote struct {
 //
 //	store/<timeline>/MANIFEST             replaced by conditional puts only
 //	store/<timeline>/<layer>.<epoch>      immutable; epoch of the lease, 8 digits
+//	store/<timeline>/<layer>.<epoch>.<n>  a packed copy of it
 //	nodes/<node>                          changes while the node is alive
 type remote struct {
 	bucket
@@ -155,7 +156,11 @@ func manifestKey(id tarn.TimelineID) string { return remoteStore + string(id) + 
 
 // objectKey names the object of a layer.
 func objectKey(id tarn.TimelineID, o object) string {
-	return fmt.Sprintf("%s%s/%s.%08x", remoteStore, id, fileName(o.Kind, o.Number), o.Epoch)
+	key := fmt.Sprintf("%s%s/%s.%08x", remoteStore, id, fileName(o.Kind, o.Number), o.Epoch)
+	if o.Pack != 0 {
+		key += fmt.Sprintf(".%06x", o.Pack)
+	}
+	return key
 }
 
 // readObject reads a small object whole, with the ETag that it had just before:

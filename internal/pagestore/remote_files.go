@@ -28,28 +28,64 @@ type layeredFiles struct {
 	objects map[string]map[string]remoteRef
 	open    map[string]map[*layeredFile]struct{} // by path
 	used    map[string]time.Time                 // when a local layer was last opened or read, about
+	packs   map[string]*layer.Pack               // headers of packed objects, by key
 }
 
 // remoteRef says what a layer is called in the bucket.
 type remoteRef struct {
-	key   string
-	bytes int64
+	id     layer.FileID
+	key    string
+	bytes  int64 // of the layer
+	stored int64 // of the object: less when it is packed
+	packed bool
 }
 
 func newLayeredFiles(under fileSystem, r *remote, log *slog.Logger) *layeredFiles {
 	return &layeredFiles{fileSystem: under, r: r, slog: log, objects: map[string]map[string]remoteRef{},
-		open: map[string]map[*layeredFile]struct{}{}, used: map[string]time.Time{}}
+		open: map[string]map[*layeredFile]struct{}{}, used: map[string]time.Time{}, packs: map[string]*layer.Pack{}}
 }
 
-// list says which objects a timeline has.
-func (l *layeredFiles) list(id tarn.TimelineID, objects []object) {
-	refs := make(map[string]remoteRef, len(objects))
-	for _, o := range objects {
-		refs[fileName(o.Kind, o.Number)] = remoteRef{objectKey(id, o), o.Bytes}
+// list says which objects a timeline has. Who has a layer open of which there
+// is no local copy goes on with the object that it is in now.
+func (l *layeredFiles) list(id tarn.TimelineID, m *remoteManifest) {
+	refs := make(map[string]remoteRef, len(m.Objects))
+	keys := make(map[string]bool, len(m.Objects))
+	for _, o := range m.Objects {
+		ref := remoteRef{id: o.id(id), key: objectKey(id, o), bytes: o.Bytes, stored: o.Bytes, packed: o.Pack != 0}
+		if ref.packed {
+			for _, f := range m.Man.Layers {
+				if f.Kind == o.Kind && f.Number == o.Number {
+					ref.bytes = f.Bytes
+				}
+			}
+		}
+		refs[fileName(o.Kind, o.Number)] = ref
+		keys[ref.key] = true
 	}
+	type stale struct {
+		f   *layeredFile
+		ref remoteRef
+	}
+	var changed []stale
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	for name, was := range l.objects[string(id)] {
+		if keys[was.key] {
+			continue
+		}
+		delete(l.packs, was.key)
+		if ref, ok := refs[name]; ok {
+			for f := range l.open[filepath.Join(l.r.shelf.manifests.dir, string(id), name)] {
+				changed = append(changed, stale{f, ref})
+			}
+		}
+	}
 	l.objects[string(id)] = refs
+	l.mu.Unlock()
+	for _, c := range changed {
+		c.f.mu.Lock()
+		c.f.ref = c.ref
+		c.f.mu.Unlock()
+	}
 }
 
 func (l *layeredFiles) unlist(id tarn.TimelineID) {
@@ -175,7 +211,7 @@ func (f *layeredFile) ReadAt(p []byte, off int64) (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)
 	defer cancel()
 	for try := 1; ; try++ {
-		n, err := f.in.r.cache.ReadAt(ctx, f.ref.key, f.ref.bytes, p, off)
+		n, err := f.in.cached(ctx, f.ref, p, off)
 		if err == nil || errors.Is(err, io.EOF) || try == readTries || ctx.Err() != nil {
 			return n, err
 		}
@@ -194,7 +230,7 @@ func (f *layeredFile) again(p []byte, off int64, good func() error) (bool, error
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)
 	defer cancel()
-	b, err := f.in.r.readRange(ctx, ref.key, off, int64(len(p)))
+	b, err := f.in.direct(ctx, ref, off, int64(len(p)))
 	if err != nil {
 		return true, err
 	}
@@ -205,7 +241,7 @@ func (f *layeredFile) again(p []byte, off int64, good func() error) (bool, error
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if f.local == nil {
-		f.in.r.cache.Invalidate(ref.key, off, int64(len(p)))
+		f.in.invalidate(ctx, ref, off, int64(len(p)))
 	} else if _, err := f.local.WriteAt(p, off); err != nil {
 		f.in.slog.Warn("repair layer", "path", f.path, "err", err)
 		return true, nil
@@ -298,6 +334,15 @@ func (f *layeredFile) StartWriteback(off, n int64) error {
 
 // Sync makes the directory's copy durable.
 func (f *layeredFile) Sync() error { return f.onLocal(func(l file) error { return l.Sync() }) }
+
+// onlyInBucket reports whether a layer has no copy in the directory.
+func onlyInBucket(f file) bool {
+	if o, ok := f.(*openFile); ok {
+		f = o.file
+	}
+	l, ok := f.(*layeredFile)
+	return ok && !l.isLocal()
+}
 
 // rereader is a file of which there is another copy.
 type rereader interface {

@@ -42,8 +42,9 @@ type remoteLine struct {
 	done  *manifest // the local one that the bucket has all of
 	// unsure says that the last put of the manifest ended without an answer.
 	unsure bool
-	cut    time.Time // when the log was last sealed for an upload
-	sent   uint32    // segments up to this one were uploaded or are being: nothing is appended to them
+	cut    time.Time                // when the log was last sealed for an upload
+	wish   map[layer.FileID]*bitmap // objects to be packed, and their blocks that stay
+	sent   uint32                   // segments up to this one were uploaded or are being: nothing is appended to them
 }
 
 type lineState uint8
@@ -93,7 +94,7 @@ func (r *remote) record(t tarn.TimelineID, l *remoteLine, m *remoteManifest, eta
 	l.mu.Lock()
 	l.man, l.etag = m, etag
 	l.mu.Unlock()
-	r.files.list(t, m.Objects)
+	r.files.list(t, m)
 	b, err := m.encode()
 	if err == nil {
 		err = writeFile(r.shelf.files, filepath.Join(r.shelf.manifests.dir, string(t), bucketFile), b)

@@ -27,7 +27,8 @@ type object struct {
 	Kind   layer.FileKind
 	Number uint32
 	Epoch  uint64 // of the lease under which it was uploaded
-	Bytes  int64
+	Bytes  int64  // of the object
+	Pack   uint32 // 24 bits that tell packed copies apart; 0 = the layer as it was
 }
 
 func (o object) id(t tarn.TimelineID) layer.FileID {
@@ -36,7 +37,7 @@ func (o object) id(t tarn.TimelineID) layer.FileID {
 
 const (
 	remoteMagic   = "TARNREM\x00"
-	remoteVersion = 1
+	remoteVersion = 2
 	remoteFixed   = 56
 	remoteObject  = 24
 )
@@ -76,7 +77,7 @@ func (m *remoteManifest) encode() ([]byte, error) {
 		return cmp.Or(cmp.Compare(a.Kind, c.Kind), cmp.Compare(a.Number, c.Number))
 	})
 	for _, o := range objects {
-		b = append(b, byte(o.Kind), 0, 0, 0)
+		b = append(b, byte(o.Kind), byte(o.Pack), byte(o.Pack>>8), byte(o.Pack>>16))
 		b = le.AppendUint32(b, o.Number)
 		b = le.AppendUint64(b, o.Epoch)
 		b = le.AppendUint64(b, uint64(o.Bytes))
@@ -111,8 +112,8 @@ func decodeRemote(key string, b []byte, want tarn.TimelineID) (*remoteManifest, 
 	if got, want := layer.Checksum(body), le.Uint32(b[len(body):]); got != want {
 		return nil, corrupt(int64(len(body)), fmt.Sprintf("checksum %08x", got), "%08x", want)
 	}
-	if v := le.Uint32(b[8:]); v != remoteVersion {
-		return nil, corrupt(8, fmt.Sprintf("version %d", remoteVersion), "%d", v)
+	if v := le.Uint32(b[8:]); v == 0 || v > remoteVersion {
+		return nil, corrupt(8, fmt.Sprintf("version 1 to %d", remoteVersion), "%d", v)
 	}
 	m := &remoteManifest{Epoch: le.Uint64(b[16:]), Gone: b[12] == 1}
 	if [16]byte(b[24:40]) != [16]byte{} {
@@ -124,7 +125,7 @@ func decodeRemote(key string, b []byte, want tarn.TimelineID) (*remoteManifest, 
 		return nil, corrupt(40, fmt.Sprintf("%d bytes behind the fixed part", len(rest)), "%d objects and %d bytes", objects, inner)
 	}
 	for ; objects > 0; objects, rest = objects-1, rest[remoteObject:] {
-		o := object{Kind: layer.FileKind(rest[0]), Number: le.Uint32(rest[4:]), Epoch: le.Uint64(rest[8:]), Bytes: int64(le.Uint64(rest[16:]))}
+		o := object{Kind: layer.FileKind(rest[0]), Number: le.Uint32(rest[4:]), Epoch: le.Uint64(rest[8:]), Bytes: int64(le.Uint64(rest[16:])), Pack: le.Uint32(rest) >> 8}
 		if o.Kind < layer.FileLog || o.Kind > layer.FileImage || o.Number == 0 || o.Bytes < 0 {
 			return nil, corrupt(remoteFixed, "objects", "kind %d, number %d, %d bytes", o.Kind, o.Number, o.Bytes)
 		}

@@ -74,7 +74,7 @@ func (l *layeredFiles) mend(bad *layer.CorruptError) (bool, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)
 	defer cancel()
 	off := bad.Offset / layer.BlockSize * layer.BlockSize
-	good, err := l.r.readRange(ctx, ref.key, off, min(mendBytes, ref.bytes-off))
+	good, err := l.direct(ctx, ref, off, min(mendBytes, ref.bytes-off))
 	if err != nil {
 		return false, err
 	}
@@ -94,7 +94,7 @@ func (l *layeredFiles) mend(bad *layer.CorruptError) (bool, error) {
 			continue
 		}
 		if lf := f.(*layeredFile); !lf.isLocal() {
-			l.r.cache.Invalidate(ref.key, off+int64(at), int64(end-at))
+			l.invalidate(ctx, ref, off+int64(at), int64(end-at))
 		} else if _, err := f.WriteAt(good[at:end], off+int64(at)); err != nil {
 			return false, fmt.Errorf("repair %s at byte %d: %w", bad.File, off+int64(at), err)
 		}

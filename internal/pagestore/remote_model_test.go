@@ -194,7 +194,7 @@ func TestRemoteModel(t *testing.T) {
 	if testing.Short() {
 		seeds = 3
 	}
-	kept, lost, refused := 0, 0, 0
+	kept, lost, refused, packed := 0, 0, 0, 0
 	for seed := range seeds {
 		w := newRemoteWorld(t, uint64(seed))
 		rnd := rand.New(rand.NewSource(int64(seed)))
@@ -233,6 +233,19 @@ func TestRemoteModel(t *testing.T) {
 			if rnd.Intn(40) == 0 {
 				fail(i, "check", w.checkAll())
 			}
+			if rnd.Intn(10) == 0 {
+				w.store.remote.o.LocalBytes = 1
+				fail(i, "eviction", w.store.remote.evictLocal(context.Background()))
+				for _, t := range w.store.all() {
+					if _, m := t.remote.now(); m != nil {
+						for _, o := range m.Objects {
+							if o.Pack != 0 {
+								packed++
+							}
+						}
+					}
+				}
+			}
 		}
 		for _, l := range w.lines {
 			fail(-1, "upload", w.upload(l))
@@ -243,8 +256,8 @@ func TestRemoteModel(t *testing.T) {
 		must(t, w.store.Close())
 		kept, lost, refused = kept+w.kept, lost+w.lost, refused+w.refused
 	}
-	if kept == 0 || lost == 0 || refused == 0 {
-		t.Fatalf("%d losses, after which %d lines were there; %d uploads refused: nothing was tried", lost, kept, refused)
+	if kept == 0 || lost == 0 || refused == 0 || packed == 0 {
+		t.Fatalf("%d losses, after which %d lines were there; %d uploads refused, %d packed objects seen: nothing was tried", lost, kept, refused, packed)
 	}
-	t.Logf("%d losses, after which %d lines were there; %d uploads refused", lost, kept, refused)
+	t.Logf("%d losses, after which %d lines were there; %d uploads refused, %d packed objects seen", lost, kept, refused, packed)
 }

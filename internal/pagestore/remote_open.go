@@ -167,7 +167,7 @@ func (r *remote) adoptOne(ctx context.Context, f found) (bool, error) {
 			return false, err
 		}
 	} else {
-		r.files.list(f.id, f.man.Objects)
+		r.files.list(f.id, f.man)
 	}
 	// The directory of another past has none now: it is as the bucket's. Whether
 	// our name in it is that of this directory we cannot know; own will see.
@@ -202,7 +202,7 @@ func (r *remote) replaceLocal(id tarn.TimelineID, m *remoteManifest) error {
 	if err := r.shelf.removeDir(dir); err != nil {
 		return err
 	}
-	r.files.list(id, m.Objects)
+	r.files.list(id, m)
 	if err := r.shelf.files.Mkdir(dir); err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/tarndb/tarn"
@@ -21,10 +20,11 @@ type uploading struct {
 	line  *remoteLine
 	pace  *pace
 
-	man  *manifest // as it is to stand in the bucket
-	from *manifest // the local one that it was made from
-	have *remoteManifest
-	next *remoteManifest
+	man   *manifest // as it is to stand in the bucket
+	from  *manifest // the local one that it was made from
+	have  *remoteManifest
+	next  *remoteManifest
+	packs map[layer.FileID]*bitmap // objects to be packed, and their blocks that stay
 }
 
 // urgency says whether a log is sealed for an upload.
@@ -284,10 +284,15 @@ func (u *uploading) make(segments []logFile, c closed, ghost bool) {
 	} else {
 		u.next.Epoch = u.line.first + 1
 	}
+	u.line.mu.Lock()
+	u.packs = u.line.wish
+	u.line.mu.Unlock()
 	for _, f := range man.Layers {
 		o, ok := u.have.find(f.Kind, f.Number)
 		if !ok {
 			o = object{Kind: f.Kind, Number: f.Number, Epoch: u.next.Epoch, Bytes: f.Bytes}
+		} else if u.packs[o.id(u.of.id)] != nil {
+			o = object{Kind: f.Kind, Number: f.Number, Epoch: u.next.Epoch, Pack: newPackID()}
 		}
 		u.next.Objects = append(u.next.Objects, o)
 	}
@@ -297,11 +302,19 @@ func (u *uploading) make(segments []logFile, c closed, ghost bool) {
 func (u *uploading) layers(ctx context.Context) error {
 	for i := range u.next.Objects {
 		o := &u.next.Objects[i]
-		if _, ok := u.have.find(o.Kind, o.Number); ok {
+		had, ok := u.have.find(o.Kind, o.Number)
+		if ok && had == *o {
 			continue
 		}
 		if !u.line.writable() || !u.store.remote.heart.alive() {
 			return errClosed
+		}
+		if keep := u.packs[o.id(u.of.id)]; ok && keep != nil {
+			if err := u.pack(ctx, o, keep); err != nil {
+				u.store.slog.Warn("pack layer", "timeline", u.of.id, "err", err)
+				*o = had // as it is; another time
+			}
+			continue
 		}
 		if err := u.put(ctx, o); err != nil {
 			return fmt.Errorf("upload %s: %w", fileName(o.Kind, o.Number), err)
@@ -357,13 +370,15 @@ func (u *uploading) list(ctx context.Context) error {
 	}
 	defer func() { <-l.turn }()
 	for i, f := range u.man.Layers {
-		u.man.Layers[i].Bytes = u.next.Objects[slices.IndexFunc(u.next.Objects, func(o object) bool { return o.Kind == f.Kind && o.Number == f.Number })].Bytes
+		if o, _ := u.next.find(f.Kind, f.Number); o.Pack == 0 {
+			u.man.Layers[i].Bytes = o.Bytes
+		}
 	}
 	if err := s.remote.putRemote(ctx, u.of, l, u.next); err != nil {
 		return err
 	}
 	l.mu.Lock()
-	l.done = u.from
+	l.done, l.wish = u.from, nil
 	l.mu.Unlock()
 	s.slog.Debug("timeline uploaded", "timeline", u.of.id, "seq", u.man.Closed.Head)
 	if u.have == nil {
@@ -371,7 +386,7 @@ func (u *uploading) list(ctx context.Context) error {
 	}
 	var gone []string
 	for _, o := range u.have.Objects {
-		if _, ok := u.next.find(o.Kind, o.Number); !ok {
+		if now, ok := u.next.find(o.Kind, o.Number); !ok || now.Epoch != o.Epoch || now.Pack != o.Pack {
 			gone = append(gone, objectKey(u.of.id, o))
 		}
 	}
