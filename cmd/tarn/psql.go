@@ -82,7 +82,7 @@ type link struct {
 }
 
 func connectionStringCommand(sh *shell) *cobra.Command {
-	var withCredential bool
+	var withCredential, pooled bool
 	var database string
 	c := &cobra.Command{
 		Use: "connection-string [BRANCH]", Short: "Print the URL by which Postgres programs reach a branch",
@@ -100,6 +100,9 @@ func connectionStringCommand(sh *shell) *cobra.Command {
 				return err
 			}
 			at.Database = first(database, at.Database)
+			if pooled {
+				at.Host = at.PooledHost
+			}
 			user := url.User(at.User)
 			if withCredential {
 				cred, err := c.Credential(cmd.Context(), e)
@@ -114,6 +117,7 @@ func connectionStringCommand(sh *shell) *cobra.Command {
 	}
 	c.Flags().BoolVar(&withCredential, "credential", false, "add a password that is good for one hour")
 	c.Flags().BoolVar(&withCredential, "with-password", false, "the same as --credential")
+	c.Flags().BoolVar(&pooled, "pooled", false, "the address of the endpoint's pooler (see docs/gateway.md)")
 	c.Flags().StringVarP(&database, "dbname", "d", "", "database (default "+tarn.DefaultDatabase+")")
 	return c
 }

@@ -163,6 +163,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	gate := gateway.New(gateway.Config{
 		Router: &router{control: ctl}, Verifier: ctl.Identity, Dir: filepath.Join(c.Data, "ca"),
 		Main: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(c.GatewayPort)), Log: log,
+		Pool: gateway.Pool{Servers: c.gate.PoolSize, PerRole: c.gate.PoolRole, Queue: c.gate.PoolQueue},
 	})
 	feeds := feed.New(feed.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, SpoolDir: filepath.Join(c.Data, "spool"), Log: log})
 	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Log: log})
@@ -220,7 +221,8 @@ func openTable(ctx context.Context, location string) (*delta.Table, error) {
 	return delta.Open(ctx, s, "")
 }
 
-// followEndpoints keeps the gateway listening on every endpoint's address.
+// followEndpoints keeps the gateway listening on every endpoint's address and
+// its pooler's.
 func followEndpoints(ctx context.Context, ctl *control.Control, gate *gateway.Server) error {
 	for {
 		// The channel first: a change while we list is then not missed.
@@ -229,13 +231,16 @@ func followEndpoints(ctx context.Context, ctl *control.Control, gate *gateway.Se
 		if err != nil {
 			return err
 		}
-		addrs := make([]netip.AddrPort, 0, len(all))
+		addrs := make([]netip.AddrPort, 0, 2*len(all))
 		for _, e := range all {
 			a, err := netip.ParseAddr(e.Host)
 			if err != nil {
 				return fmt.Errorf("address of %s: %w", e.Name, err)
 			}
 			addrs = append(addrs, netip.AddrPortFrom(a, uint16(e.Port)))
+			if a, err = netip.ParseAddr(e.PoolerHost()); err == nil {
+				addrs = append(addrs, netip.AddrPortFrom(a, uint16(e.Port)))
+			}
 		}
 		gate.SetAddresses(addrs)
 		select {
@@ -293,7 +298,9 @@ func (r *router) Resolve(ctx context.Context, k gateway.RouteKey) (gateway.Route
 	}
 	for _, e := range all {
 		if reachedBy(e, k) {
-			return r.route(ctx, e)
+			to, err := r.route(ctx, e)
+			to.Pooled = k.Address.IsValid() && k.Address.String() == e.PoolerHost()
+			return to, err
 		}
 	}
 	return gateway.Route{}, tarn.NotFound("no endpoint is reached there")
@@ -304,7 +311,7 @@ func (r *router) Resolve(ctx context.Context, k gateway.RouteKey) (gateway.Route
 func reachedBy(e tarn.Endpoint, k gateway.RouteKey) bool {
 	switch {
 	case k.Address.IsValid():
-		return e.Host == k.Address.String()
+		return e.Host == k.Address.String() || e.PoolerHost() == k.Address.String()
 	case k.Endpoint != "":
 		return e.UID == k.Endpoint
 	}

@@ -35,6 +35,7 @@ type serverConfig struct {
 	Volumes     string        // auto, fuse or directory
 	TokenLife   time.Duration // of OAuth access tokens
 
+	gate    gatewayConfig
 	storage storage    // what was asked of Remote
 	Remote  blob.Store // where everything is copied to that must outlive Data; nil = nowhere
 	handed  int        // descriptor of what an earlier node left; 0 = none
@@ -48,6 +49,7 @@ func (c *serverConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate file of the API; needed to listen beyond loopback")
 	f.StringVar(&c.TLSKey, "tls-key", "", "key file of the API's certificate")
 	f.IntVar(&c.GatewayPort, "gateway-port", 5432, "port of the Postgres gateway on every endpoint's address")
+	c.gate.flags(f)
 	f.StringVar(&c.Volumes, "volumes", autoVolumes, "how branches are kept: fuse (the page store), directory (plain directories, without FUSE), or auto: as the data directory has them, else fuse where it works")
 	f.DurationVar(&c.TokenLife, "token-life", token.MaxLife, "how long OAuth access tokens work, at most 1h")
 	c.storage.flags(f)
@@ -100,6 +102,9 @@ func (c *serverConfig) complete() error {
 	if c.TokenLife < time.Second || c.TokenLife > token.MaxLife {
 		return tarn.Invalid("--token-life %s: want 1s to %s", c.TokenLife, token.MaxLife)
 	}
+	if err := c.gate.complete(); err != nil {
+		return err
+	}
 	if _, err := c.volumes(); err != nil {
 		return err
 	}
@@ -114,7 +119,7 @@ func (c *serverConfig) args() []string {
 			a = append(a, flag, v)
 		}
 	}
-	return append(a, c.storage.args()...)
+	return append(append(a, c.gate.args()...), c.storage.args()...)
 }
 
 // socketDir gives the directory of a unix socket. A socket's path may have 107

@@ -96,7 +96,7 @@ func (d *ownDoor) connection(ctx context.Context, q *query) (any, error) {
 		return nil, err
 	}
 	return wire.Connection{
-		Endpoint: e.Name.String(), Host: e.Host, Port: e.Port,
+		Endpoint: e.Name.String(), Host: e.Host, PooledHost: e.PoolerHost(), Port: e.Port,
 		Database: tarn.DefaultDatabase, User: q.who.Name, CAFile: d.caFile,
 	}, nil
 }

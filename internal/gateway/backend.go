@@ -40,7 +40,10 @@ const (
 // openBackend logs in as the client's role with the client's parameters, and
 // returns everything the backend said up to ReadyForQuery. Nothing is passed
 // on before that, so that a compute on its way down can still be replaced.
-func openBackend(ctx context.Context, c *client, st tarn.ComputeStatus, s *startup) (*backend, []byte, error) {
+//
+// watch is told of the connection before anything is said on it; whoever called
+// may then interrupt it.
+func openBackend(ctx context.Context, watch func(net.Conn) error, st tarn.ComputeStatus, s *startup) (*backend, []byte, error) {
 	b := &backend{socket: filepath.Join(st.SocketDir, ".s.PGSQL."+strconv.Itoa(st.Port))}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", b.socket)
@@ -48,7 +51,7 @@ func openBackend(ctx context.Context, c *client, st tarn.ComputeStatus, s *start
 		return nil, nil, err
 	}
 	b.conn = conn.(*net.UnixConn)
-	first, err := b.start(ctx, c, s)
+	first, err := b.start(ctx, watch, s)
 	if err != nil {
 		b.conn.Close()
 		return nil, nil, err
@@ -56,13 +59,13 @@ func openBackend(ctx context.Context, c *client, st tarn.ComputeStatus, s *start
 	return b, first, nil
 }
 
-func (b *backend) start(ctx context.Context, c *client, s *startup) ([]byte, error) {
+func (b *backend) start(ctx context.Context, watch func(net.Conn) error, s *startup) ([]byte, error) {
 	if end, ok := ctx.Deadline(); ok {
 		if err := b.conn.SetDeadline(end); err != nil {
 			return nil, err
 		}
 	}
-	if err := c.watch(b.conn); err != nil { // after our deadline: that of end wins
+	if err := watch(b.conn); err != nil { // after our deadline: that of end wins
 		return nil, err
 	}
 	if _, err := b.conn.Write(startupMessage(s)); err != nil {

@@ -87,6 +87,9 @@ func (c *client) begin(x *session) error {
 		return errEnding
 	}
 	c.opening, c.session = nil, x
+	if x.backend == nil {
+		return c.raw.SetDeadline(time.Time{})
+	}
 	return errors.Join(c.raw.SetDeadline(time.Time{}), x.backend.conn.SetDeadline(time.Time{}))
 }
 
@@ -168,15 +171,18 @@ func (c *client) handle(ctx context.Context) error {
 		return err
 	}
 	l := &login{c: c, st: st, route: route}
-	b, first, err := l.run(ctx)
+	if err := l.admit(ctx); err != nil {
+		return err
+	}
+	if route.Pooled {
+		return c.pooled(ctx, st, route)
+	}
+	b, first, err := l.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer b.conn.Close()
-	x, err := c.s.sessions.open(c, b, st, route.Endpoint.UID)
-	if err != nil {
-		return err
-	}
+	x := c.s.sessions.open(&session{client: c, backend: b}, st, route.Endpoint.UID)
 	defer c.s.sessions.close(x)
 	if err := c.begin(x); err != nil {
 		return err

@@ -43,6 +43,7 @@ type RouteKey struct {
 type Route struct {
 	Endpoint tarn.Endpoint // State says whether a Wake will have to start something
 	Logins   Logins
+	Pooled   bool // through the pooler; the gateway itself reads it from names that end in -pooler
 }
 
 // Logins is which ways of proving oneself an endpoint takes.
@@ -69,11 +70,19 @@ type Config struct {
 	Names    []string       // further DNS names in the server certificate
 	Log      *slog.Logger   // nil = discarded
 
+	Pool       Pool
 	MaxClients int           // connections at once; 0 = 10 000
 	Handshake  time.Duration // for a client to say what it wants and who it is; 0 = 20 s
 	Wake       time.Duration // for a compute to start; 0 = 30 s
 	Drain      time.Duration // for busy sessions to finish when Run ends; 0 = 5 s
 	Retry      time.Duration // between attempts to bind an address that was taken; 0 = 5 s
+}
+
+// Pool is how many server connections clients of the pooler share.
+type Pool struct {
+	Servers int           // to one endpoint; 0 = 50
+	PerRole int           // of one role to one database of it; 0 = as many
+	Queue   time.Duration // how long a client waits for one; 0 = 2 min
 }
 
 // Server is the gateway. Its methods may be called from any goroutine, before
@@ -86,6 +95,7 @@ type Server struct {
 	failures  *failures
 	wakes     *wakeLimit
 	sessions  *sessions
+	pools     *pools
 	doors     doors
 	buffers   *sync.Pool
 
@@ -105,12 +115,16 @@ func New(c Config) *Server {
 	orDefault(&c.Wake, 30*time.Second)
 	orDefault(&c.Drain, 5*time.Second)
 	orDefault(&c.Retry, 5*time.Second)
+	orDefault(&c.Pool.Servers, 50)
+	orDefault(&c.Pool.PerRole, c.Pool.Servers)
+	orDefault(&c.Pool.Queue, 2*time.Minute)
 	s := &Server{
 		c: c, log: c.Log,
 		roles: newRoleBook(), failures: newFailures(), wakes: newWakeLimit(), sessions: newSessions(), buffers: newBuffers(),
 		clients: make(map[*client]struct{}),
 	}
 	s.doors.init()
+	s.pools = newPools(s)
 	if c.Main.IsValid() {
 		s.SetAddresses(nil)
 	}
@@ -136,9 +150,11 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("start gateway: %w", err)
 	}
 	s.authority = a
+	s.pools.ctx = ctx
 	s.listen(ctx)
 	s.drain()
 	s.joined.Wait()
+	s.pools.close()
 	s.roles.close()
 	return nil
 }

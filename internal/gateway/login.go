@@ -3,15 +3,10 @@ package gateway
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
-	"syscall"
-	"time"
 	"unicode/utf8"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tarndb/tarn"
 )
@@ -32,32 +27,32 @@ func (l *login) key() failKey {
 	return failKey{endpoint: l.route.Endpoint.UID, role: l.st.user, from: network(l.c.remote.Addr())}
 }
 
-// run returns the backend and all it said up to ReadyForQuery.
-func (l *login) run(ctx context.Context) (*backend, []byte, error) {
+// admit has the client prove that it may log in.
+func (l *login) admit(ctx context.Context) error {
 	s := l.c.s
 	if err := wait(ctx, s.failures.delay(l.key())); err != nil {
-		return nil, nil, err
+		return err
 	}
 	r, remembered, err := l.role(ctx)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	if err := l.c.deadline(s.c.Handshake); err != nil { // waking took its time
-		return nil, nil, err
+		return err
 	}
 	how, err := l.prove(ctx, r)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	if remembered {
 		// The proof was against what the role was when the compute last ran.
 		// What was changed after we had looked must count.
 		now, err := l.lookup(ctx)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		if now != r {
-			return nil, nil, l.wrong("")
+			return l.wrong("")
 		}
 	}
 	s.failures.forget(l.key())
@@ -66,12 +61,12 @@ func (l *login) run(ctx context.Context) (*backend, []byte, error) {
 	}
 	switch {
 	case !r.login:
-		return nil, nil, &fatal{code: codeAuthSpec, msg: fmt.Sprintf(`role "%s" is not permitted to log in`, l.st.user)}
+		return &fatal{code: codeAuthSpec, msg: fmt.Sprintf(`role "%s" is not permitted to log in`, l.st.user)}
 	case how == byPassword && l.route.Logins == TokensOnly:
-		return nil, nil, &fatal{code: codeAuthSpec, msg: "password logins are switched off for this endpoint",
+		return &fatal{code: codeAuthSpec, msg: "password logins are switched off for this endpoint",
 			hint: "Log in with a role of your own and an OAuth token as its password."}
 	}
-	return l.open(ctx)
+	return nil
 }
 
 // role finds the role, waking the compute when nothing is known of it.
@@ -95,7 +90,7 @@ func (l *login) role(ctx context.Context) (r role, remembered bool, err error) {
 
 func (l *login) lookup(ctx context.Context) (role, error) {
 	var r role
-	err := l.compute(ctx, func(ctx context.Context, st tarn.ComputeStatus) (err error) {
+	err := l.c.s.useCompute(ctx, l.route.Endpoint, func(ctx context.Context, st tarn.ComputeStatus) (err error) {
 		if !utf8.ValidString(l.st.user) { // no such role, and no text Postgres takes
 			return nil
 		}
@@ -107,55 +102,11 @@ func (l *login) lookup(ctx context.Context) (role, error) {
 
 // open logs in to the compute as the proved role.
 func (l *login) open(ctx context.Context) (b *backend, first []byte, err error) {
-	err = l.compute(ctx, func(ctx context.Context, st tarn.ComputeStatus) (err error) {
-		b, first, err = openBackend(ctx, l.c, st, l.st)
+	err = l.c.s.useCompute(ctx, l.route.Endpoint, func(ctx context.Context, st tarn.ComputeStatus) (err error) {
+		b, first, err = openBackend(ctx, l.c.watch, st, l.st)
 		return err
 	})
 	return b, first, err
-}
-
-// compute wakes the endpoint and uses its compute. One that goes away under
-// our hands, because it is just being suspended or restarted, is woken again
-// until the budget is over; nothing of the client has reached it yet.
-func (l *login) compute(ctx context.Context, use func(context.Context, tarn.ComputeStatus) error) error {
-	s, e := l.c.s, l.route.Endpoint
-	ctx, cancel := context.WithTimeout(ctx, s.c.Wake)
-	defer cancel()
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		st, err := s.c.Router.Wake(ctx, e.Name)
-		if err == nil {
-			st.Endpoint = e.UID
-			if err = use(ctx, st); err == nil {
-				return nil
-			}
-			if !gone(err) && ctx.Err() == nil {
-				return translate("connect to endpoint "+e.UID, err)
-			}
-		} else if ctx.Err() == nil {
-			return translate("wake endpoint "+e.UID, err)
-		}
-		if wait(ctx, pause) != nil {
-			return &fatal{code: codeStarting, hint: retryHint, err: err,
-				msg: fmt.Sprintf("endpoint %s did not become available within %s", e.UID, s.c.Wake)}
-		}
-	}
-}
-
-// gone says whether an error only means that the compute is not there at this
-// moment.
-func gone(err error) bool {
-	var p *pgconn.PgError
-	if errors.As(err, &p) {
-		return comingOrGoing(p.Code)
-	}
-	var a *awayError
-	return errors.As(err, &a) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-// comingOrGoing are Postgres's codes while it starts, stops or recovers.
-func comingOrGoing(code string) bool {
-	return code == "57P01" || code == "57P02" || code == "57P03"
 }
 
 // wrong is the one answer to a proof that failed; with an empty hint it is

@@ -76,6 +76,7 @@ func TestPostgres(t *testing.T) {
 		{"replication", testReplication},
 		{"psql", testPsql},
 		{"guessing", testGuessing},
+		{"pooler", testPooler},
 		{"endings", testEndings},
 		// The last one kills the server.
 	}

@@ -194,10 +194,14 @@ func (x *session) close() {
 	x.backend.conn.Close()
 }
 
-// end asks the session to finish: fromBackend wakes up and sees.
+// end asks the session to finish: fromBackend, or the guest, wakes up and sees.
 func (x *session) end(until time.Time) {
 	x.until.Store(&until)
 	x.ending.Store(true)
 	x.client.raw.SetWriteDeadline(until)
+	if x.guest != nil {
+		x.guest.end()
+		return
+	}
 	x.backend.conn.SetReadDeadline(time.Unix(1, 0))
 }

@@ -112,6 +112,9 @@ func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
 // routes from one that only leads here.
 const uidPrefix = "ep-"
 
+// poolerSuffix, behind an endpoint's UID, names its pooler.
+const poolerSuffix = "-pooler"
+
 // named is the endpoint a TLS server name means, or "".
 func (s *Server) named(serverName string) string {
 	label, rest, _ := strings.Cut(strings.ToLower(serverName), ".")
@@ -140,7 +143,10 @@ func (c *client) find(ctx context.Context, o routeOptions) (Route, error) {
 	}
 	var found Route
 	var by string
+	pooled := false // whoever says so once means it
 	for _, w := range ways {
+		name, suffix := strings.CutSuffix(w.key.Endpoint, poolerSuffix)
+		w.key.Endpoint, pooled = name, pooled || suffix
 		r, err := c.s.c.Router.Resolve(ctx, w.key)
 		switch {
 		case tarn.KindOf(err) == tarn.KindNotFound && w.key.Address.IsValid():
@@ -151,6 +157,7 @@ func (c *client) find(ctx context.Context, o routeOptions) (Route, error) {
 			return Route{}, translate("find endpoint", err)
 		case by == "":
 			found, by = r, w.what
+			pooled = pooled || r.Pooled
 		case r.Endpoint.UID != found.Endpoint.UID:
 			return Route{}, &fatal{code: codeRejected, hint: "Name one endpoint, or the same one each time.", msg: fmt.Sprintf(
 				"%s means endpoint %s but %s means endpoint %s", by, found.Endpoint.UID, w.what, r.Endpoint.UID)}
@@ -161,6 +168,7 @@ func (c *client) find(ctx context.Context, o routeOptions) (Route, error) {
 			msg:  "no endpoint was named, and address " + c.local.Addr().String() + " belongs to none",
 			hint: "Connect to the endpoint's own host, or add options=endpoint=<id>. " + listHint}
 	}
+	found.Pooled = pooled
 	return found, nil
 }
 

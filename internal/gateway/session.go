@@ -21,6 +21,7 @@ type Session struct {
 	ApplicationName string // as the client last set it
 	ClientAddr      netip.AddrPort
 	PID             uint32 // what the client takes for its backend's process id
+	Pooled          bool   // it has a server connection only within transactions
 	Started         time.Time
 }
 
@@ -28,15 +29,16 @@ type Session struct {
 type sessions struct {
 	mu  sync.Mutex // not held across I/O
 	by  map[uint32]*session
-	per map[string]int // by endpoint
+	per map[string]int // by endpoint, without pooled ones
 }
 
-// session is a client and its backend.
+// session is a client and its backend, or a client of the pooler.
 type session struct {
 	what    Session // ApplicationName is in name
 	client  *client
-	backend *backend
-	secret  []byte // of the cancel key we gave the client
+	backend *backend // nil when pooled
+	guest   *guest   // nil when not
+	secret  []byte   // of the cancel key we gave the client
 	name    atomic.Pointer[string]
 
 	frames frames      // of fromBackend alone
@@ -53,12 +55,12 @@ func newSessions() *sessions {
 // open enters a session under a new random key. The key is ours, not
 // Postgres's: whoever learns it can cancel through the gateway only, and a
 // process id tells nothing of the compute.
-func (s *sessions) open(c *client, b *backend, st *startup, endpoint string) (*session, error) {
+func (s *sessions) open(x *session, st *startup, endpoint string) *session {
 	size := 4
 	if st.minor >= 2 {
 		size = 32
 	}
-	x := &session{client: c, backend: b, secret: make([]byte, size)}
+	x.secret = make([]byte, size)
 	rand.Read(x.secret) // never fails: crypto/rand ends the program instead
 	app := st.param("application_name")
 	x.name.Store(&app)
@@ -73,17 +75,22 @@ func (s *sessions) open(c *client, b *backend, st *startup, endpoint string) (*s
 	}
 	x.what = Session{
 		Endpoint: endpoint, Role: st.user, Database: cmp.Or(st.param("database"), st.user),
-		ClientAddr: c.remote, PID: pid, Started: time.Now().UTC(),
+		ClientAddr: x.client.remote, PID: pid, Started: time.Now().UTC(), Pooled: x.guest != nil,
 	}
 	s.by[pid] = x
-	s.per[endpoint]++
-	return x, nil
+	if !x.what.Pooled {
+		s.per[endpoint]++
+	}
+	return x
 }
 
 func (s *sessions) close(x *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.by, x.what.PID)
+	if x.what.Pooled {
+		return
+	}
 	if s.per[x.what.Endpoint]--; s.per[x.what.Endpoint] == 0 {
 		delete(s.per, x.what.Endpoint)
 	}
@@ -122,7 +129,13 @@ func (s *Server) cancel(ctx context.Context, body []byte) error {
 	if x == nil || subtle.ConstantTimeCompare(x.secret, body[4:]) != 1 {
 		return nil
 	}
-	return x.backend.cancel(ctx)
+	if x.guest == nil {
+		return x.backend.cancel(ctx)
+	}
+	if on := x.guest.server.Load(); on != nil {
+		return on.cancel(ctx, x.guest)
+	}
+	return nil
 }
 
 // greeting is what the backend said at its start with our cancel key in place
@@ -132,10 +145,14 @@ func (x *session) greeting(first []byte) []byte {
 	if to == 0 { // it gave none; then there is nothing to hide or to cancel
 		return first
 	}
-	out := append([]byte(nil), first[:from]...)
+	out := x.appendKey(append([]byte(nil), first[:from]...))
+	return append(out, first[to:]...)
+}
+
+// appendKey appends BackendKeyData.
+func (x *session) appendKey(out []byte) []byte {
 	out = append(out, 'K')
 	out = binary.BigEndian.AppendUint32(out, uint32(8+len(x.secret)))
 	out = binary.BigEndian.AppendUint32(out, x.what.PID)
-	out = append(out, x.secret...)
-	return append(out, first[to:]...)
+	return append(out, x.secret...)
 }

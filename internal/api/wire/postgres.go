@@ -219,7 +219,8 @@ type EndpointStatus struct {
 
 // EndpointHosts are the names clients connect to.
 type EndpointHosts struct {
-	Host string `json:"host,omitempty"`
+	Host                string `json:"host,omitempty"`
+	ReadWritePooledHost string `json:"read_write_pooled_host,omitempty"`
 }
 
 // ListEndpoints is one page of a branch's endpoints.

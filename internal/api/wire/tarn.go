@@ -70,12 +70,13 @@ type Compute struct {
 
 // Connection is all a Postgres client needs but a password.
 type Connection struct {
-	Endpoint string `json:"endpoint"`
-	Host     string `json:"host"`
-	Port     int    `json:"port"`
-	Database string `json:"dbname"`
-	User     string `json:"user"`
-	CAFile   string `json:"ca_file,omitempty"` // on the server's computer
+	Endpoint   string `json:"endpoint"`
+	Host       string `json:"host"`
+	PooledHost string `json:"pooled_host,omitempty"` // of the endpoint's pooler, on the same port
+	Port       int    `json:"port"`
+	Database   string `json:"dbname"`
+	User       string `json:"user"`
+	CAFile     string `json:"ca_file,omitempty"` // on the server's computer
 }
 
 // RestoreBranch asks for a branch to be put back to one of a time, an LSN and a

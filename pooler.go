@@ -1,0 +1,21 @@
+package tarn
+
+import "net/netip"
+
+// PoolerHost is the address at which the endpoint's pooler is reached: the
+// endpoint's own loopback address with 64 added to its second number, so that
+// 127.70.3.5 has 127.134.3.5 beside it. Endpoints get addresses from
+// 127.64.0.0 to 127.127.255.255 only, so no two of either kind are the same.
+// It is "" for an address that is none of those.
+func (e Endpoint) PoolerHost() string {
+	a, err := netip.ParseAddr(e.Host)
+	if err != nil || !a.Is4() {
+		return ""
+	}
+	b := a.As4()
+	if b[0] != 127 || b[1] < 64 || b[1] > 127 {
+		return ""
+	}
+	b[1] += 64
+	return netip.AddrFrom4(b).String()
+}
