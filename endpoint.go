@@ -93,7 +93,11 @@ type ComputeStatus struct {
 	Mount      string       `json:"mount,omitempty"` // data directory
 	StartTime  time.Time    `json:"start_time,omitzero"`
 	LastActive time.Time    `json:"last_active,omitzero"` // last client statement seen
-	Message    string       `json:"message,omitempty"`    // why it failed or was suspended
+	Message    string       `json:"message,omitempty"`    // why it failed or was suspended, or what went wrong last
+
+	CU          float64 `json:"cu,omitempty"`           // its size now; 0 = it does not run
+	FixedBy     string  `json:"fixed_by,omitempty"`     // why its size cannot change here, whatever its limits; "" = it can
+	MemoryBytes int64   `json:"memory_bytes,omitempty"` // in use, page cache included; 0 = not known
 }
 
 // Superuser is the role by which Tarn itself works inside a compute. Clients

@@ -71,12 +71,23 @@ func statusCommand(sh *shell) *cobra.Command {
 				sh.say("")
 				rows = nil
 				for _, p := range s.Computes {
-					rows = append(rows, []string{p.Endpoint, p.Branch, p.State, strconv.Itoa(p.PID), shortTime(p.StartTime), dash(p.Message)})
+					rows = append(rows, []string{p.Endpoint, p.Branch, p.State, computeSize(p), strconv.Itoa(p.PID), shortTime(p.StartTime), dash(p.Message)})
 				}
-				sh.table("COMPUTE BRANCH STATE PID STARTED MESSAGE", rows)
+				sh.table("COMPUTE BRANCH STATE CU PID STARTED MESSAGE", rows)
 			})
 		},
 	}
+}
+
+// computeSize says how large a compute is now, and when that cannot change.
+func computeSize(c wire.Compute) string {
+	switch {
+	case c.CU == 0:
+		return "-"
+	case c.FixedBy != "":
+		return fmt.Sprintf("%g, fixed: no control groups", c.CU)
+	}
+	return fmt.Sprintf("%g", c.CU)
 }
 
 // archived says how far the object store has a branch.

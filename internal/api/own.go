@@ -125,5 +125,6 @@ func computeOf(c tarn.ComputeStatus) wire.Compute {
 	return wire.Compute{
 		Endpoint: c.Endpoint, Branch: c.Branch.String(), State: string(c.State), PID: c.PID, PGVersion: c.PGVersion,
 		StartTime: wire.Time(c.StartTime), LastActiveTime: wire.Time(c.LastActive), Message: c.Message,
+		CU: c.CU, FixedBy: c.FixedBy, MemoryBytes: c.MemoryBytes,
 	}
 }

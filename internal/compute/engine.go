@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/postgres/cgroup"
 	"github.com/tarndb/tarn/internal/wal"
 )
 
@@ -45,6 +46,7 @@ type engine struct {
 	volume   volume
 	mount    shown            // nil unless shown
 	server   *postgres.Server // nil before run
+	group    *cgroup.Group    // nil where its size cannot change
 	wal      *wal.Log
 	control  postgres.Control // before the start; zero where there was none, or nothing is copied
 	copying  *copying         // nil while its WAL is not copied
@@ -135,7 +137,7 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 }
 
 func (e *engine) config(in postgres.Install, settings map[string]string) postgres.Config {
-	return postgres.Config{
+	c := postgres.Config{
 		Install:   in,
 		DataDir:   e.dataDir(),
 		ReadFile:  e.volume.ReadFile,
@@ -147,6 +149,10 @@ func (e *engine) config(in postgres.Install, settings map[string]string) postgre
 		PIDFile:   e.pidFile(),
 		Log:       e.on.log,
 	}
+	if e.group != nil {
+		c.Entered = e.group.Add
+	}
+	return c
 }
 
 // hba lets in whoever reaches the socket: its directory has mode 0700, and
@@ -210,6 +216,7 @@ func (e *engine) stop(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
+	errs = append(errs, e.ungroup(ctx))
 	if err := e.hide(ctx); err != nil {
 		errs = append(errs, err)
 	}
@@ -248,7 +255,7 @@ func (e *engine) wreck(ctx context.Context) error {
 		e.server.Kill()
 	}
 	e.stopCopying()
-	return errors.Join(e.hide(context.WithoutCancel(ctx)), e.closeVolume())
+	return errors.Join(e.ungroup(ctx), e.hide(context.WithoutCancel(ctx)), e.closeVolume())
 }
 
 // closeVolume ends the volume. When it cannot be closed, because the disk is

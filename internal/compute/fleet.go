@@ -106,6 +106,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	if err := f.maker.reconcile(ctx); err != nil {
 		return nil, errors.Join(err, m.store.Close())
 	}
+	m.openGroups()
 	if err := (rebuilder{f.maker}).findAway(); err != nil {
 		return nil, errors.Join(err, m.store.Close())
 	}
@@ -172,6 +173,7 @@ func (f *Fleet) close(why error) error {
 		f.calls.Wait()
 		f.inspector.stop(why)
 		f.tasks.Wait()
+		f.groups.close()
 		f.closeErr = f.store.Close()
 	})
 	return f.closeErr

@@ -161,6 +161,7 @@ func (f runner) resumeLife(ctx context.Context, l *life) (*engine, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	l.size.resume(e, c.Status)
 	l.activate(e, c.Status.StartTime, c.Status.LastActive)
 	return e, nil
 }
@@ -187,6 +188,9 @@ func (m *machine) adopt(ctx context.Context, c *HandedCompute) (*engine, error) 
 	}
 	if err != nil {
 		return nil, errors.Join(err, postgres.KillOrphans(e.dataDir(), e.pidFile()), e.wreck(ctx))
+	}
+	if e.group, err = m.groups.group(e.name); err != nil {
+		m.log.Warn("control group not taken over", "endpoint", e.name, "err", err)
 	}
 	e.startCopying(ctx)
 	m.log.Info("compute taken over", "endpoint", c.Spec.Endpoint, "timeline", string(e.timeline), "pid", e.server.PID(), "took", time.Since(began))

@@ -101,8 +101,11 @@ func (f runner) startLife(ctx context.Context, l *life) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.start(ctx, in, settings); err != nil {
+	if err := e.enter(l, spec); err != nil {
 		return nil, errors.Join(err, e.wreck(ctx))
+	}
+	if err := e.start(ctx, in, settings); err != nil {
+		return nil, errors.Join(e.explain(l, err), e.wreck(ctx))
 	}
 	e.startCopying(ctx)
 	now := time.Now().UTC()
@@ -119,6 +122,7 @@ func (l *life) activate(e *engine, started, lastActive time.Time) {
 	l.move(tarn.ComputeActive, "")
 	l.status.PID, l.status.SocketDir, l.status.Port, l.status.Mount = e.server.PID(), e.on.socketDir(e.name), port, e.dataDir()
 	l.status.StartTime, l.status.LastActive = started, lastActive
+	l.status.CU, l.status.FixedBy = l.size.state.CU, e.on.groups.why
 }
 
 // stopLife suspends the compute cleanly and ends the life.
@@ -194,6 +198,7 @@ func (f runner) end(l *life, to tarn.ComputeState, message string, err error) {
 	l.err = err
 	delete(f.lives, l.spec.Endpoint)
 	l.move(to, message)
+	l.status.CU, l.status.MemoryBytes = 0, 0
 	l.status.SocketDir, l.status.Port, l.status.Mount = "", 0, ""
 	f.last[l.spec.Endpoint] = l.status
 	close(l.done)

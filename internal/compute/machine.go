@@ -25,6 +25,8 @@ type machine struct {
 	store    storage
 	installs map[int]postgres.Install
 
+	groups groups // control groups of computes
+
 	rest *atRest // timelines whose WAL is copied without a compute
 
 	stuckMu sync.Mutex                 // guards stuck; not held across I/O
@@ -94,7 +96,7 @@ func (m *machine) ownSettings(id tarn.TimelineID) (map[string]string, error) {
 
 // settings are those of an endpoint's compute on this machine.
 func (m *machine) settings(s tarn.ComputeSpec) (map[string]string, error) {
-	all, err := settingsFor(s, m.o.MemoryBytes)
+	all, err := settingsFor(s, m.groups.base(s), m.o.MemoryBytes)
 	if err == nil && m.store.PageWrites() == tornPages {
 		all["full_page_writes"] = "on"
 	}

@@ -26,6 +26,8 @@ type Options struct {
 	BaseEvery   time.Duration // plain directories only: how often a running one is copied, at most; 0 = 5 min with reflinks, 6 h without
 	MemoryBytes int64         // of this computer; 0 = ask the kernel
 
+	CPUsPerCU float64 // of one CU; 0 = 1. Nobody publishes the share; Neon has 1 vCPU with 4 GB
+
 	Rings  volumefs.Rings // whether mounts use FUSE over io_uring; 0 = no
 	Remote Remote         // what outlives the data directory
 }
@@ -52,6 +54,7 @@ func (o *Options) fill() error {
 	setDefault(&o.CheckEvery, 10*time.Second)
 	setDefault(&o.MarkEvery, time.Minute)
 	setDefault(&o.MarkWAL, 64<<20)
+	setDefault(&o.CPUsPerCU, 1)
 	setDefault(&o.Remote.LocalWAL, 1<<30)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

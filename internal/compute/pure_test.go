@@ -185,13 +185,13 @@ func TestSettings(t *testing.T) {
 		}
 	}
 	s := tarn.ComputeSpec{Endpoint: "ep-1", MaxCU: 1, Settings: map[string]string{"work_mem": "8MB", "checkpoint_timeout": "1min"}}
-	m, err := settingsFor(s, 8*gb)
+	m, err := settingsFor(s, s.MaxCU, 8*gb)
 	if err != nil || m["work_mem"] != "8MB" || m["checkpoint_timeout"] != "1min" || m["full_page_writes"] != "off" || m["max_connections"] != "209" {
 		t.Errorf("%v, %v", m, err)
 	}
 	for _, name := range []string{"wal_recycle", "archive_command", "restore_command", "fsync"} {
 		s.Settings = map[string]string{name: "on"}
-		if _, err := settingsFor(s, 8*gb); tarn.KindOf(err) != tarn.KindInvalid {
+		if _, err := settingsFor(s, s.MaxCU, 8*gb); tarn.KindOf(err) != tarn.KindInvalid {
 			t.Errorf("setting %s: %v", name, err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/postgres"
+	"github.com/tarndb/tarn/internal/postgres/cgroup"
 	"github.com/tarndb/tarn/internal/volumefs"
 )
 
@@ -49,6 +50,10 @@ func Clear(dir string, log *slog.Logger) error {
 // clearEngines kills every Postgres that still runs on a mount of ours and
 // removes the mount. What such a Postgres acknowledged is in its WAL.
 func (m *machine) clearEngines() error {
+	groups := m.leftGroups()
+	if err := cgroup.ThawAll(groups); err != nil {
+		m.log.Warn("control groups not thawed", "err", err)
+	}
 	// Every engine has its directory in mnt from before its start until after
 	// its end (sweep).
 	entries, err := os.ReadDir(m.path("mnt"))
@@ -64,6 +69,7 @@ func (m *machine) clearEngines() error {
 		}
 		m.log.Info("left compute cleared away", "endpoint", entry.Name())
 	}
+	m.sweepGroups(groups)
 	return m.clearRecords()
 }
 

@@ -142,13 +142,18 @@ func (s *session) lsn(ctx context.Context, sql string, args ...any) (tarn.LSN, e
 // activity is what clients do on a compute.
 type activity struct {
 	busy    int       // sessions with a statement or an open transaction
+	active  int       // sessions with a statement, our own movers' too
+	waiting int       // of those, waiting for something other than CPU or disk
 	changed time.Time // when a session last began or ended one; zero = no session
 }
 
 const sqlActivity = `
-SELECT count(*) FILTER (WHERE state <> 'idle'), max(state_change)
+SELECT count(*) FILTER (WHERE state <> 'idle' AND usename IS DISTINCT FROM 'tarn_admin'),
+	max(state_change) FILTER (WHERE usename IS DISTINCT FROM 'tarn_admin'),
+	count(*) FILTER (WHERE state = 'active'),
+	count(*) FILTER (WHERE state = 'active' AND wait_event_type IN ('Lock', 'Client', 'IPC', 'Timeout', 'Extension'))
 FROM pg_stat_activity
-WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM 'tarn_admin'`
+WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`
 
 // activity leaves out our own sessions, and walsenders, which are of another
 // type: a feed must not keep its compute awake.
@@ -157,7 +162,7 @@ func (s *session) activity(ctx context.Context) (activity, error) {
 	defer cancel()
 	var a activity
 	var changed *time.Time
-	if err := s.conn.QueryRow(limit, sqlActivity).Scan(&a.busy, &changed); err != nil {
+	if err := s.conn.QueryRow(limit, sqlActivity).Scan(&a.busy, &changed, &a.active, &a.waiting); err != nil {
 		return activity{}, fmt.Errorf("ask a compute who is active: %w", err)
 	}
 	if changed != nil {

@@ -57,12 +57,12 @@ var defaults = map[string]string{
 	"log_min_duration_statement": "-1",
 }
 
-// settingsFor are all settings of an endpoint's compute. memory is this
-// computer's, in bytes.
-func settingsFor(s tarn.ComputeSpec, memory int64) (map[string]string, error) {
+// settingsFor are all settings of an endpoint's compute. base is the size in CU
+// that it always has, memory is this computer's, in bytes.
+func settingsFor(s tarn.ComputeSpec, base float64, memory int64) (map[string]string, error) {
 	m := maps.Clone(defaults)
 	m["max_connections"] = strconv.Itoa(maxConnections(s.MaxCU))
-	m["shared_buffers"] = fmt.Sprintf("%dMB", sharedBuffers(s.MaxCU, memory)>>20)
+	m["shared_buffers"] = fmt.Sprintf("%dMB", sharedBuffers(base, memory)>>20)
 	if s.PGVersion >= cloneSince {
 		// copy_file_range, which shares pages within a volume: CREATE DATABASE
 		// … STRATEGY file_copy then takes no time and no space.
@@ -102,7 +102,9 @@ func maxConnections(cu float64) int {
 
 // sharedBuffers is 30 % of the compute's memory, which is at most half of this
 // computer's: several computes share it, and pages cached once more by the
-// kernel are not lost.
+// kernel are not lost. They cannot change while it runs and the kernel cannot
+// take them back, so a compute whose size changes has them by its smallest: it
+// must fit into that again. What it grows by is the kernel's page cache.
 func sharedBuffers(cu float64, memory int64) int64 {
 	cu = max(cu, minCU)
 	bytes := min(int64(cu*cuBytes), memory/2)

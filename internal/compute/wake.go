@@ -23,6 +23,7 @@ type life struct {
 	cancel context.CancelCauseFunc // asks it to end; the cause says why
 	done   chan struct{}           // closed when it is over
 	handed *HandedCompute          // what it begins with, if it was handed over; its own
+	size   size                    // how large its compute is; its own
 
 	// Guarded by Fleet.mu.
 	spec   tarn.ComputeSpec

@@ -29,9 +29,9 @@ func (f runner) watch(ctx context.Context, l *life, e *engine) error {
 			return nil
 		case <-e.server.Done():
 			if err := e.server.Err(); err != nil {
-				return err
+				return e.explain(l, err)
 			}
-			return errors.New("Postgres ended unasked")
+			return e.explain(l, errors.New("Postgres ended unasked"))
 		case <-e.mount.Done():
 			return errors.New("the mount of its data directory ended")
 		case <-e.overtaken():
@@ -125,10 +125,11 @@ func (w *watcher) observe(ctx context.Context) bool {
 		a, err = s.activity(ctx)
 		return err
 	})
+	now := time.Now().UTC()
+	w.resize(now, a)
 	if err != nil {
 		return false
 	}
-	now := time.Now().UTC()
 	f, l := w.f, w.l
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -30,7 +30,10 @@ type Config struct {
 	PIDFile   string            // where the Record is kept; "" = nowhere
 	Superuser string            // whom the probe connects as; "" = tarn.Superuser
 	Bond      Bond
-	Log       *slog.Logger // nil = none
+	// Entered is called with the process id as soon as the server runs, before
+	// it has children: to put it into a control group. Its error ends the start.
+	Entered func(pid int) error `json:"-"`
+	Log     *slog.Logger        // nil = none
 }
 
 // FileReader reads a file of a data directory that this process itself serves.

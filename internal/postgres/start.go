@@ -30,6 +30,7 @@ import (
 //     process ids, and those are used again (and a fork of a running branch
 //     holds its parent's).
 //  3. Execute it.       crash: KillOrphans finds it by its working directory
+//     and let Entered have it.
 //  4. Write the record. crash: the next process adopts it or kills it
 //  5. Wait until it answers.
 func Start(ctx context.Context, c Config) (*Server, error) {
@@ -69,6 +70,12 @@ func start(ctx context.Context, c Config) (*Server, error) {
 			return nil, why
 		}
 		return nil, err
+	}
+	if c.Entered != nil {
+		if err := c.Entered(s.proc.pid); err != nil {
+			s.Kill()
+			return nil, err
+		}
 	}
 	if c.PIDFile != "" {
 		if err := s.record(); err != nil {

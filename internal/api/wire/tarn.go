@@ -66,6 +66,10 @@ type Compute struct {
 	StartTime      string `json:"start_time,omitempty"`
 	LastActiveTime string `json:"last_active_time,omitempty"`
 	Message        string `json:"message,omitempty"`
+
+	CU          float64 `json:"cu,omitempty"`           // its size now
+	FixedBy     string  `json:"fixed_by,omitempty"`     // why its size cannot change on this computer
+	MemoryBytes int64   `json:"memory_bytes,omitempty"` // in use
 }
 
 // Connection is all a Postgres client needs but a password.

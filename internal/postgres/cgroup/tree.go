@@ -146,12 +146,37 @@ func (t *Tree) Dirs() []string { return t.v.dirs() }
 // it thaws and kills what is in them, and removes them, and the directories when
 // nothing is left in them. Directories that are gone are not an error.
 func Sweep(ctx context.Context, dirs []string, keep func(name string) bool) error {
-	var groups []*Group
-	var errs []error
+	groups, err := leftIn(dirs, keep)
+	errs := []error{err, thaw(groups)}
+	for _, g := range groups {
+		errs = append(errs, g.Clear(ctx))
+	}
 	for _, dir := range dirs {
-		entries, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+		_ = os.Remove(dir) // still in use, or gone: as well
+	}
+	return errors.Join(errs...)
+}
+
+// ThawAll lets everything in a tree's directories run again: what is frozen in
+// one hierarchy of v1 does not die, whoever kills it.
+func ThawAll(dirs []string) error {
+	groups, err := leftIn(dirs, func(string) bool { return false })
+	return errors.Join(err, thaw(groups))
+}
+
+func thaw(groups []*Group) error {
+	var errs []error
+	for _, g := range groups {
+		errs = append(errs, g.c.freeze(false))
+	}
+	return errors.Join(errs...)
+}
+
+func leftIn(dirs []string, keep func(name string) bool) (groups []*Group, err error) {
+	for _, dir := range dirs {
+		entries, rerr := os.ReadDir(dir)
+		if rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
 		}
 		for _, e := range entries {
 			if e.IsDir() && !keep(e.Name()) {
@@ -160,18 +185,7 @@ func Sweep(ctx context.Context, dirs []string, keep func(name string) bool) erro
 			}
 		}
 	}
-	// All are thawed first: in v1 what is frozen in one hierarchy does not die
-	// in another.
-	for _, g := range groups {
-		errs = append(errs, g.c.freeze(false))
-	}
-	for _, g := range groups {
-		errs = append(errs, g.Clear(ctx))
-	}
-	for _, dir := range dirs {
-		_ = os.Remove(dir) // still in use, or gone: as well
-	}
-	return errors.Join(errs...)
+	return groups, err
 }
 
 // Close removes the tree's own directories; those with groups stay.
