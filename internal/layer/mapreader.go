@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -216,6 +217,30 @@ func ReadTable(m io.ReaderAt, file string, r TableRef, ino Ino, index uint32, bu
 		refs[i] = le.Uint64(body[8*i:])
 	}
 	return nil
+}
+
+// EncodeTable gives a table as a map has it.
+func EncodeTable(ino Ino, index uint32, refs *[TablePages]uint64) []byte {
+	n := TablePages
+	for n > 0 && refs[n-1] == 0 {
+		n--
+	}
+	b := make([]byte, 0, n*8+tableTail)
+	for _, r := range refs[:n] {
+		b = le.AppendUint64(b, r)
+	}
+	b = le.AppendUint32(b, tableSum(ino, index, b))
+	return le.AppendUint32(b, 0)
+}
+
+// SameTable reports whether a damaged table was once a good one: its checksum
+// says so, or nothing but the checksum is damaged.
+func SameTable(bad, good []byte) bool {
+	if len(bad) != len(good) || len(good) <= tableTail {
+		return false
+	}
+	body := len(good) - tableTail
+	return le.Uint32(bad[body:]) == le.Uint32(good[body:]) || bytes.Equal(bad[:body], good[:body])
 }
 
 // TableBuffer is room for the longest table.

@@ -148,10 +148,11 @@ func TestCheck(t *testing.T) {
 }
 
 // TestDamagedMap damages the newest map: its catalog, and the timeline opens
-// from the one before; a table of it, and only what it is for cannot be read.
+// from the one before; a table of it, and it is made anew from the map before and the log; with the
+// log between them damaged too, only what the table is for cannot be read.
 func TestDamagedMap(t *testing.T) {
 	ctx := context.Background()
-	for _, what := range []string{"header", "catalog", "table", "missing"} {
+	for _, what := range []string{"header", "catalog", "table", "checksum of a table", "table and log", "missing"} {
 		t.Run(what, func(t *testing.T) {
 			dir, id, child, ino := rotten(t)
 			path := filepath.Join(dir, "timelines", string(id), fileName(layer.FileMap, 3))
@@ -166,6 +167,12 @@ func TestDamagedMap(t *testing.T) {
 				flipIn(t, path, st.Size()-100)
 			case "table":
 				flipIn(t, path, layer.BlockSize+60)
+			case "checksum of a table":
+				flipIn(t, path, layer.BlockSize+chunkPages*8+1)
+			case "table and log": // the second file's, and the log between its map and the next
+				h := mapHeader(t, dir, id, 2)
+				flipIn(t, path, layer.BlockSize+60)
+				flipIn(t, filepath.Join(dir, "timelines", string(id), fileName(layer.FileLog, h.Segment)), int64(h.Block)*layer.BlockSize+70)
 			case "missing":
 				if err := os.Remove(path); err != nil {
 					t.Fatal(err)
@@ -180,7 +187,7 @@ func TestDamagedMap(t *testing.T) {
 					for i := range uint64(100) {
 						_, err := v.ReadAt(ino+f, p, i*layer.PageSize)
 						switch {
-						case errors.Is(err, syscall.EIO) && errors.Is(err, layer.ErrCorrupt) && what == "table":
+						case errors.Is(err, syscall.EIO) && errors.Is(err, layer.ErrCorrupt) && what == "table and log":
 							unread++
 						case err != nil:
 							t.Fatalf("file %d page %d: %v", f, i, err)
@@ -190,17 +197,26 @@ func TestDamagedMap(t *testing.T) {
 					}
 				}
 			}
-			if what == "table" && unread != 2*chunkPages-1 && unread != 2*chunkPages { // one page was written behind the map
+			if what == "table and log" && unread != 2*chunkPages-1 && unread != 2*chunkPages { // one page was written behind the map
 				t.Errorf("%d pages could not be read", unread)
 			}
 			found := findings(t, s)
+			if what == "table" || what == "checksum of a table" { // it was made anew
+				if len(found) != 0 {
+					t.Errorf("found %+v", found)
+				}
+				if _, err := s.collect(ctx, s.timelines[id]); err != nil {
+					t.Error(err)
+				}
+				return
+			}
 			if !slices.ContainsFunc(found, func(f Finding) bool {
 				var bad *layer.CorruptError
 				return f.Timeline == id && (errors.As(f.Err, &bad) && bad.File == path || what == "missing" && strings.Contains(f.Err.Error(), path))
 			}) {
 				t.Errorf("found %+v", found)
 			}
-			if what == "table" {
+			if what == "table and log" {
 				if _, err := s.collect(ctx, s.timelines[id]); err == nil {
 					t.Error("a timeline with a table that cannot be read was collected")
 				}
@@ -220,6 +236,26 @@ func TestDamagedMap(t *testing.T) {
 			}
 		})
 	}
+}
+
+// mapHeader reads the header of a map.
+func mapHeader(t *testing.T, dir string, id tarn.TimelineID, number uint32) layer.MapHeader {
+	t.Helper()
+	path := filepath.Join(dir, "timelines", string(id), fileName(layer.FileMap, number))
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := layer.OpenMap(f, path, st.Size(), id, number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Header()
 }
 
 func TestStats(t *testing.T) {

@@ -1,6 +1,7 @@
 package pagestore
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,9 @@ const chunkBytes = 576
 type tableCache struct {
 	limit  int64        // tables
 	loaded atomic.Int64 // about so many there are
+
+	// rebuild makes a damaged table anew.
+	rebuild func(ix *index, m *segment, r layer.TableRef, ino layer.Ino, i uint32, refs *[chunkPages]uint64) error
 
 	sweeping sync.Mutex // held by who sweeps
 	buffers  sync.Pool  // of *layer.TableBuffer
@@ -128,7 +132,14 @@ func (ix *index) readTable(ino layer.Ino, i uint32, r layer.TableRef, refs *[chu
 		return nil
 	}
 	b := make([]byte, r.Bytes())
-	return reread(f, b, r.Offset(), err, func() error {
+	err = reread(f, b, r.Offset(), err, func() error {
 		return layer.ReadTable(rangeAt{b, r.Offset()}, m.path, r, ino, i, buf, refs)
 	})
+	if errors.Is(err, layer.ErrCorrupt) && ix.cache.rebuild != nil {
+		if e := ix.cache.rebuild(ix, m, r, ino, i, refs); e != nil {
+			return fmt.Errorf("%w; it cannot be rebuilt: %w", err, e)
+		}
+		return nil
+	}
+	return err
 }

@@ -111,6 +111,7 @@ func open(ctx context.Context, files fileSystem, dir string, o Options) (*Store,
 		registry:  registry{timelines: map[tarn.TimelineID]*timeline{}},
 	}, collecting: make(chan struct{}, 1), kick: make(chan struct{}, 1)}
 	s.Lines.s = s
+	s.cache.rebuild = rebuilder{&s.shelf}.rebuild
 	s.batches.New = func() any { return layer.NewBatch() }
 	s.scratch.New = func() any { return new([layer.PageSize]byte) }
 	if err := s.hold(); err != nil {
