@@ -43,6 +43,11 @@ type Remote struct {
 	CacheDir string
 	// BytesPerSecond bounds uploads. 0 = 128 MiB.
 	BytesPerSecond int64
+	// Follow, when set, is asked between the moment at which a timeline is
+	// uploaded and the manifest that lists it: it returns when what the pages of
+	// that moment stand on, their WAL, has left this computer too. After an error
+	// the bucket keeps what it had, and the upload is tried again later.
+	Follow func(context.Context, tarn.TimelineID) error
 }
 
 // remote is a store's place in a bucket: what it knows and holds there. nil is a

@@ -119,7 +119,9 @@ func (r *remote) own(ctx context.Context, t *timeline) error {
 	}
 	l := t.remote
 	if l.writable() {
-		return r.heart.wait()
+		if err := r.heart.wait(); err != nil || l.writable() {
+			return err
+		} // it was taken while the heart stood still
 	}
 	if err := l.wait(ctx); err != nil {
 		return err
@@ -365,7 +367,11 @@ func (r *remote) mayWrite(v *Volume) error {
 type loss struct {
 	lost chan struct{}
 	once sync.Once
+	line *remoteLine // nil without a bucket
 }
+
+// Lease is what the store has of the timeline in the bucket.
+func (l *loss) Lease() Lease { return l.line.lease() }
 
 func (l *loss) tell() { l.once.Do(func() { close(l.lost) }) }
 

@@ -198,11 +198,11 @@ func (r *remote) replaceLocal(id tarn.TimelineID, m *remoteManifest) error {
 	if err := ignoreMissing(r.shelf.files.Remove(r.shelf.manifests.path(id))); err != nil {
 		return err
 	}
-	r.files.unlist(id)
+	// Before anything is removed: open children go on reading.
+	r.files.list(id, m)
 	if err := r.shelf.removeDir(dir); err != nil {
 		return err
 	}
-	r.files.list(id, m)
 	if err := r.shelf.files.Mkdir(dir); err != nil {
 		return err
 	}

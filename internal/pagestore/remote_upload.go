@@ -127,9 +127,10 @@ func (r *remote) release(ctx context.Context, t *timeline) error {
 //
 //  1. fix a seq: seal the log there when it is open   crash: nothing
 //  2. put the layers that the bucket does not have    crash: orphans, or put again
-//  3. replace the manifest in the bucket              crash: either
-//  4. note it                                         crash: Open reads it
-//  5. delete the objects it does not list any more    crash: orphans
+//  3. wait for what its pages stand on (Follow)       crash: the same
+//  4. replace the manifest in the bucket              crash: either
+//  5. note it                                         crash: Open reads it
+//  6. delete the objects it does not list any more    crash: orphans
 //
 // A timeline that began in another waits until the bucket has where it began.
 func (r *remote) upload(ctx context.Context, t *timeline, urge urgency) error {
@@ -168,6 +169,9 @@ func (r *remote) upload(ctx context.Context, t *timeline, urge urgency) error {
 		return err
 	}
 	if err := u.layers(ctx); err != nil {
+		return err
+	}
+	if err := u.follow(ctx); err != nil {
 		return err
 	}
 	return u.list(ctx)
@@ -296,6 +300,17 @@ func (u *uploading) make(segments []logFile, c closed, ghost bool) {
 		}
 		u.next.Objects = append(u.next.Objects, o)
 	}
+}
+
+// follow waits until the pages of the seq that was fixed may be listed.
+func (u *uploading) follow(ctx context.Context) error {
+	if u.store.remote.o.Follow == nil {
+		return nil
+	}
+	if err := u.store.remote.o.Follow(ctx, u.of.id); err != nil {
+		return fmt.Errorf("wait for what its pages stand on: %w", err)
+	}
+	return nil
 }
 
 // layers puts what the bucket does not have.

@@ -480,7 +480,7 @@ func (s *Store) newVolume(t *timeline, ix *index, e end) *Volume {
 	t.enter(stateHeld)
 	ix.keep = keepOrphans
 	l := s.newLog(t, ix, e, t.man.Epoch)
-	t.volume = &Volume{store: s, of: t, ix: ix, log: l, contents: contents{ix: ix, log: l, scratch: &s.scratch}, loss: loss{lost: make(chan struct{})}}
+	t.volume = &Volume{store: s, of: t, ix: ix, log: l, contents: contents{ix: ix, log: l, scratch: &s.scratch}, loss: loss{lost: make(chan struct{}), line: t.remote}}
 	t.volume.swept.Store(uint64(t.man.Swept.Head))
 	if !t.remote.writable() { // somebody took it just now
 		l.die(errClosed) //nolint:errcheck // the first operation will tell
