@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/tarndb/tarn"
@@ -31,10 +28,6 @@ type copying struct {
 	err      error
 }
 
-// leased is a volume of a storage with leases. The epoch of its lease orders
-// what several computers write of one timeline.
-type leased interface{ Lease() uint64 }
-
 // startCopying begins to copy the WAL of an engine that has started; without an
 // object store it does nothing.
 func (e *engine) startCopying(ctx context.Context) {
@@ -48,6 +41,7 @@ func (e *engine) startCopying(ctx context.Context) {
 	source.Flushed = ask.flushed
 	w := &copying{uploader: e.on.o.Remote.WAL.Uploader(source), cancel: cancel, done: make(chan struct{}), ended: make(chan struct{})}
 	e.copying = w
+	e.on.rest.serve(e.timeline, w)
 	go func() {
 		defer close(w.done)
 		defer ask.close(ctx)
@@ -73,7 +67,7 @@ func (e *engine) readControl() (err error) {
 func (m *machine) sourceOf(e *engine, c postgres.Control) wal.Source {
 	s := wal.Source{Timeline: e.timeline, Log: e.wal, TLI: c.TLI, SegmentBytes: c.SegmentBytes}
 	if v, ok := e.volume.(leased); ok {
-		s.Lease = v.Lease()
+		s.Lease = v.Lease().Epoch
 	}
 	return s
 }
@@ -105,14 +99,6 @@ func (a *flushedAsk) close(ctx context.Context) {
 	}
 }
 
-// overtaken is closed when another computer writes the timeline by now.
-func (e *engine) overtaken() <-chan struct{} {
-	if e.copying == nil {
-		return nil
-	}
-	return e.copying.ended
-}
-
 // stopCopying ends the goroutine; what it has not copied is due.
 func (e *engine) stopCopying() *copying {
 	w := e.copying
@@ -121,7 +107,7 @@ func (e *engine) stopCopying() *copying {
 	}
 	w.cancel()
 	<-w.done
-	e.on.rest.note(e.timeline)
+	e.on.rest.leave(e.timeline)
 	return w
 }
 
@@ -182,85 +168,6 @@ func (f *Fleet) WALCopied(ctx context.Context, id tarn.TimelineID) (tarn.LSN, er
 		end = max(end, m.LSN)
 	}
 	return end, nil
-}
-
-// atRest are timelines whose WAL may not be in the object store though no
-// compute writes it.
-type atRest struct {
-	kick chan struct{} // holds a token when there is a new one
-
-	mu   sync.Mutex // guards what follows; not held across I/O
-	due  map[tarn.TimelineID]bool
-	busy tarn.TimelineID // the one that is being copied; "" = none
-}
-
-func newAtRest() *atRest {
-	return &atRest{kick: make(chan struct{}, 1), due: map[tarn.TimelineID]bool{}}
-}
-
-// add asks for timelines to be copied at once.
-func (a *atRest) add(ids ...tarn.TimelineID) {
-	for _, id := range ids {
-		a.note(id)
-	}
-	a.wake()
-}
-
-// note asks for a timeline to be copied with the next round.
-func (a *atRest) note(id tarn.TimelineID) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.due[id] = true
-}
-
-func (a *atRest) wake() {
-	select {
-	case a.kick <- struct{}{}:
-	default: // there is one already
-	}
-}
-
-// begin makes a timeline busy instead of due.
-func (a *atRest) begin(id tarn.TimelineID) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.due, id)
-	a.busy = id
-}
-
-// end makes no timeline busy; one that was not copied is due again.
-func (a *atRest) end(err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err != nil && a.busy != "" {
-		a.due[a.busy] = true
-	}
-	a.busy = ""
-}
-
-// isCopied tells whether nothing of a timeline at rest is missing.
-func (a *atRest) isCopied(id tarn.TimelineID) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return !a.due[id] && a.busy != id
-}
-
-func (a *atRest) isDue(id tarn.TimelineID) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.due[id]
-}
-
-func (a *atRest) remove(id tarn.TimelineID) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.due, id)
-}
-
-func (a *atRest) all() []tarn.TimelineID {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Sorted(maps.Keys(a.due))
 }
 
 // copier copies WAL of timelines at rest.
@@ -376,11 +283,23 @@ func (m *machine) hasAgedWAL(ctx context.Context, id tarn.TimelineID, old time.T
 	return m.o.Remote.WAL.HasAged(ctx, id, old)
 }
 
+// uploader is storage that brings what it has of a timeline to the object store.
+type uploader interface {
+	Upload(ctx context.Context, id tarn.TimelineID) error
+}
+
 // pruneCopy removes from the object store what no fork needs any more: what lies
 // before the checkpoint c.
 func (m *machine) pruneCopy(ctx context.Context, id tarn.TimelineID, c postgres.Control, old time.Time) (int, error) {
 	if m.o.Remote.WAL == nil {
 		return 0, nil
+	}
+	// What the object store has of the pages needs its WAL too, and may be older
+	// than what is here. This also proves that the timeline is still ours.
+	if s, ok := m.store.(uploader); ok {
+		if err := s.Upload(ctx, id); err != nil {
+			return 0, err
+		}
 	}
 	return m.o.Remote.WAL.Prune(ctx, id, wal.Start{TLI: c.TLI, LSN: c.Redo, SegmentBytes: c.SegmentBytes}, old)
 }
@@ -418,14 +337,23 @@ func (k copier) removeAbandoned(ctx context.Context) {
 	}
 }
 
-// removeCopy holds the timeline, so that it is not made again meanwhile.
+// removeCopy holds the timeline, so that it is not made again meanwhile. As long
+// as the storage has it, it is not deleted: another computer may have taken it.
 func (k copier) removeCopy(ctx context.Context, id tarn.TimelineID) error {
 	release, err := k.holds.take(ctx, string(id))
 	if err != nil {
 		return err
 	}
 	defer release()
-	if _, ok := k.records.known(id); !ok {
+	_, ok := k.records.known(id)
+	if !ok {
+		_, err := k.store.Stat(ctx, id)
+		if err == nil {
+			return nil // its deletion is not finished
+		}
+		if tarn.KindOf(err) != tarn.KindNotFound {
+			return err
+		}
 		if err := k.o.Remote.WAL.Remove(ctx, id); err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@
 //	store/                 the page store, or
 //	plain/                 the plain directories (package plaindir)
 //	timelines/<id>.json    a complete timeline; the last thing written of it
+//	timelines/<id>.gone    one that is deleted, its record in the object store is not
 //	wal/<id>/              its WAL (package wal)
 //	wal-abandoned/<id>     a timeline that is gone, its copy in the object store is not
 //	mnt/<name>/            where a volume is mounted while Postgres uses it; a
@@ -31,10 +32,15 @@
 // With Options.Remote WAL is copied a second behind: by the compute that writes
 // it (copying), for timelines at rest by the copier. What was copied may leave
 // this computer, and on another one it is what a timeline comes back from,
-// behind pages that are as old or older (rebuild). So pages may leave this
-// computer only after the WAL that covers them, or are rewound to the last mark that the WAL covers. Records are copied
+// behind pages that are as old or older (rebuild). So pages leave this computer
+// only after the WAL that covers them (atRest.follow). Records are copied
 // too, and fill an empty directory; a timeline that then is in the object store
 // only is away until somebody wants it, or the copier comes by.
+//
+// Another computer may take a timeline when this one was silent for a lease. A
+// compute that is overtaken ends at once (engine.overtaken), and what it wrote
+// meanwhile counts nowhere: the epoch of the lease orders manifests and runs of
+// WAL.
 //
 // # Marks
 //

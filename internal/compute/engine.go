@@ -63,6 +63,15 @@ func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineI
 	if e.volume, err = m.store.OpenVolume(ctx, id); err != nil {
 		return nil, err
 	}
+	if v, ok := e.volume.(leased); ok {
+		ok, err := m.goesOn(id, v.Lease())
+		if err == nil && !ok {
+			err = tarn.Unavailable("another node had timeline %s until just now", id)
+		}
+		if err != nil {
+			return nil, errors.Join(err, e.closeVolume())
+		}
+	}
 	if err := e.readControl(); err != nil {
 		return nil, errors.Join(err, e.closeVolume())
 	}

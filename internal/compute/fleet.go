@@ -99,6 +99,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	}
 	f.maker = &maker{machine: m, records: f.records, holds: f.holds, away: newAway(), serving: f.serving}
 	if o.Remote.Store != nil {
+		f.records.copied = true
 		f.maker.copies = &recordCopies{store: o.Remote.Store, records: f.records, log: o.Log, sent: map[tarn.TimelineID]timeline{}}
 	}
 	f.past = &past{maker: f.maker, enter: f.enter}

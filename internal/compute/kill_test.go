@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarndb/tarn"
+	blobopen "github.com/tarndb/tarn/internal/blob/open"
 	"github.com/tarndb/tarn/internal/postgres"
 	"github.com/tarndb/tarn/internal/postgres/pgtest"
 	"github.com/tarndb/tarn/internal/volumefs"
@@ -38,6 +39,7 @@ var victims = map[string]func(t *testing.T, f *Fleet, out io.Writer) error{
 	"write":    victimWrite,
 	"fork":     victimFork,
 	"template": victimTemplate,
+	"pause":    victimPause,
 }
 
 // TestNodeToKill is not a test of its own: TestKilledNode runs it in another
@@ -47,7 +49,15 @@ func TestNodeToKill(t *testing.T) {
 	if do == nil {
 		t.Skip("only as a process of TestKilledNode")
 	}
-	f, err := Open(t.Context(), options(t, os.Getenv(nodeDirEnv)))
+	o := options(t, os.Getenv(nodeDirEnv))
+	if at := os.Getenv(nodeBucketEnv); at != "" {
+		b, err := blobopen.Store(t.Context(), at, blobopen.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o = inBucket(t, o.Dir, b)
+	}
+	f, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

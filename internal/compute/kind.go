@@ -127,7 +127,7 @@ func (m *machine) openStorage(ctx context.Context) (storage, error) {
 		if err := v.remember(m.o.Dir); err != nil {
 			return nil, err
 		}
-		return openPages(ctx, m.path("store"), m.o)
+		return m.openPages(ctx, m.path("store"))
 	}
 	if why != nil {
 		m.log.Warn("no FUSE: volumes are plain directories", "err", why)

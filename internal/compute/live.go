@@ -50,6 +50,10 @@ func (f runner) live(ctx context.Context, l *life) {
 				crashes = 0
 			}
 			f.wreckLife(ctx, l, e, err)
+			if gone := (overtakenError{}); errors.As(err, &gone) {
+				f.endOvertaken(l, err)
+				return
+			}
 		} else if crashes == 0 || ctx.Err() != nil {
 			f.endLife(ctx, l, err)
 			return
@@ -154,8 +158,12 @@ func (f runner) stopLife(ctx context.Context, l *life, e *engine) {
 
 // wreckLife clears away what a crash left; the life goes on with a start.
 func (f runner) wreckLife(ctx context.Context, l *life, e *engine, cause error) {
+	next := "restarting"
+	if gone := (overtakenError{}); errors.As(cause, &gone) {
+		next = "ending"
+	}
 	f.mu.Lock()
-	l.move(tarn.ComputeStarting, fmt.Sprintf("restarting: %v", cause))
+	l.move(tarn.ComputeStarting, fmt.Sprintf("%s: %v", next, cause))
 	f.mu.Unlock()
 	f.log.Error("compute crashed", "endpoint", l.spec.Endpoint, "timeline", string(e.timeline), "err", cause)
 	release, err := f.holds.take(context.WithoutCancel(ctx), string(e.timeline))

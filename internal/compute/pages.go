@@ -21,11 +21,13 @@ type pages struct {
 	rings volumefs.Rings
 }
 
-func openPages(ctx context.Context, dir string, o Options) (storage, error) {
-	s, err := pagestore.Open(ctx, dir, pagestore.Options{
-		Log:    o.Log,
-		Remote: pagestore.Remote{Store: o.Remote.Store, Node: o.Remote.Node, LocalBytes: o.Remote.Local, SealEvery: o.Remote.SealEvery, Lease: o.Remote.Lease},
-	})
+func (m *machine) openPages(ctx context.Context, dir string) (storage, error) {
+	o := m.o
+	r := pagestore.Remote{Store: o.Remote.Store, Node: o.Remote.Node, LocalBytes: o.Remote.Local, SealEvery: o.Remote.SealEvery, Lease: o.Remote.Lease}
+	if o.Remote.WAL != nil {
+		r.Follow = m.rest.follow
+	}
+	s, err := pagestore.Open(ctx, dir, pagestore.Options{Log: o.Log, Remote: r})
 	if err != nil {
 		return nil, err
 	}

@@ -73,11 +73,17 @@ func (k rebuilder) findAway() error {
 	return nil
 }
 
-// present brings a timeline back that is away; one that is here is left alone.
+// present brings a timeline back that is away, or that another computer had; one
+// that is here is left alone.
 // The caller holds it.
 func (k *maker) present(ctx context.Context, id tarn.TimelineID) error {
 	if _, ok := k.away.has(id); !ok {
-		return nil
+		if err := k.regain(ctx, id); err != nil {
+			return err
+		}
+		if _, ok := k.away.has(id); !ok {
+			return nil
+		}
 	}
 	began := time.Now()
 	p, err := rebuilder{k}.rebuild(ctx, id)
@@ -143,6 +149,11 @@ func (k rebuilder) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Posit
 	}
 	if err := k.o.Remote.WAL.Rebuild(ctx, id, fresh, wal.Range{TLI: c.TLI, From: c.Redo, To: p.To, SegmentBytes: c.SegmentBytes}); err != nil {
 		return p, err
+	}
+	if now := k.leaseOf(id); now.Epoch != 0 {
+		if err := fresh.SetLease(now.Epoch); err != nil {
+			return p, err
+		}
 	}
 	if err := os.Rename(k.path("wal", string(id)+".new"), k.path("wal", string(id))); err != nil {
 		return p, err

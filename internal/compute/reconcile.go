@@ -110,7 +110,8 @@ func (m *machine) clearEngine(name string) error {
 	return nil
 }
 
-// clearUnpublished removes timelines without a record.
+// clearUnpublished removes timelines without a record, which a crash left half
+// made or half deleted; never one that another computer has in the object store.
 func (k *maker) clearUnpublished(ctx context.Context) error {
 	all, err := k.store.Timelines(ctx)
 	if err != nil {
@@ -120,6 +121,12 @@ func (k *maker) clearUnpublished(ctx context.Context) error {
 	for _, st := range all {
 		if _, ok := k.records.known(st.ID); ok {
 			stored[st.ID] = true
+			continue
+		}
+		if !k.leaseOf(st.ID).Held {
+			// Made by another computer, which took over from this one.
+			stored[st.ID] = true
+			k.log.Warn("timeline of another node left alone", "timeline", string(st.ID))
 			continue
 		}
 		if err := k.discard(ctx, st.ID); err != nil {

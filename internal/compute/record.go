@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,6 +64,7 @@ func newTimelineID() (tarn.TimelineID, error) {
 // records are the complete timelines: files of a directory, and in memory.
 type records struct {
 	dir     string
+	copied  bool          // an object store has copies: see gone
 	changed chan struct{} // holds a token when there was a change
 
 	mu   sync.Mutex // guards what follows; not held across I/O
@@ -125,6 +128,9 @@ func (r *records) load() error {
 	}
 	for _, e := range entries {
 		path := filepath.Join(r.dir, e.Name())
+		if r.copied && filepath.Ext(path) == goneExtension {
+			continue
+		}
 		if filepath.Ext(path) != ".json" {
 			if err := removeFile(path); err != nil {
 				return err
@@ -175,7 +181,11 @@ func (r *records) publish(t timeline) error {
 	return nil
 }
 
-// withdraw makes a timeline exist no more.
+// withdraw makes a timeline exist no more. Where there are copies of records, a
+// file <id>.gone takes its place until the copy is removed.
+//
+//  1. Rename the record, or remove it.  crash: it exists or not
+//  2. Sync the directory.
 func (r *records) withdraw(id tarn.TimelineID) error {
 	defer r.tell()
 	r.mu.Lock()
@@ -183,11 +193,39 @@ func (r *records) withdraw(id tarn.TimelineID) error {
 	delete(r.lost, id)
 	r.mu.Unlock()
 	path := r.path(id)
-	if err := errors.Join(removeFile(path), syncDir(filepath.Dir(path))); err != nil {
+	err := error(nil)
+	if r.copied {
+		if err = os.Rename(path, r.gonePath(id)); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err := errors.Join(err, removeFile(path), syncDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("withdraw timeline %s: %w", id, err)
 	}
 	return nil
 }
+
+const goneExtension = ".gone"
+
+func (r *records) gonePath(id tarn.TimelineID) string {
+	return filepath.Join(r.dir, string(id)+goneExtension)
+}
+
+// gone are the timelines that were withdrawn here and whose copied record may
+// still be there.
+func (r *records) gone() (ids []tarn.TimelineID, err error) {
+	entries, err := os.ReadDir(r.dir)
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), goneExtension)
+		if id, perr := tarn.ParseTimelineID(name); ok && perr == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
+}
+
+// forget notes that a copied record is removed.
+func (r *records) forget(id tarn.TimelineID) error { return removeFile(r.gonePath(id)) }
 
 // known is a complete timeline.
 func (r *records) known(id tarn.TimelineID) (timeline, bool) {

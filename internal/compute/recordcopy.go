@@ -20,7 +20,9 @@ import (
 
 // recordCopies keeps the records of complete timelines in the object store too,
 // as timelines/<id>.json, a moment behind the directory. What the directory says
-// is right; only an empty one is filled from there. nil without a store.
+// is right; only an empty one is filled from there. A copy goes when its record
+// was withdrawn here (records.gone), never because there is none here: another
+// computer may have made it. nil without a store.
 type recordCopies struct {
 	store   blob.Store
 	records *records
@@ -52,15 +54,9 @@ func (c *recordCopies) run(ctx context.Context) {
 	}
 	tick := time.NewTicker(recordEvery)
 	defer tick.Stop()
-	stored, failed := map[tarn.TimelineID]bool(nil), false
+	failed := false
 	for {
-		err := error(nil)
-		if stored == nil {
-			stored, err = c.list(ctx)
-		}
-		if err == nil {
-			err = c.copy(ctx, stored)
-		}
+		err := c.copy(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -98,10 +94,9 @@ func parseRecordKey(key string) (tarn.TimelineID, bool) {
 
 func recordKey(id tarn.TimelineID) string { return recordPrefix + string(id) + recordExtension }
 
-// copy makes the object store say what the directory says. stored are those it
-// has. A crash anywhere leaves it older than the directory, which the next run
-// finds out.
-func (c *recordCopies) copy(ctx context.Context, stored map[tarn.TimelineID]bool) error {
+// copy makes the object store say what the directory says. A crash anywhere
+// leaves it older than the directory, which the next run finds out.
+func (c *recordCopies) copy(ctx context.Context) error {
 	for _, id := range c.records.ids() {
 		t, ok := c.records.known(id)
 		if !ok || c.isCopied(t) {
@@ -114,19 +109,24 @@ func (c *recordCopies) copy(ctx context.Context, stored map[tarn.TimelineID]bool
 		if err := c.store.Put(ctx, recordKey(id), bytes.NewReader(append(b, '\n'))); err != nil {
 			return fmt.Errorf("copy record of timeline %s: %w", id, err)
 		}
-		stored[id] = true
 		c.mu.Lock()
 		c.sent[id] = t
 		c.mu.Unlock()
 	}
-	for id := range stored {
+	gone, err := c.records.gone()
+	if err != nil {
+		return err
+	}
+	for _, id := range gone {
 		if c.records.isRecorded(id) {
-			continue
+			continue // made anew
 		}
 		if err := c.store.Delete(ctx, recordKey(id)); err != nil {
 			return fmt.Errorf("remove copied record of timeline %s: %w", id, err)
 		}
-		delete(stored, id)
+		if err := c.records.forget(id); err != nil {
+			return err
+		}
 		c.mu.Lock()
 		delete(c.sent, id)
 		c.mu.Unlock()

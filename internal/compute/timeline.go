@@ -72,6 +72,7 @@ func (k *maker) createTimeline(ctx context.Context, s tarn.TimelineSpec) error {
 	if err := k.discard(ctx, s.ID); err != nil {
 		return err
 	}
+	k.rest.note(s.ID) // its pages wait for its WAL from the beginning
 	t, err := k.fork(ctx, s)
 	if err == nil {
 		err = k.retain(ctx, t)

@@ -34,8 +34,12 @@ func (f runner) watch(ctx context.Context, l *life, e *engine) error {
 			return e.explain(l, errors.New("Postgres ended unasked"))
 		case <-e.mount.Done():
 			return errors.New("the mount of its data directory ended")
-		case <-e.overtaken():
-			return e.copying.err
+		case <-e.lost():
+			e.server.Kill() // at once: what it commits is lost
+			return overtakenBy(nil)
+		case <-e.outrun():
+			e.server.Kill()
+			return overtakenBy(e.copying.err)
 		case now := <-check.C:
 			w.check(ctx, now)
 		case <-poll.C:

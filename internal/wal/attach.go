@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tarndb/tarn"
@@ -16,7 +17,9 @@ import (
 // attach finds out where to go on: it lists what is there, and compares the end
 // of it with this computer's WAL. They differ when another computer wrote, or
 // when this one was brought back from an older copy of its disk. It writes
-// nothing; the run is announced with its first bytes.
+// nothing, and the run is announced with its first bytes; but for the first run
+// under a lease, which is announced at once: from then on nothing counts that
+// whoever had the lease before still writes.
 func (u *Uploader) attach(ctx context.Context, flushed tarn.LSN) error {
 	h, err := u.r.list(ctx, u.s.Timeline, u.s.SegmentBytes)
 	if err != nil {
@@ -62,6 +65,12 @@ func (u *Uploader) attach(ctx context.Context, flushed tarn.LSN) error {
 	for _, p := range c.within(next/blockBytes*blockBytes, next) {
 		if p.To <= next && p.Segment == SegmentAt(u.s.TLI, next, u.s.SegmentBytes).Name(u.s.SegmentBytes) {
 			u.block = append(u.block, p.stretch)
+		}
+	}
+	if slices.ContainsFunc(h.Runs, func(r run) bool { return r.ID.Lease < u.s.Lease }) && no == 0 {
+		if err := u.announce(ctx); err != nil {
+			u.attached = false
+			return err
 		}
 	}
 	u.progress(next, time.Time{})

@@ -59,7 +59,7 @@ type Uploader struct {
 	done    tarn.LSN      // everything before it is in the store
 	flushed tarn.LSN      // Postgres's last answer
 	asOf    time.Time     // when the newest answer was given that is in the store
-	moved   chan struct{} // closed and replaced when done moves
+	moved   chan struct{} // closed and replaced when done or asOf moves
 }
 
 // Uploader copies a timeline's WAL as long as its Run goes on.
@@ -153,6 +153,32 @@ func (u *Uploader) Flush(ctx context.Context, to tarn.LSN) error {
 	}
 }
 
+// CatchUp waits, while Run goes on, until everything that is on disk now is in
+// the store: until Postgres was asked after now, and what it said was copied.
+// KindUnavailable when Run ends before: ended is closed then.
+func (u *Uploader) CatchUp(ctx context.Context, ended <-chan struct{}) error {
+	now := time.Now()
+	for {
+		u.mu.Lock()
+		asOf, moved := u.asOf, u.moved
+		u.mu.Unlock()
+		if asOf.After(now) {
+			return nil
+		}
+		select {
+		case u.kick <- struct{}{}:
+		default: // there is one already
+		}
+		select {
+		case <-moved:
+		case <-ended:
+			return tarn.Unavailable("the WAL of timeline %s is not copied any more", u.s.Timeline)
+		case <-ctx.Done():
+			return fmt.Errorf("copy WAL of timeline %s: %w", u.s.Timeline, context.Cause(ctx))
+		}
+	}
+}
+
 // Finish copies the rest, up to where the log ended, after Run has returned and
 // Postgres has stopped. It tries until ctx ends.
 func (u *Uploader) Finish(ctx context.Context, end tarn.LSN) error {
@@ -222,7 +248,7 @@ func (u *Uploader) progress(done tarn.LSN, asOf time.Time) {
 	if !asOf.IsZero() {
 		u.asOf = asOf
 	}
-	if done != u.done {
+	if done != u.done || !asOf.IsZero() {
 		u.done = done
 		close(u.moved)
 		u.moved = make(chan struct{})
