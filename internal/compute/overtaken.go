@@ -41,7 +41,7 @@ func (m *machine) goesOn(id tarn.TimelineID, now pagestore.Lease) (bool, error) 
 		return true, nil
 	}
 	log := m.walOf(id)
-	had, err := log.Lease()
+	had, err := log.Lease().Read()
 	if err != nil {
 		return false, fmt.Errorf("look whose WAL of timeline %s is here: %w", id, err)
 	}
@@ -49,7 +49,7 @@ func (m *machine) goesOn(id tarn.TimelineID, now pagestore.Lease) (bool, error) 
 		return true, nil
 	}
 	if now.Alone {
-		return true, log.SetLease(now.Epoch)
+		return true, log.Lease().Write(now.Epoch)
 	}
 	return false, nil
 }

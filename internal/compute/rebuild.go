@@ -151,7 +151,7 @@ func (k rebuilder) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Posit
 		return p, err
 	}
 	if now := k.leaseOf(id); now.Epoch != 0 {
-		if err := fresh.SetLease(now.Epoch); err != nil {
+		if err := fresh.Lease().Write(now.Epoch); err != nil {
 			return p, err
 		}
 	}

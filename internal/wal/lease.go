@@ -15,8 +15,14 @@ import (
 // first, 1.
 const leaseFile = "LEASE"
 
-// Lease is the epoch of the lease under which the log was written here.
-func (l *Log) Lease() (uint64, error) {
+// Lease says under which lease a log was written here.
+type Lease struct{ dir string }
+
+// Lease is that of the log.
+func (l *Log) Lease() Lease { return Lease{l.dir} }
+
+// Read gives its epoch.
+func (l Lease) Read() (uint64, error) {
 	path := filepath.Join(l.dir, leaseFile)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -32,9 +38,9 @@ func (l *Log) Lease() (uint64, error) {
 	return epoch, nil
 }
 
-// SetLease records that the log goes on under a lease. A crash leaves the file
-// of before, or the new one.
-func (l *Log) SetLease(epoch uint64) error {
+// Write records that the log goes on under another. A crash leaves the file of
+// before, or the new one.
+func (l Lease) Write(epoch uint64) error {
 	path := filepath.Join(l.dir, leaseFile)
 	if err := writeDurably(path+".new", strconv.AppendUint(nil, epoch, 10)); err != nil {
 		return fmt.Errorf("record lease %d: %w", epoch, err)
