@@ -64,7 +64,7 @@ func (m *machine) openEngine(ctx context.Context, name string, id tarn.TimelineI
 		return nil, err
 	}
 	if v, ok := e.volume.(leased); ok {
-		ok, err := m.goesOn(id, v.Lease())
+		ok, err := tenancy{m}.goesOn(id, v.Lease())
 		if err == nil && !ok {
 			err = tarn.Unavailable("another node had timeline %s until just now", id)
 		}

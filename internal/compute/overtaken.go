@@ -23,9 +23,12 @@ type lender interface {
 	Lease(id tarn.TimelineID) pagestore.Lease
 }
 
+// tenancy is what a machine has of storage that several share.
+type tenancy struct{ *machine }
+
 // leaseOf is what this computer has of a timeline; everything where storage is
 // not shared.
-func (m *machine) leaseOf(id tarn.TimelineID) pagestore.Lease {
+func (m tenancy) leaseOf(id tarn.TimelineID) pagestore.Lease {
 	if s, ok := m.store.(lender); ok {
 		return s.Lease(id)
 	}
@@ -36,7 +39,7 @@ func (m *machine) leaseOf(id tarn.TimelineID) pagestore.Lease {
 // history as the pages that it holds under a lease. It is not when another
 // computer had the timeline since: then WAL comes from the object store, as the
 // pages did.
-func (m *machine) goesOn(id tarn.TimelineID, now pagestore.Lease) (bool, error) {
+func (m tenancy) goesOn(id tarn.TimelineID, now pagestore.Lease) (bool, error) {
 	if m.o.Remote.WAL == nil || now.Epoch == 0 {
 		return true, nil
 	}
@@ -61,7 +64,7 @@ func (m *machine) goesOn(id tarn.TimelineID, now pagestore.Lease) (bool, error) 
 //  2. When the WAL is of another line of    crash: WAL is away, and comes back
 //     history, put it aside: it is away.    with the pages (rebuild)
 func (k *maker) regain(ctx context.Context, id tarn.TimelineID) error {
-	now := k.leaseOf(id)
+	now := tenancy{k.machine}.leaseOf(id)
 	if !now.Held {
 		v, err := k.store.OpenVolume(ctx, id)
 		if err == nil {
@@ -70,9 +73,9 @@ func (k *maker) regain(ctx context.Context, id tarn.TimelineID) error {
 		if err != nil {
 			return err
 		}
-		now = k.leaseOf(id)
+		now = tenancy{k.machine}.leaseOf(id)
 	}
-	ok, err := k.goesOn(id, now)
+	ok, err := tenancy{k.machine}.goesOn(id, now)
 	if err != nil || ok {
 		return err
 	}

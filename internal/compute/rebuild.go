@@ -150,7 +150,7 @@ func (k rebuilder) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Posit
 	if err := k.o.Remote.WAL.Rebuild(ctx, id, fresh, wal.Range{TLI: c.TLI, From: c.Redo, To: p.To, SegmentBytes: c.SegmentBytes}); err != nil {
 		return p, err
 	}
-	if now := k.leaseOf(id); now.Epoch != 0 {
+	if now := (tenancy{k.machine}).leaseOf(id); now.Epoch != 0 {
 		if err := fresh.Lease().Write(now.Epoch); err != nil {
 			return p, err
 		}

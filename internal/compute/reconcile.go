@@ -123,7 +123,7 @@ func (k *maker) clearUnpublished(ctx context.Context) error {
 			stored[st.ID] = true
 			continue
 		}
-		if !k.leaseOf(st.ID).Held {
+		if !(tenancy{k.machine}).leaseOf(st.ID).Held {
 			// Made by another computer, which took over from this one.
 			stored[st.ID] = true
 			k.log.Warn("timeline of another node left alone", "timeline", string(st.ID))
