@@ -60,8 +60,11 @@ func New(c Config) http.Handler {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	synced := &syncedDoor{control: c.Control, keeper: c.SyncedTables}
 	d := &door{
 		authenticate: c.Control.Authenticate,
+		access:       accessOfControl(c.Control),
+		projectOf:    synced.projectOf,
 		publicURL:    strings.TrimSuffix(c.PublicURL, "/"),
 		workspace:    strconv.FormatInt(c.Workspace.ID, 10),
 		log:          c.Log,
@@ -76,14 +79,6 @@ func New(c Config) http.Handler {
 	return mux
 }
 
-// access says who may ask.
-type access int
-
-const (
-	signedIn access = iota // whoever shows a valid token
-	public                 // anybody
-)
-
 // route is one row of the table in routes.go.
 type route struct {
 	pattern string // net/http pattern: method and path
@@ -97,6 +92,8 @@ type raw []byte
 // door turns a route into an http.Handler: identify, authenticate, answer.
 type door struct {
 	authenticate func(ctx context.Context, bearer string) (tarn.Principal, error)
+	access       *control.Access
+	projectOf    func(ctx context.Context, a access, q *query) (tarn.ProjectName, error)
 	publicURL    string
 	workspace    string // decimal id
 	log          *slog.Logger
@@ -109,9 +106,12 @@ func (d *door) handler(rt route) http.Handler {
 		w.Header().Set("X-Databricks-Org-Id", d.workspace)
 		w.Header().Set("Cache-Control", "no-store")
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		q := &query{r: r, base: d.baseURL(r)}
+		q := &query{r: r, base: d.baseURL(r), access: d.access}
 		var answer any
 		err := d.identify(rt.access, q)
+		if err == nil {
+			err = d.authorize(r.Context(), rt, q)
+		}
 		if err == nil {
 			answer, err = rt.answer(r.Context(), q)
 		}
@@ -154,6 +154,10 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, id string, err err
 		w.Header().Set("Retry-After", "1")
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if strings.HasPrefix(r.URL.Path, scimPrefix) {
+		d.send(w, r, f.status, scimBody(f, f.body(id)))
+		return
 	}
 	d.send(w, r, f.status, f.body(id))
 }

@@ -33,30 +33,6 @@ func AccountID(w tarn.Workspace) string {
 	return uuid.NewSHA1(uuid.NameSpaceOID, []byte("tarn account of workspace "+strconv.FormatInt(w.ID, 10))).String()
 }
 
-// me is SCIM's answer to "who am I"; userName is also the Postgres role.
-func (d *hostDoor) me(_ context.Context, q *query) (any, error) {
-	return userOf(q.who), nil
-}
-
-func userOf(p tarn.Principal) wire.User {
-	u := wire.User{
-		Schemas:     []string{"urn:ietf:params:scim:schemas:core:2.0:User"},
-		ID:          p.ID,
-		UserName:    p.Name,
-		DisplayName: p.Name,
-		Active:      true,
-	}
-	if p.Type == tarn.PrincipalService {
-		u.ApplicationID = p.Name
-	} else {
-		u.Emails = []wire.UserEmail{{Type: "work", Value: p.Name, Primary: true}}
-	}
-	if p.Admin {
-		u.Groups = []wire.UserGroup{{Display: "admins", Type: "direct"}}
-	}
-	return u
-}
-
 // nowhere answers every path and method no route takes.
 func (d *hostDoor) nowhere(_ context.Context, q *query) (any, error) {
 	return nil, &failure{

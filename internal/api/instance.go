@@ -163,6 +163,9 @@ func (d *instanceDoor) list(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if ps, err = q.seen(ctx, ps); err != nil {
+		return nil, err
+	}
 	out := wire.ListDatabaseInstances{DatabaseInstances: []wire.DatabaseInstance{}, NextPageToken: next}
 	for _, p := range ps {
 		i, err := d.view(ctx, p)
@@ -185,6 +188,9 @@ func (d *instanceDoor) find(ctx context.Context, q *query) (any, error) {
 			return nil, err
 		}
 		if i := slices.IndexFunc(ps, func(p tarn.Project) bool { return p.UID == uid }); i >= 0 {
+			if err := q.need(ctx, ps[i].Name, tarn.CanCreate); err != nil {
+				return nil, err
+			}
 			return d.view(ctx, ps[i])
 		}
 		if next == "" {

@@ -29,6 +29,12 @@ func (d *operationDoor) get(ctx context.Context, q *query) (any, error) {
 	if len(parts) < 3 || parts[len(parts)-2] != "operations" {
 		return nil, &failure{status: 404, code: "ENDPOINT_NOT_FOUND", msg: "this Tarn has no API for GET " + q.r.URL.Path}
 	}
+	if parts[0] == "projects" { // one that is gone has operations that anybody may see
+		err := q.need(ctx, tarn.ProjectName{Project: parts[1]}, tarn.CanCreate)
+		if err != nil && tarn.KindOf(err) != tarn.KindNotFound {
+			return nil, err
+		}
+	}
 	switch {
 	case parts[0] == "synced_tables" && len(parts) == 4:
 		return d.ofSyncedTable(ctx, name, parts[1], parts[3])

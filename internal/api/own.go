@@ -34,11 +34,14 @@ func (d *ownDoor) status(ctx context.Context, q *query) (any, error) {
 	if d.volumes != nil {
 		out.Volumes = d.volumes()
 	}
-	if d.processes != nil {
+	if d.processes != nil && q.who.Admin {
 		out.Processes = append(out.Processes, d.processes()...)
 	}
 	es, err := d.control.AllEndpoints(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if es, err = d.seen(ctx, q, es); err != nil {
 		return nil, err
 	}
 	for _, e := range es {
@@ -54,13 +57,37 @@ func (d *ownDoor) status(ctx context.Context, q *query) (any, error) {
 		return nil, err
 	}
 	for _, c := range cs {
+		if !slices.Contains(out.Branches, c.Branch.String()) {
+			continue
+		}
 		out.Computes = append(out.Computes, computeOf(c))
-		if c.PID != 0 {
+		if c.PID != 0 && q.who.Admin {
 			out.Processes = append(out.Processes, wire.Process{Role: "postgres", PID: c.PID, Endpoint: c.Endpoint, SocketDir: c.SocketDir, Port: c.Port})
 		}
 	}
-	out.Storage, err = d.copies(ctx)
+	if q.who.Admin {
+		out.Storage, err = d.copies(ctx)
+	}
 	return out, err
+}
+
+// seen keeps of endpoints those in projects that who asks may see.
+func (d *ownDoor) seen(ctx context.Context, q *query, es []tarn.Endpoint) ([]tarn.Endpoint, error) {
+	sees, err := q.sees(ctx)
+	if err != nil || q.who.Admin {
+		return es, err
+	}
+	var out []tarn.Endpoint
+	for _, e := range es {
+		p, err := d.control.GetProject(ctx, e.Name.Parent().Parent())
+		if err != nil {
+			return nil, err
+		}
+		if sees(p) {
+			out = append(out, e)
+		}
+	}
+	return out, nil
 }
 
 // copies tells how far the object store has every branch; nil without one.
@@ -116,6 +143,9 @@ func (d *ownDoor) act(ctx context.Context, q *query) (any, error) {
 		}
 		return computeOf(c), nil
 	case "suspend":
+		if err := q.need(ctx, n.Parent().Parent(), tarn.CanManage); err != nil {
+			return nil, err
+		}
 		return nil, d.control.SuspendEndpoint(ctx, n)
 	}
 	return nil, tarn.NotFound("an endpoint can do :wake and :suspend, not %q", verb)

@@ -108,6 +108,9 @@ func (d *projectDoor) list(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if ps, err = q.seen(ctx, ps); err != nil {
+		return nil, err
+	}
 	out := wire.ListProjects{Projects: []wire.Project{}, NextPageToken: next}
 	for _, p := range ps {
 		out.Projects = append(out.Projects, projectOf(p))

@@ -19,6 +19,8 @@ type query struct {
 	r    *http.Request
 	who  tarn.Principal
 	base string // URL of this server as the client knows it
+
+	access *control.Access
 }
 
 // A name in a path that cannot be a name is the name of nothing: 404, so that

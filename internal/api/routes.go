@@ -32,9 +32,8 @@ func routes(c Config) []route {
 		configs  = branch + "/databases/{database}/cdf-configs"
 		config   = configs + "/{config}"
 	)
-	return []route{
+	return append(identityRoutes(c), []route{
 		{"GET /.well-known/databricks-config", public, host.config},
-		{"GET /api/2.0/preview/scim/v2/Me", signedIn, host.me},
 
 		{"POST " + db + "instances", signedIn, instances.create},
 		{"GET " + db + "instances", signedIn, instances.list},
@@ -45,8 +44,8 @@ func routes(c Config) []route {
 		{"POST " + db + "credentials", signedIn, instances.credential},
 		{"GET " + db + "instances/{project}/synced_tables", signedIn, synced.listOfInstance},
 		{"POST " + db + "synced_tables", signedIn, synced.createInInstance},
-		{"GET " + db + "synced_tables/{table}", signedIn, synced.getOfInstance},
-		{"DELETE " + db + "synced_tables/{table}", signedIn, synced.deleteOfInstance},
+		{"GET " + db + "synced_tables/{table}", ofTable, synced.getOfInstance},
+		{"DELETE " + db + "synced_tables/{table}", ofTable, synced.deleteOfInstance},
 
 		{"POST " + pg + "projects", signedIn, projects.create},
 		{"GET " + pg + "projects", signedIn, projects.list},
@@ -75,12 +74,12 @@ func routes(c Config) []route {
 		{"GET " + pg + config + "/cdf-statuses", signedIn, feeds.listStatuses},
 		{"GET " + pg + config + "/cdf-statuses/{status}", signedIn, feeds.getStatus},
 		{"POST " + pg + "synced_tables", signedIn, synced.create},
-		{"GET " + pg + "synced_tables/{table}", signedIn, synced.get},
-		{"DELETE " + pg + "synced_tables/{table}", signedIn, synced.delete},
+		{"GET " + pg + "synced_tables/{table}", ofTable, synced.get},
+		{"DELETE " + pg + "synced_tables/{table}", ofTable, synced.delete},
 		{"GET " + pg + "{operation...}", signedIn, ops.get},
 
-		{"GET /api/2.0/pipelines/{pipeline}", signedIn, synced.pipeline},
-		{"POST /api/2.0/pipelines/{pipeline}/updates", signedIn, synced.refresh},
+		{"GET /api/2.0/pipelines/{pipeline}", ofPipeline, synced.pipeline},
+		{"POST /api/2.0/pipelines/{pipeline}/updates", ofPipeline, synced.refresh},
 
 		{"POST /api/2.0/token/create", signedIn, tokens.create},
 		{"GET /api/2.0/token/list", signedIn, tokens.list},
@@ -97,11 +96,11 @@ func routes(c Config) []route {
 		{"GET " + uc + "tables/{table}/exists", signedIn, unity.tableExists},
 
 		{"GET " + mine + "status", signedIn, own.status},
-		{"GET " + mine + "store/stats", signedIn, store.stats},
-		{"POST " + mine + "store/checks", signedIn, store.begin},
-		{"GET " + mine + "store/checks/{check}", signedIn, store.check},
+		{"GET " + mine + "store/stats", adminOnly, store.stats},
+		{"POST " + mine + "store/checks", adminOnly, store.begin},
+		{"GET " + mine + "store/checks/{check}", adminOnly, store.check},
 		{"GET " + mine + branch + "/connection", signedIn, own.connection},
-		{"POST " + mine + branch + "/endpoints/{verb}", signedIn, own.act},
+		{"POST " + mine + branch + "/endpoints/{verb}", mayUse, own.act},
 		{"GET " + mine + branch + "/window", signedIn, pasts.window},
 		{"POST " + mine + project + "/branches/{verb}", signedIn, pasts.act},
 		{"GET " + mine + "synced_tables", signedIn, synced.list},
@@ -112,5 +111,5 @@ func routes(c Config) []route {
 		{"GET " + mine + "tables/{table}/history", signedIn, lake.history},
 
 		{"/", public, host.nowhere},
-	}
+	}...)
 }

@@ -77,6 +77,9 @@ func (d *syncedDoor) make(ctx context.Context, who tarn.Principal, s tarn.Synced
 	if _, err := d.control.GetBranch(ctx, s.Branch); err != nil {
 		return tarn.SyncedTable{}, err
 	}
+	if err := d.control.Access.Need(ctx, who, s.Branch.Parent(), tarn.CanUse); err != nil {
+		return tarn.SyncedTable{}, err
+	}
 	t, err := d.keeper.Create(ctx, who, s)
 	return t, existing(err, taken, func() error {
 		_, err := d.keeper.Get(ctx, s.Name)
@@ -206,9 +209,31 @@ func (d *syncedDoor) list(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if ts, err = d.seen(ctx, q, ts); err != nil {
+		return nil, err
+	}
 	out := wire.ListPostgresSyncedTables{SyncedTables: []wire.SyncedTable{}, NextPageToken: next}
 	for _, t := range ts {
 		out.SyncedTables = append(out.SyncedTables, syncedOf(t))
+	}
+	return out, nil
+}
+
+// seen keeps of tables those in projects that who asks may see.
+func (d *syncedDoor) seen(ctx context.Context, q *query, ts []tarn.SyncedTable) ([]tarn.SyncedTable, error) {
+	sees, err := q.sees(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []tarn.SyncedTable
+	for _, t := range ts {
+		p, err := d.control.GetProject(ctx, t.Branch.Parent())
+		if err != nil {
+			return nil, err
+		}
+		if sees(p) {
+			out = append(out, t)
+		}
 	}
 	return out, nil
 }
@@ -238,6 +263,17 @@ func (d *syncedDoor) delete(ctx context.Context, q *query) (any, error) {
 		return nil, err
 	}
 	return d.ops.done(syncedName(t.Name), verbDelete, t.UID, nil)
+}
+
+// projectOf is the project of the synced table that a request's path names, by
+// the table or by its pipeline.
+func (d *syncedDoor) projectOf(ctx context.Context, a access, q *query) (tarn.ProjectName, error) {
+	find := d.read
+	if a == ofPipeline {
+		find = d.ofPipeline
+	}
+	t, err := find(ctx, q)
+	return t.Branch.Parent(), err
 }
 
 // ofPipeline finds the synced table a pipeline moves.

@@ -74,6 +74,9 @@ func (c *Control) IssueCredential(ctx context.Context, p tarn.Principal, endpoin
 		if err != nil {
 			return "", time.Time{}, fmt.Errorf("issue credential: %w", err)
 		}
+		if err := c.Access.Need(ctx, p, n.Parent().Parent(), tarn.CanUse); err != nil {
+			return "", time.Time{}, fmt.Errorf("issue credential: %w", err)
+		}
 		claims.Endpoints = append(claims.Endpoints, e.UID)
 	}
 	secret, err := c.cfg.Signer.Sign(ctx, claims)

@@ -10,31 +10,6 @@ type HostConfig struct {
 	Audiences    []string `json:"token_federation_default_oidc_audiences,omitempty"`
 }
 
-// User is SCIM's view of who asks.
-type User struct {
-	Schemas       []string    `json:"schemas"`
-	ID            string      `json:"id"`
-	UserName      string      `json:"userName"`
-	DisplayName   string      `json:"displayName,omitempty"`
-	ApplicationID string      `json:"applicationId,omitempty"`
-	Active        bool        `json:"active"`
-	Emails        []UserEmail `json:"emails,omitempty"`
-	Groups        []UserGroup `json:"groups,omitempty"`
-}
-
-// UserEmail is an address of a User.
-type UserEmail struct {
-	Type    string `json:"type"`
-	Value   string `json:"value"`
-	Primary bool   `json:"primary"`
-}
-
-// UserGroup is a group a User belongs to.
-type UserGroup struct {
-	Display string `json:"display"`
-	Type    string `json:"type"`
-}
-
 // CreateToken asks for a personal access token.
 type CreateToken struct {
 	Comment         string `json:"comment,omitempty"`
