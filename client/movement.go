@@ -197,6 +197,15 @@ func (t *Tables) Register(ctx context.Context, n tarn.TableName, location string
 	return out, err
 }
 
+// CreateManaged makes a catalog entry whose folder the server chooses; who gets it
+// writes the Delta table.
+func (t *Tables) CreateManaged(ctx context.Context, n tarn.TableName) (CatalogTable, error) {
+	in := CatalogTable{Name: n.Table, CatalogName: n.Catalog, SchemaName: n.Schema, TableType: "MANAGED", DataSourceFormat: "DELTA"}
+	var out CatalogTable
+	err := t.c.do(ctx, http.MethodPost, uc+"tables", nil, in, &out)
+	return out, err
+}
+
 // Drop removes a table's entry; its files stay.
 func (t *Tables) Drop(ctx context.Context, n tarn.TableName) error {
 	return t.c.do(ctx, http.MethodDelete, entryPath(n), nil, nil, nil)

@@ -64,7 +64,8 @@ func (in *instance) python(program string, args ...string) string {
 	}
 	p := in.profile()
 	cmd := exec.Command(interpreter, append([]string{filepath.Join("testdata", program)}, args...)...)
-	cmd.Env = append(os.Environ(), "DATABRICKS_HOST="+p.Host, "DATABRICKS_TOKEN="+p.Token, "HOME="+in.config)
+	cmd.Env = append(os.Environ(), "DATABRICKS_HOST="+p.Host, "DATABRICKS_TOKEN="+p.Token, "HOME="+in.config,
+		"PYTHONPATH=../client/python", "PYTHONDONTWRITEBYTECODE=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		in.t.Fatalf("%s: %v\n%s", program, err, out)
