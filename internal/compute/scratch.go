@@ -4,15 +4,56 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarndb/tarn/internal/layer"
+	"github.com/tarndb/tarn/internal/volumefs"
 )
 
 // scratchDirs are directories of a data directory whose files mean nothing to
-// any other start of Postgres: what a sort or a hash join spills. Postgres makes
-// base/pgsql_tmp when it first needs it, follows a link in its place, and
-// removes the files in it but never itself.
-var scratchDirs = [...]string{"base/pgsql_tmp"}
+// any other start of Postgres, crash or not. But for the first they are those
+// that pg_basebackup copies empty, and replaces links of
+// (backup/basebackup.c, excludeDirContents).
+var scratchDirs = [...]string{
+	"base/pgsql_tmp", // what a sort or a hash join spills; made when it is first needed, and emptied by every start
+	"pg_subtrans",    // parents of subtransactions in progress: zeroed by every start (StartupSUBTRANS), which learns those of prepared ones anew
+	"pg_notify",      // notifications for sessions that are connected: emptied by every start (AsyncShmemInit)
+	"pg_serial",      // committed serializable transactions that running ones overlap: none after a start (SerialInit)
+	"pg_snapshots",   // exported snapshots, which end with their transaction: emptied by every start
+	"pg_dynshmem",    // shared memory of dynamic_shared_memory_type=mmap: emptied by every start
+	"pg_stat_tmp",    // unused since Postgres 15 but by extensions; emptied by every start
+}
+
+// spillFiles are what logical decoding writes of a transaction that outgrows
+// logical_decoding_work_mem, in small writes that the log would keep for as long
+// as its history. A walsender reads them back itself, every start of Postgres and
+// of decoding on the slot removes what is left (StartupReorderBuffer,
+// ReorderBufferCleanupSerializedTXNs), and a fork has no slots. What stands
+// beside them, the slot's state, must be as durable as the data; so must
+// pg_logical/snapshots, without which decoding could not begin again where it
+// was, and pg_logical/mappings.
+var spillFiles = volumefs.ApartRule{
+	Name: func(name string) bool { return strings.HasPrefix(name, "xid-") && strings.HasSuffix(name, ".spill") },
+	Directory: func(v volumefs.Volume, dir layer.Ino) (bool, error) {
+		slots, err := v.Lookup(layer.RootIno, "pg_replslot")
+		if err != nil {
+			return false, err
+		}
+		for after := uint64(0); ; {
+			entries, err := v.ReadDir(slots.Ino, after, 64)
+			if err != nil || len(entries) == 0 {
+				return false, err
+			}
+			for _, e := range entries {
+				if after = e.Cookie; e.Ino == dir {
+					return true, nil
+				}
+			}
+		}
+	},
+}
 
 // scratch is where an engine's scratch files are: on this computer, not in the
 // timeline, which would keep them for as long as its history.
