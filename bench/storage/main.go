@@ -79,6 +79,7 @@ func run(ctx context.Context) (err error) {
 	cases = append(cases, b.metadataCases()...)
 	cases = append(cases, b.branchCases()...)
 	cases = append(cases, b.restoreCases()...)
+	cases = append(cases, b.hydrateCases()...)
 	return report.Run(ctx, "storage", o, cases)
 }
 
@@ -320,6 +321,11 @@ func (b *bench) coldScan(ctx context.Context, s side) (float64, error) {
 	if err := s.restart(ctx); err != nil {
 		return 0, err
 	}
+	return b.scan(ctx, s)
+}
+
+// scan reads that table once.
+func (b *bench) scan(ctx context.Context, s side) (float64, error) {
 	c, err := connect(ctx, s, database)
 	if err != nil {
 		return 0, err

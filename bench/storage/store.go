@@ -24,9 +24,22 @@ type storeSide struct {
 	ended  chan error
 }
 
-// openStoreSide opens a fleet with these options, of which it fills in those
-// every side has, and one compute.
+// openStoreSide opens a fleet with these options, and one compute.
 func openStoreSide(ctx context.Context, dir string, o compute.Options) (*storeSide, error) {
+	s, err := openFleetSide(ctx, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.fleet.CreateTimeline(ctx, tarn.TimelineSpec{ID: s.spec.Timeline, PGVersion: s.spec.PGVersion}); err != nil {
+		return nil, fmt.Errorf("create timeline: %w", err)
+	}
+	s.status, err = s.fleet.Wake(ctx, s.spec)
+	return s, err
+}
+
+// openFleetSide opens a fleet with these options, of which it fills in those
+// every side has.
+func openFleetSide(ctx context.Context, dir string, o compute.Options) (*storeSide, error) {
 	installs, err := findPostgres(ctx)
 	if err != nil {
 		return nil, err
@@ -44,16 +57,11 @@ func openStoreSide(ctx context.Context, dir string, o compute.Options) (*storeSi
 	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &storeSide{fleet: fleet, stop: stop, ended: make(chan error, 1)}
 	go func() { s.ended <- fleet.Run(keep) }()
-	timeline := newTimeline()
-	if _, err := fleet.CreateTimeline(ctx, tarn.TimelineSpec{ID: timeline, PGVersion: installs[0].Major}); err != nil {
-		return nil, fmt.Errorf("create timeline: %w", err)
-	}
 	s.spec = tarn.ComputeSpec{
-		Endpoint: "ep-bench", Branch: tarn.BranchName{Project: "bench", Branch: tarn.DefaultBranch}, Timeline: timeline,
+		Endpoint: "ep-bench", Branch: tarn.BranchName{Project: "bench", Branch: tarn.DefaultBranch}, Timeline: newTimeline(),
 		PGVersion: installs[0].Major, MinCU: 2, MaxCU: 2, Settings: map[string]string{"shared_buffers": sharedBuffers},
 	}
-	s.status, err = fleet.Wake(ctx, s.spec)
-	return s, err
+	return s, nil
 }
 
 func newTimeline() tarn.TimelineID {
