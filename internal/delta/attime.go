@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/tarndb/tarn/internal/blob"
 )
 
 // AtTime gives the snapshot that was the latest at a time: the newest version
@@ -86,14 +88,25 @@ func (t *Table) versionAt(ctx context.Context, newest *Snapshot, at time.Time) (
 	return versions[i-1], nil
 }
 
-// inCommitTime reads when a version was committed from its commitInfo, which
-// comes first.
-func (t *Table) inCommitTime(ctx context.Context, version int64) (time.Time, error) {
-	var at *int64
+// inCommitTime is when a version was committed, by its own word.
+func (t *place) inCommitTime(ctx context.Context, version int64) (time.Time, error) {
 	o, err := t.store.Head(ctx, t.key(commitName(version)))
 	if err != nil {
 		return time.Time{}, err
 	}
+	at, err := t.timeIn(ctx, o)
+	if err == nil && at == nil {
+		err = &DamagedError{Path: o.Key, Reason: "no inCommitTimestamp"}
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.UnixMilli(*at).UTC(), nil
+}
+
+// timeIn reads the in-commit timestamp from a commit's commitInfo, which comes
+// first; nil when it has none.
+func (t *place) timeIn(ctx context.Context, o blob.Object) (at *int64, err error) {
 	err = t.readJSONActions(ctx, o, func(a action) error {
 		if a.CommitInfo != nil {
 			at = a.CommitInfo.InCommitTimestamp
@@ -101,11 +114,8 @@ func (t *Table) inCommitTime(ctx context.Context, version int64) (time.Time, err
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errFound) {
-		return time.Time{}, err
+	if errors.Is(err, errFound) {
+		err = nil
 	}
-	if at == nil {
-		return time.Time{}, &DamagedError{Path: o.Key, Reason: "no inCommitTimestamp"}
-	}
-	return time.UnixMilli(*at).UTC(), nil
+	return at, err
 }

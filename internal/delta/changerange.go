@@ -388,7 +388,7 @@ func (t *Table) changesAvailable(ctx context.Context, from, to int64) (ChangeSum
 	off := false
 	s.FeedOff, off = r.feedOff()
 	s.Feed = !off
-	perRow := r.end.bytesPerRow()
+	perRow := bytesPerRow(r.end)
 	var files []string
 	for i := range r.commits {
 		actions, err := r.actions(ctx, i)
@@ -447,7 +447,7 @@ func cardinality(d *dvDescriptor) int64 {
 }
 
 // bytesPerRow is about how many bytes a row takes in the data files.
-func (s *Snapshot) bytesPerRow() float64 {
+func bytesPerRow(s *Snapshot) float64 {
 	var rows, bytes int64
 	for _, a := range s.state.files {
 		if n, ok := a.statRows(); ok && n > 0 {

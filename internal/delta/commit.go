@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -55,7 +56,7 @@ func (x *Tx) commit(ctx context.Context, o CommitOptions) (int64, error) {
 	if err := x.base.checkWritable(); err != nil {
 		return 0, err
 	}
-	if x.removes && x.base.truth("delta.appendOnly") {
+	if len(x.gone) > 0 && !x.quiet && x.base.truth("delta.appendOnly") {
 		return 0, tarn.Conflict("the table is append-only")
 	}
 	if x.txn != nil {
@@ -66,7 +67,7 @@ func (x *Tx) commit(ctx context.Context, o CommitOptions) (int64, error) {
 	if err := x.finishFiles(ctx); err != nil {
 		return 0, err
 	}
-	if len(x.files) == 0 && x.txn == nil && !x.changed && (!x.removes || len(x.base.state.files) == 0) {
+	if len(x.rows.done)+len(x.gone)+len(x.back) == 0 && x.txn == nil && x.metadata == nil && x.protocol == nil {
 		x.state = txCommitted
 		return x.base.version, nil
 	}
@@ -74,17 +75,26 @@ func (x *Tx) commit(ctx context.Context, o CommitOptions) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("name the commit: %w", err)
 	}
-	b, err := encodeActions(x.actions(o, id.String()))
-	if err != nil {
-		return 0, err
-	}
-	return x.put(ctx, b, id.String())
+	return x.put(ctx, x.actions(o, id.String()), id.String())
 }
 
 // put writes the first version that is free, as long as what others committed
 // in between does not conflict.
-func (x *Tx) put(ctx context.Context, b []byte, id string) (int64, error) {
+func (x *Tx) put(ctx context.Context, actions []action, id string) (int64, error) {
+	info := actions[0].CommitInfo
+	last, err := x.base.commitTime(ctx)
+	if err != nil {
+		return 0, err
+	}
 	for version := x.base.version + 1; ; version++ {
+		if last != nil { // in-commit timestamps grow from version to version
+			now := max(time.Now().UnixMilli(), *last+1)
+			info.InCommitTimestamp = &now
+		}
+		b, err := encodeActions(actions)
+		if err != nil {
+			return 0, err
+		}
 		theirs, err := x.table.putCommit(ctx, version, b, id)
 		if err != nil {
 			if errors.Is(err, blob.ErrAmbiguous) {
@@ -99,36 +109,31 @@ func (x *Tx) put(ctx context.Context, b []byte, id string) (int64, error) {
 		if err := x.conflict(version, theirs); err != nil {
 			return 0, err
 		}
-	}
-}
-
-// conflict tells whether a commit of another writer stands in our way. A blind
-// append read nothing, so only a change of the rules it was written under, or
-// of its own application's position, does.
-func (x *Tx) conflict(version int64, theirs []action) error {
-	clash := func(what string) error {
-		return &ConflictError{Reason: fmt.Sprintf("version %d %s", version, what)}
-	}
-	for _, a := range theirs {
-		switch {
-		case a.Protocol != nil:
-			return clash("changes the protocol")
-		case a.Metadata != nil:
-			return clash("changes the metadata")
-		case a.Txn != nil && x.txn != nil && a.Txn.AppID == x.txn.AppID:
-			if a.Txn.Version >= x.txn.Version {
-				return fmt.Errorf("%s is at %d since version %d, commit of %d: %w", a.Txn.AppID, a.Txn.Version, version, x.txn.Version, ErrAppliedTxn)
+		for _, a := range theirs {
+			if a.CommitInfo != nil && a.CommitInfo.InCommitTimestamp != nil && last != nil {
+				t := max(*last, *a.CommitInfo.InCommitTimestamp)
+				last = &t
 			}
-			return clash("is of the same application")
 		}
 	}
-	if !x.blind() {
-		return clash("was committed since this transaction began, and it is not a blind append")
-	}
-	return nil
 }
 
-func (x *Tx) blind() bool { return !x.removes && !x.changed }
+// commitTime is the in-commit timestamp of the version; nil when the table does
+// not keep them.
+func (s *Snapshot) commitTime(ctx context.Context) (*int64, error) {
+	if !s.truth("delta.enableInCommitTimestamps") {
+		return nil, nil
+	}
+	if s.inCommit != nil {
+		return s.inCommit, nil
+	}
+	at, err := s.table.inCommitTime(ctx, s.version)
+	if err != nil {
+		return nil, err
+	}
+	ms := at.UnixMilli()
+	return &ms, nil
+}
 
 // readCommit reads a version's actions; found is false when it is not there.
 func (t *place) readCommit(ctx context.Context, version int64) (actions []action, found bool, err error) {
@@ -159,42 +164,71 @@ func (x *Tx) actions(o CommitOptions, id string) []action {
 	blind, read := x.blind(), x.base.version
 	info := &commitInfoAction{
 		Timestamp: now, Operation: o.Operation, Parameters: map[string]any{}, ReadVersion: &read,
-		IsolationLevel: "Serializable", IsBlindAppend: &blind, EngineInfo: engine, TxnID: id,
+		IsolationLevel: x.base.state.metadata.isolation(), IsBlindAppend: &blind, EngineInfo: engine, TxnID: id,
+	}
+	if info.Operation == "" {
+		info.Operation = x.operation
+	}
+	if info.Operation == "" && len(x.rows.done)+len(x.gone) == 0 {
+		info.Operation = x.schemaOnly
 	}
 	if info.Operation == "" {
 		info.Operation = "WRITE"
 		info.Parameters["mode"] = "Append"
-		if x.removes {
-			info.Parameters["mode"] = "Overwrite"
-		}
 		info.Parameters["partitionBy"] = jsonText(x.base.state.metadata.PartitionColumns)
+	}
+	for k, v := range x.params {
+		info.Parameters[k] = v
 	}
 	for k, v := range o.Params {
 		info.Parameters[k] = v
 	}
 	out := []action{{CommitInfo: info}}
-	if x.changed {
-		meta := *x.base.state.metadata
-		meta.SchemaString = string(x.schema.json())
-		if p := protocolFor(x.schema, meta.Configuration, x.base.state.protocol); !p.equal(x.base.state.protocol) {
-			out = append(out, action{Protocol: p})
-		}
-		out = append(out, action{Metadata: &meta})
+	if x.protocol != nil {
+		out = append(out, action{Protocol: x.protocol})
+	}
+	if x.metadata != nil {
+		out = append(out, action{Metadata: x.metadata})
 	}
 	if x.txn != nil {
 		txn := *x.txn
 		txn.LastUpdated = &now
 		out = append(out, action{Txn: &txn})
 	}
-	if x.removes {
-		for _, a := range x.base.sortedFiles() {
-			out = append(out, action{Remove: a.remove(now)})
+	out = append(out, x.fileActions(now)...)
+	info.Metrics = metrics(out)
+	for k, v := range x.metrics {
+		info.Metrics[k] = v
+	}
+	return out
+}
+
+// fileActions lists removed and added files, and change files.
+func (x *Tx) fileActions(now int64) []action {
+	var out []action
+	gone := make([]*goneFile, 0, len(x.gone))
+	for _, g := range x.gone {
+		gone = append(gone, g)
+	}
+	slices.SortFunc(gone, func(a, b *goneFile) int { return strings.Compare(a.was.Path, b.was.Path) })
+	for _, g := range gone {
+		r := g.was.remove(now)
+		r.DataChange = !x.quiet
+		out = append(out, action{Remove: r})
+		if g.now != nil {
+			out = append(out, action{Add: g.now})
 		}
 	}
-	for _, a := range x.files {
+	for _, a := range x.back {
 		out = append(out, action{Add: a})
 	}
-	info.Metrics = metrics(out)
+	for _, a := range x.rows.done {
+		a.DataChange = !x.quiet
+		out = append(out, action{Add: a})
+	}
+	for _, a := range x.fed.done {
+		out = append(out, action{CDC: &cdcAction{Path: a.Path, PartitionValues: a.PartitionValues, Size: a.Size}})
+	}
 	return out
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -59,9 +58,20 @@ func (t *Table) create(ctx context.Context, m Metadata) error {
 		return fmt.Errorf("name the commit: %w", err)
 	}
 	now := time.Now().UnixMilli()
-	properties := maps.Clone(m.Properties)
-	if properties == nil {
-		properties = map[string]string{}
+	properties := map[string]string{}
+	for name, value := range m.Properties {
+		if !strings.HasPrefix(strings.ToLower(name), "delta.feature.") { // those go into the protocol
+			properties[name] = value
+		}
+	}
+	mode, err := mappingOf(properties)
+	if err != nil {
+		return err
+	}
+	if mode != mapNone {
+		if err := assignMapping(schema, properties, true); err != nil {
+			return err
+		}
 	}
 	partitions := slices.Clone(m.PartitionBy)
 	if partitions == nil {
@@ -73,14 +83,14 @@ func (t *Table) create(ctx context.Context, m Metadata) error {
 		SchemaString: string(schema.json()), PartitionColumns: partitions, Configuration: properties, CreatedTime: &now,
 	}
 	blind := true
-	b, err := encodeActions([]action{
-		{CommitInfo: &commitInfoAction{
-			Timestamp: now, Operation: "CREATE TABLE", Parameters: map[string]any{"partitionBy": jsonText(partitions), "properties": jsonText(properties)},
-			IsolationLevel: "Serializable", IsBlindAppend: &blind, EngineInfo: engine, TxnID: txnID.String(),
-		}},
-		{Protocol: protocolFor(schema, m.Properties, nil)},
-		{Metadata: meta},
-	})
+	info := &commitInfoAction{
+		Timestamp: now, Operation: "CREATE TABLE", Parameters: map[string]any{"partitionBy": jsonText(partitions), "properties": jsonText(properties)},
+		IsolationLevel: "Serializable", IsBlindAppend: &blind, EngineInfo: engine, TxnID: txnID.String(),
+	}
+	if strings.EqualFold(propertyOf(properties, "delta.enableInCommitTimestamps"), "true") {
+		info.InCommitTimestamp = &now
+	}
+	b, err := encodeActions([]action{{CommitInfo: info}, {Protocol: protocolFor(schema, m.Properties, nil)}, {Metadata: meta}})
 	if err != nil {
 		return err
 	}
@@ -121,11 +131,16 @@ func (m *Metadata) check() (*dataType, error) {
 		return nil, tarn.Invalid("a table needs a column it is not partitioned by")
 	}
 	for _, f := range t.fields {
-		if strings.HasPrefix(f.name, "delta.") || f.name == "_change_type" || f.name == "_commit_version" || f.name == "_commit_timestamp" {
+		if reservedColumn(f.name) {
 			return nil, tarn.Invalid("the column name %s is reserved", f.name)
 		}
 	}
 	return t, nil
+}
+
+// reservedColumn tells whether Delta uses the name itself.
+func reservedColumn(name string) bool {
+	return strings.HasPrefix(name, "delta.") || name == changeTypeColumn || name == "_commit_version" || name == "_commit_timestamp"
 }
 
 func nonEmpty(s string) *string {

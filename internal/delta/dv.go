@@ -67,29 +67,9 @@ func (t *place) readDV(ctx context.Context, d *dvDescriptor) ([]byte, string, er
 			return bad(logName, "inline bytes", err)
 		}
 		return b[:d.SizeInBytes], logName, nil
-	case "u":
-		if len(d.PathOrDV) < 20 {
-			return bad(logName, "name "+d.PathOrDV, nil)
-		}
-		at := len(d.PathOrDV) - 20
-		raw, err := z85Decode(d.PathOrDV[at:])
-		if err != nil {
-			return bad(logName, "name "+d.PathOrDV, err)
-		}
-		id, err := uuid.FromBytes(raw)
-		if err != nil {
-			return bad(logName, "name "+d.PathOrDV, err)
-		}
-		key = "deletion_vector_" + id.String() + ".bin"
-		if at > 0 {
-			key = d.PathOrDV[:at] + "/" + key
-		}
-		if key = t.key(key); blob.CheckKey(key) != nil {
-			return bad(logName, "name "+d.PathOrDV, nil)
-		}
-	case "p":
-		if key, err = t.dataKey(d.PathOrDV); err != nil {
-			return nil, "", err
+	case "u", "p":
+		if key, err = t.dvKey(d); err != nil {
+			return nil, logName, err
 		}
 	default:
 		return nil, "", &UnsupportedError{Feature: "deletion vector storage " + d.StorageType}
@@ -121,6 +101,36 @@ func (t *place) readDV(ctx context.Context, d *dvDescriptor) ([]byte, string, er
 		return bad(key, fmt.Sprintf("crc %08x instead of %08x at %d", got, want, off), nil)
 	}
 	return data, key, nil
+}
+
+// dvKey gives the store's key of the file that holds a vector.
+func (t *place) dvKey(d *dvDescriptor) (string, error) {
+	if d.StorageType == "p" {
+		return t.dataKey(d.PathOrDV)
+	}
+	bad := func(err error) error {
+		return &DamagedError{Path: t.key(logFolder), Reason: "deletion vector: name " + d.PathOrDV, Err: err}
+	}
+	if len(d.PathOrDV) < 20 {
+		return "", bad(nil)
+	}
+	at := len(d.PathOrDV) - 20
+	raw, err := z85Decode(d.PathOrDV[at:])
+	if err != nil {
+		return "", bad(err)
+	}
+	id, err := uuid.FromBytes(raw)
+	if err != nil {
+		return "", bad(err)
+	}
+	key := "deletion_vector_" + id.String() + ".bin"
+	if at > 0 {
+		key = d.PathOrDV[:at] + "/" + key
+	}
+	if key = t.key(key); blob.CheckKey(key) != nil {
+		return "", bad(nil)
+	}
+	return key, nil
 }
 
 // decodeDV parses the bytes from the magic on.

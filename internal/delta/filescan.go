@@ -23,6 +23,7 @@ type fileScan struct {
 	only     *roaring64.Bitmap // the rows to give, instead of those not deleted; nil = those
 
 	file    *parquetFile
+	raw     bool              // give deleted rows, too
 	deleted *roaring64.Bitmap // nil = none
 	sources []source          // one per wanted column
 	leaves  []int             // Parquet leaves that the Arrow reader reads
@@ -46,7 +47,7 @@ func (f *fileScan) run(ctx context.Context, do func(arrow.RecordBatch) error) (e
 	if err != nil {
 		return err
 	}
-	if f.only == nil {
+	if f.only == nil && !f.raw {
 		if f.deleted, err = f.snapshot.deleted(ctx, f.add.DV); err != nil {
 			return err
 		}

@@ -23,27 +23,46 @@ const (
 
 // fileWriter writes one data file.
 type fileWriter struct {
-	key    string // path below the table's folder, not encoded
-	values map[string]*string
-	up     *upload
-	out    *pqarrow.FileWriter
-	stats  *fileStats
+	key      string // path below the table's folder, not encoded
+	values   map[string]*string
+	up       *upload
+	out      *pqarrow.FileWriter
+	stats    *fileStats
+	physical *arrow.Schema // under column mapping; else nil
+	full     int64         // bytes
 }
 
-// newFileWriter begins a file of the given columns in a partition's folder.
-func (t *place) newFileWriter(ctx context.Context, number int, folder string, values map[string]*string, fields []field, statColumns int) (*fileWriter, error) {
+// fileBegin says what kind of file begins.
+type fileBegin struct {
+	number      int    // of the file in its commit
+	folder      string // "" or ends with a slash
+	values      map[string]*string
+	fields      []field
+	mapped      bool // columns go by their physical names and ids
+	statColumns int
+	full        int64 // bytes
+}
+
+// newFileWriter begins a file.
+func (t *place) newFileWriter(ctx context.Context, b fileBegin) (*fileWriter, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return nil, fmt.Errorf("name a data file: %w", err)
 	}
-	schema, err := arrowSchema(fields)
+	w := &fileWriter{
+		key:    fmt.Sprintf("%spart-%05d-%s.c000.zstd.parquet", b.folder, b.number, id),
+		values: b.values, full: b.full,
+		stats: newFileStats(b.fields, b.statColumns),
+	}
+	schema, err := arrowSchema(b.fields)
 	if err != nil {
 		return nil, err
 	}
-	w := &fileWriter{
-		key:    fmt.Sprintf("%spart-%05d-%s.c000.zstd.parquet", folder, number, id),
-		values: values,
-		stats:  newFileStats(fields, statColumns),
+	if b.mapped {
+		if schema, err = physicalSchema(b.fields); err != nil {
+			return nil, err
+		}
+		w.physical = schema
 	}
 	w.up = newUpload(ctx, t.store, t.key(w.key))
 	if w.out, err = newParquetWriter(schema, w.up, compress.Codecs.Zstd); err != nil {
@@ -69,6 +88,10 @@ func (w *fileWriter) write(ctx context.Context, rec arrow.RecordBatch) error {
 	stop := w.up.breakOff(ctx)
 	defer stop()
 	w.stats.add(rec)
+	if w.physical != nil {
+		rec = asPhysical(rec, w.physical)
+		defer rec.Release()
+	}
 	if err := w.out.WriteBuffered(rec); err != nil {
 		return err
 	}
@@ -81,8 +104,8 @@ func (w *fileWriter) write(ctx context.Context, rec arrow.RecordBatch) error {
 // held is about what the file keeps in memory.
 func (w *fileWriter) held() int64 { return w.out.RowGroupTotalBytesWritten() }
 
-// full tells whether the file has its size.
-func (w *fileWriter) full() bool { return w.up.size > maxFileBytes }
+// isFull tells whether the file has its size.
+func (w *fileWriter) isFull() bool { return w.up.size+w.held()/4 > w.full }
 
 // finish makes the file durable and gives the action that adds it.
 func (w *fileWriter) finish(ctx context.Context) (*addAction, error) {

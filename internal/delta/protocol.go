@@ -26,7 +26,7 @@ var readable = []string{
 var writable = []string{
 	"appendOnly", "invariants", "checkConstraints", "changeDataFeed", "generatedColumns", "identityColumns",
 	"timestampNtz", "v2Checkpoint", "domainMetadata", "vacuumProtocolCheck", "deletionVectors", "columnMapping",
-	"allowColumnDefaults",
+	"allowColumnDefaults", "inCommitTimestamp", "typeWidening", "typeWidening-preview", "clustering",
 }
 
 // legacyFeatures are implied by writer versions 2 to 6.
@@ -76,11 +76,10 @@ func (s *Snapshot) checkWritable() error {
 			return refuse("checkConstraints")
 		}
 	}
-	if s.mapping != mapNone {
-		return refuse("columnMapping")
-	}
-	if s.truth("delta.enableInCommitTimestamps") {
-		return refuse("inCommitTimestamp")
+	for property, feature := range propertyFeatures {
+		if s.truth(property) {
+			return refuse(feature)
+		}
 	}
 	return s.schema.checkWritable()
 }
@@ -103,10 +102,6 @@ func (t *dataType) checkWritable() error {
 				return &UnsupportedError{Feature: "generatedColumns", Writing: true}
 			case strings.HasPrefix(name, "delta.identity."):
 				return &UnsupportedError{Feature: "identityColumns", Writing: true}
-			case name == "CURRENT_DEFAULT":
-				// A default fills columns left out; ours are null then, which
-				// another value would contradict.
-				return &UnsupportedError{Feature: "allowColumnDefaults", Writing: true}
 			}
 		}
 		if err := f.typ.checkWritable(); err != nil {
@@ -123,76 +118,135 @@ func (t *dataType) checkWritable() error {
 
 // propertyFeatures are the properties that switch on what we do not write.
 var propertyFeatures = map[string]string{
-	"delta.enabledeletionvectors":    "deletionVectors",
-	"delta.enablerowtracking":        "rowTracking",
-	"delta.enableincommittimestamps": "inCommitTimestamp",
-	"delta.enabletypewidening":       "typeWidening",
-	"delta.enableicebergcompatv1":    "icebergCompatV1",
-	"delta.enableicebergcompatv2":    "icebergCompatV2",
+	"delta.enablerowtracking":     "rowTracking",
+	"delta.enableicebergcompatv1": "icebergCompatV1",
+	"delta.enableicebergcompatv2": "icebergCompatV2",
+	"delta.enableicebergcompatv3": "icebergCompatV3",
 }
 
-// checkProperties refuses properties of a new table that ask for a feature we
-// do not write.
+const featurePrefix = "delta.feature."
+
+// checkProperties refuses properties that ask for a feature we do not write.
 func checkProperties(properties map[string]string) error {
 	for name, value := range properties {
 		low := strings.ToLower(name)
 		if f, ok := propertyFeatures[low]; ok && strings.EqualFold(value, "true") {
 			return &UnsupportedError{Feature: f, Writing: true}
 		}
-		switch {
-		case low == "delta.columnmapping.mode" && !strings.EqualFold(value, "none"):
-			return &UnsupportedError{Feature: "columnMapping", Writing: true}
-		case low == "delta.checkpointpolicy" && !strings.EqualFold(value, "classic"):
-			return &UnsupportedError{Feature: "v2Checkpoint", Writing: true}
-		case strings.HasPrefix(low, "delta.constraints."):
+		if strings.HasPrefix(low, "delta.constraints.") {
 			return &UnsupportedError{Feature: "checkConstraints", Writing: true}
-		case strings.HasPrefix(low, "delta.feature."):
-			return &UnsupportedError{Feature: name[len("delta.feature."):], Writing: true}
+		}
+		if strings.HasPrefix(low, featurePrefix) {
+			if f := name[len(featurePrefix):]; !slices.Contains(writable, f) {
+				return &UnsupportedError{Feature: f, Writing: true}
+			}
 		}
 	}
-	return nil
+	_, err := mappingOf(properties)
+	return err
+}
+
+// needs lists the features that a schema and properties use.
+func needs(schema *dataType, properties map[string]string) (reader, writer []string) {
+	on := func(property string) bool { return strings.EqualFold(propertyOf(properties, property), "true") }
+	both := func(f string) { reader, writer = append(reader, f), append(writer, f) }
+	if schema.uses("timestamp_ntz") {
+		both("timestampNtz")
+	}
+	if on("delta.enableChangeDataFeed") {
+		writer = append(writer, "changeDataFeed")
+	}
+	if on("delta.enableDeletionVectors") {
+		both("deletionVectors")
+	}
+	if m, err := mappingOf(properties); err == nil && m != mapNone {
+		both("columnMapping")
+	}
+	if on("delta.enableInCommitTimestamps") {
+		writer = append(writer, "inCommitTimestamp")
+	}
+	if on("delta.enableTypeWidening") {
+		both("typeWidening")
+	}
+	if strings.EqualFold(propertyOf(properties, "delta.checkpointPolicy"), "v2") {
+		both("v2Checkpoint")
+	}
+	for name := range properties {
+		if strings.HasPrefix(strings.ToLower(name), featurePrefix) {
+			f := name[len(featurePrefix):]
+			if slices.Contains(readable, f) {
+				reader = append(reader, f)
+			}
+			writer = append(writer, f)
+		}
+	}
+	return reader, writer
+}
+
+// features lists those of a protocol by name, implied ones too.
+func (p *protocolAction) features() (reader, writer []string) {
+	if p.MinReader >= readerFeatures {
+		reader = slices.Clone(p.ReaderFeatures)
+	} else if p.MinReader == 2 {
+		reader = []string{"columnMapping"}
+	}
+	if p.MinWriter >= writerFeatures {
+		return reader, slices.Clone(p.WriterFeatures)
+	}
+	for _, l := range legacyFeatures {
+		if l.version <= p.MinWriter {
+			writer = append(writer, l.features...)
+		}
+	}
+	return reader, writer
 }
 
 // protocolFor is the lowest protocol whose features the table uses, so that
 // old readers can read it, and no lower than what it has already.
 func protocolFor(schema *dataType, properties map[string]string, have *protocolAction) *protocolAction {
-	cdf := strings.EqualFold(properties["delta.enableChangeDataFeed"], "true")
-	need := protocolAction{MinReader: 1, MinWriter: 2}
-	if cdf {
-		need.MinWriter = 4
+	reader, writer := needs(schema, properties)
+	floor := have
+	if floor == nil {
+		floor = &protocolAction{MinReader: 1, MinWriter: 2}
 	}
-	ntz := schema.uses("timestamp_ntz")
-	if have == nil && !ntz {
-		return &need
-	}
-	if have != nil {
-		if have.MinWriter >= writerFeatures && (!ntz || slices.Contains(have.WriterFeatures, "timestampNtz")) {
-			return have
-		}
-		if !ntz {
-			need.MinReader, need.MinWriter = max(need.MinReader, have.MinReader), max(need.MinWriter, have.MinWriter)
-			return &need
-		}
-	}
-	p := &protocolAction{MinReader: readerFeatures, MinWriter: writerFeatures, ReaderFeatures: []string{"timestampNtz"}, WriterFeatures: []string{"timestampNtz"}}
-	switch {
-	case have == nil:
-		p.WriterFeatures = append(p.WriterFeatures, "appendOnly", "invariants")
-		if cdf {
-			p.WriterFeatures = append(p.WriterFeatures, "changeDataFeed")
-		}
-	case have.MinWriter >= writerFeatures:
-		p.ReaderFeatures = append(p.ReaderFeatures, have.ReaderFeatures...)
-		p.WriterFeatures = append(p.WriterFeatures, have.WriterFeatures...)
-	default: // an upgrade names what the old version implied
-		for _, l := range legacyFeatures {
-			if l.version <= have.MinWriter {
-				p.WriterFeatures = append(p.WriterFeatures, l.features...)
+	haveReader, haveWriter := floor.features()
+	missing := func(need, have []string) (out []string) {
+		for _, f := range need {
+			if !slices.Contains(have, f) && !slices.Contains(out, f) {
+				out = append(out, f)
 			}
 		}
-		if have.MinReader >= 2 {
-			p.ReaderFeatures = append(p.ReaderFeatures, "columnMapping")
+		return out
+	}
+	newReader, newWriter := missing(reader, haveReader), missing(writer, haveWriter)
+	if len(newReader) == 0 && len(newWriter) == 0 {
+		return floor
+	}
+	if floor.MinWriter < writerFeatures {
+		// Versions below the named features will do for two of them.
+		p := &protocolAction{MinReader: floor.MinReader, MinWriter: floor.MinWriter}
+		legacy := true
+		for _, f := range newWriter {
+			switch f {
+			case "changeDataFeed":
+				p.MinWriter = max(p.MinWriter, 4)
+			case "columnMapping":
+				p.MinReader, p.MinWriter = max(p.MinReader, 2), max(p.MinWriter, 5)
+			default:
+				legacy = false
+			}
 		}
+		if legacy {
+			return p
+		}
+		if have == nil {
+			haveWriter = []string{"appendOnly", "invariants"}
+		}
+	}
+	p := &protocolAction{MinReader: floor.MinReader, MinWriter: writerFeatures, WriterFeatures: append(haveWriter, newWriter...)}
+	if len(haveReader)+len(newReader) > 0 {
+		p.MinReader = readerFeatures
+		p.ReaderFeatures = append(haveReader, newReader...)
 	}
 	slices.Sort(p.ReaderFeatures)
 	slices.Sort(p.WriterFeatures)

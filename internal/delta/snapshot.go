@@ -201,3 +201,6 @@ func (a *addAction) statRows() (int64, bool) {
 	}
 	return *stats.NumRecords, true
 }
+
+// lowerTrim is for comparing words of properties.
+func lowerTrim(s string) string { return strings.ToLower(strings.TrimSpace(s)) }

@@ -179,6 +179,14 @@ func (t *Table) replayCommits(ctx context.Context, g *segment, done int64, st *s
 	if err := s.finish(); err != nil {
 		return nil, err
 	}
+	if o, ok := g.commits[g.version]; ok && s.inCommit == nil && s.truth("delta.enableInCommitTimestamps") {
+		// The version came from its checkpoint, which does not tell the time.
+		at, err := t.timeIn(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		s.inCommit = at
+	}
 	return s, nil
 }
 

@@ -229,17 +229,18 @@ func TestConflicts(t *testing.T) {
 	if err := schema.SetSchema(wide); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := schema.Commit(t.Context(), delta.CommitOptions{}); !errors.As(err, &conflict) {
-		t.Errorf("a schema change of an old version: %v", err)
-	}
-
-	base = latest(t, tab)
 	late := begin(4)
+	if v := commit(t, schema); v != 3 {
+		t.Errorf("a schema change is rebased on appends to %d", v)
+	}
 	x := tab.Begin(base)
+	wide.Fields = append(wide.Fields, delta.Field{Name: "more", Type: "integer", Nullable: true})
 	if err := x.SetSchema(wide); err != nil {
 		t.Fatal(err)
 	}
-	commit(t, x)
+	if _, err := x.Commit(t.Context(), delta.CommitOptions{}); !errors.As(err, &conflict) {
+		t.Errorf("two schema changes: %v", err)
+	}
 	if _, err := late.Commit(t.Context(), delta.CommitOptions{}); !errors.As(err, &conflict) {
 		t.Errorf("an append under an old schema: %v", err)
 	}

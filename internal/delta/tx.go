@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -13,14 +12,6 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/tarndb/tarn"
-)
-
-// Bounds of what one Tx keeps open: each open file has a goroutine that
-// uploads it and a row group in memory.
-const (
-	maxOpenFiles = 64
-	maxHeldBytes = 256 << 20
-	appendRows   = 64 << 10 // rows written between looks at the bounds
 )
 
 // Tx is one commit being prepared on top of a snapshot. One goroutine uses it.
@@ -37,14 +28,45 @@ type Tx struct {
 	table   *Table
 	base    *Snapshot
 	state   txState
-	failed  error                  // first error of Append; the files are not whole
-	open    map[string]*fileWriter // by partition
-	files   []*addAction           // finished
-	keys    []string               // of every file begun, for Abort
-	removes bool                   // Overwrite was called
+	failed  error                 // first error of a write; the files are not whole
+	rows    fileSet               // data files
+	fed     fileSet               // change data files
+	keys    []string              // of every file begun, for Abort
+	gone    map[fileKey]*goneFile // files of the base that the commit removes
+	back    []*addAction          // files that Restore brings back
+	reads   readSet
 	txn     *txnAction
-	schema  *dataType // of the base, or as SetSchema made it
-	changed bool      // SetSchema changed it
+	quiet   bool // Optimize: no row changes
+	vectors dvFile
+
+	rules
+	told
+	feeding  bool       // change files tell the whole commit
+	must     *condition // what every appended row must satisfy; nil = nothing
+	mustText string
+}
+
+// rules are what rows have to keep to: those of the base, or as changed.
+type rules struct {
+	schema   *dataType
+	mapping  mapping
+	metadata *metadataAction // nil = the base's
+	protocol *protocolAction // nil = the base's
+}
+
+// told is what commitInfo will say of the calls that were made.
+type told struct {
+	params     map[string]any // operationParameters
+	metrics    map[string]any // beside those of files
+	operation  string         // "" = WRITE
+	schemaOnly string         // operation, when no rows change
+}
+
+// goneFile is a file of the base that the commit removes, or gives another
+// deletion vector.
+type goneFile struct {
+	was *addAction
+	now *addAction // nil = removed
 }
 
 type txState uint8
@@ -56,9 +78,17 @@ const (
 	txAborted
 )
 
-// Begin starts a commit. A blind append is rebased on conflict; others are not.
+// Begin starts a commit. When others commit in between, it is rebased on their
+// versions as long as they did not touch what it read or removes; a blind append
+// reads nothing.
 func (t *Table) Begin(base *Snapshot) *Tx {
-	return &Tx{table: t, base: base, open: map[string]*fileWriter{}, schema: base.schema}
+	x := &Tx{
+		table: t, base: base, gone: map[fileKey]*goneFile{},
+		rules: rules{schema: base.schema, mapping: base.mapping}, told: told{params: map[string]any{}},
+	}
+	x.rows = fileSet{tx: x, open: map[string]*fileWriter{}}
+	x.fed = fileSet{tx: x, folder: changeFolder, extra: []field{changeTypeField()}, open: map[string]*fileWriter{}}
+	return x
 }
 
 // usable refuses work on a Tx that is over or broken.
@@ -114,16 +144,20 @@ func (x *Tx) appendPart(ctx context.Context, rec arrow.RecordBatch) error {
 		return err
 	}
 	defer release(columns)
-	parts, err := x.split(columns, int(rec.NumRows()))
-	if err != nil {
-		return err
+	n := int(rec.NumRows())
+	if x.must != nil {
+		for i, t := range x.must.eval(func(i int) arrow.Array { return columns[i] }, n) {
+			if t != isTrue {
+				return tarn.Invalid("row %d is not where %s, which the transaction overwrites", i, x.mustText)
+			}
+		}
 	}
-	for _, p := range parts {
-		if err := x.write(ctx, p, columns); err != nil {
+	if x.feeding {
+		if err := (rowChange{x}).feed(ctx, columns, n, Inserted); err != nil {
 			return err
 		}
 	}
-	return nil
+	return x.rows.add(ctx, columns, n)
 }
 
 func release(columns []arrow.Array) {
@@ -149,6 +183,10 @@ func (x *Tx) tableColumns(ctx context.Context, rec arrow.RecordBatch) (columns [
 				return columns, tarn.Invalid("column %s: %w", f.name, err)
 			}
 		} else {
+			if _, ok := f.metadata["CURRENT_DEFAULT"]; ok {
+				// Others fill a column left out by its default, which is SQL.
+				return columns, &UnsupportedError{Feature: "allowColumnDefaults (give a value for column " + f.name + ")", Writing: true}
+			}
 			at, err := f.typ.arrow()
 			if err != nil {
 				return columns, err
@@ -171,13 +209,6 @@ func (x *Tx) tableColumns(ctx context.Context, rec arrow.RecordBatch) (columns [
 	return columns, nil
 }
 
-// partitionRows are the rows of a batch that belong to one partition.
-type partitionRows struct {
-	key    string
-	values []*string // by partition column
-	rows   []int32   // nil = all
-}
-
 // split sorts the n rows into partitions, in order of first appearance.
 func (x *Tx) split(columns []arrow.Array, n int) ([]*partitionRows, error) {
 	names := x.base.state.metadata.PartitionColumns
@@ -191,7 +222,7 @@ func (x *Tx) split(columns []arrow.Array, n int) ([]*partitionRows, error) {
 	for row := range n {
 		key = key[:0]
 		for i, name := range names {
-			at := x.fieldIndex(name)
+			at := x.schema.fieldIndex(name)
 			v, err := partitionText(columns[at], row, x.schema.fields[at].typ)
 			if err != nil {
 				return nil, tarn.Invalid("column %s: %w", name, err)
@@ -214,46 +245,9 @@ func (x *Tx) split(columns []arrow.Array, n int) ([]*partitionRows, error) {
 	return parts, nil
 }
 
-func (x *Tx) fieldIndex(name string) int {
-	return slices.IndexFunc(x.schema.fields, func(f field) bool { return f.name == name })
-}
-
 // isPartition tells whether a column lives in the log instead of the files.
 func (x *Tx) isPartition(name string) bool {
 	return slices.Contains(x.base.state.metadata.PartitionColumns, name)
-}
-
-// write adds the rows of p to the partition's open file.
-func (x *Tx) write(ctx context.Context, p *partitionRows, columns []arrow.Array) error {
-	var fields []field
-	var data []arrow.Array
-	for i, f := range x.schema.fields {
-		if !x.isPartition(f.name) {
-			fields, data = append(fields, f), append(data, columns[i])
-		}
-	}
-	schema, err := arrowSchema(fields)
-	if err != nil {
-		return err
-	}
-	n := columns[0].Len()
-	if p.rows != nil && len(p.rows) < n {
-		n = len(p.rows)
-		if data, err = take(ctx, data, p.rows); err != nil {
-			return err
-		}
-		defer release(data)
-	}
-	rec := array.NewRecordBatch(schema, data, int64(n))
-	defer rec.Release()
-	w, err := x.writer(ctx, p, fields)
-	if err != nil {
-		return err
-	}
-	if err := w.write(ctx, rec); err != nil {
-		return fmt.Errorf("write %s: %w", w.key, err)
-	}
-	return x.bound(ctx, p.key)
 }
 
 // take picks rows of every column.
@@ -275,89 +269,30 @@ func take(ctx context.Context, columns []arrow.Array, rows []int32) ([]arrow.Arr
 	return out, nil
 }
 
-// writer gives the partition's open file.
-func (x *Tx) writer(ctx context.Context, p *partitionRows, fields []field) (*fileWriter, error) {
-	if w := x.open[p.key]; w != nil {
-		return w, nil
-	}
-	names := x.base.state.metadata.PartitionColumns
-	values := make(map[string]*string, len(names))
-	for i, n := range names {
-		values[x.schema.fields[x.fieldIndex(n)].physical] = p.values[i]
-	}
-	w, err := x.table.newFileWriter(ctx, len(x.keys), partitionFolder(names, p.values), values, fields, x.base.statColumns())
-	if err != nil {
-		return nil, err
-	}
-	x.open[p.key] = w
-	x.keys = append(x.keys, x.table.key(w.key))
-	return w, nil
-}
-
-// statColumns is how many leaves get statistics.
-func (s *Snapshot) statColumns() int {
-	n, err := strconv.Atoi(propertyOf(s.state.metadata.Configuration, "delta.dataSkippingNumIndexedCols"))
-	if err != nil {
-		return defaultStatColumns
-	}
-	return n
-}
-
-// bound finishes files until those open keep to the bounds.
-func (x *Tx) bound(ctx context.Context, last string) error {
-	if x.open[last].full() {
-		if err := x.finishFile(ctx, last); err != nil {
-			return err
-		}
-	}
-	for {
-		var held int64
-		biggest, size := "", int64(-1)
-		for key, w := range x.open {
-			h := w.held()
-			held += h
-			if h > size {
-				biggest, size = key, h
-			}
-		}
-		if len(x.open) <= maxOpenFiles && held <= maxHeldBytes {
-			return nil
-		}
-		if err := x.finishFile(ctx, biggest); err != nil {
-			return err
-		}
-	}
-}
-
-func (x *Tx) finishFile(ctx context.Context, key string) error {
-	w := x.open[key]
-	delete(x.open, key)
-	a, err := w.finish(ctx)
-	if err != nil {
-		return err
-	}
-	x.files = append(x.files, a)
-	return nil
-}
-
-// finishFiles makes every open file durable.
+// finishFiles makes everything but the commit durable.
 func (x *Tx) finishFiles(ctx context.Context) error {
-	keys := make([]string, 0, len(x.open))
-	for key := range x.open {
-		keys = append(keys, key)
+	err := x.rows.finish(ctx)
+	if err == nil {
+		err = x.fed.finish(ctx)
 	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		if err := x.finishFile(ctx, key); err != nil {
-			x.failed = err
-			return err
-		}
+	if err == nil {
+		err = x.vectors.put(ctx, x)
 	}
-	return nil
+	x.failed = err
+	return err
 }
 
 // Overwrite marks every file of the base snapshot for removal.
-func (x *Tx) Overwrite() { x.removes = true }
+func (x *Tx) Overwrite() {
+	x.reads.all = true
+	for _, a := range x.base.state.files {
+		x.remove(a)
+	}
+	x.params["mode"] = "Overwrite"
+}
+
+// remove takes a file of the base out of the table.
+func (x *Tx) remove(a *addAction) { x.gone[a.key()] = &goneFile{was: a} }
 
 // SetAppTxn makes the commit carry a txn action; Commit fails with ErrAppliedTxn
 // when the table's version for appID is already >= version.
@@ -365,52 +300,11 @@ func (x *Tx) SetAppTxn(appID string, version int64) {
 	x.txn = &txnAction{AppID: appID, Version: version}
 }
 
-// SetSchema adds nullable columns at the end (additive evolution only). Call it
-// before the Append that brings their values.
-func (x *Tx) SetSchema(s Schema) error {
-	if err := x.usable(); err != nil {
-		return fmt.Errorf("change schema of %s: %w", x.table.name(), err)
-	}
-	t, err := s.parse()
-	if err != nil {
-		return fmt.Errorf("change schema of %s: %w", x.table.name(), err)
-	}
-	have := x.schema.fields
-	if len(t.fields) < len(have) {
-		return fmt.Errorf("change schema of %s: %w", x.table.name(), tarn.Invalid("columns cannot be dropped"))
-	}
-	for i, f := range have {
-		n := t.fields[i]
-		if n.name != f.name || n.typ.text() != f.typ.text() || n.nullable != f.nullable {
-			return fmt.Errorf("change schema of %s: %w", x.table.name(), tarn.Invalid("column %d is %s %s, not %s %s", i+1, f.name, f.typ.text(), n.name, n.typ.text()))
-		}
-		t.fields[i] = f // with the metadata it has
-	}
-	for _, f := range t.fields[len(have):] {
-		if !f.nullable {
-			return fmt.Errorf("change schema of %s: %w", x.table.name(), tarn.Invalid("the new column %s must be nullable", f.name))
-		}
-	}
-	if err := t.checkWritable(); err != nil {
-		return fmt.Errorf("change schema of %s: %w", x.table.name(), err)
-	}
-	if len(t.fields) == len(have) {
-		return nil
-	}
-	if len(x.open) > 0 {
-		return fmt.Errorf("change schema of %s: %w", x.table.name(), tarn.Invalid("rows of the old schema are being written"))
-	}
-	x.schema, x.changed = t, true
-	return nil
-}
-
 // Abort deletes files written so far, unless they are, or may be, part of the
 // table. It may be called at any time, and again.
 func (x *Tx) Abort(ctx context.Context) {
-	for key, w := range x.open {
-		w.up.abort()
-		delete(x.open, key)
-	}
+	x.rows.abort()
+	x.fed.abort()
 	if x.state != txOpen {
 		return
 	}
