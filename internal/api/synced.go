@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
 	"github.com/tarndb/tarn/internal/control"
@@ -316,8 +314,13 @@ func (d *syncedDoor) refresh(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.keeper.Refresh(ctx, t.Name); err != nil {
+	kind := tarn.RefreshNew
+	if in.FullRefresh != nil && *in.FullRefresh {
+		kind = tarn.RefreshFull
+	}
+	id, err := d.keeper.Refresh(ctx, t.Name, kind)
+	if err != nil {
 		return nil, err
 	}
-	return wire.StartUpdateResponse{UpdateID: uuid.NewString()}, nil
+	return wire.StartUpdateResponse{UpdateID: id}, nil
 }

@@ -160,3 +160,13 @@ func DeleteSyncedTable(ctx context.Context, c Conn, uid string) error {
 
 const deleteSyncedTable = `WITH gone AS (DELETE FROM pipelines WHERE owner = $1)
 DELETE FROM synced_tables WHERE uid = $1`
+
+// ReportSyncedTable records how far an update is, and leaves the state alone:
+// whoever asked for another meanwhile is not overruled.
+func ReportSyncedTable(ctx context.Context, c Conn, t tarn.SyncedTable) error {
+	return fault(exec(ctx, c, reportSyncedTable, t.UID, t.Message, t.RowsSynced, t.RowsTotal, t.Newest.Version, stamp(t.Newest.Time)), "synced table %s", t.Name)
+}
+
+const reportSyncedTable = `
+UPDATE synced_tables SET message = $2, rows_synced = $3, rows_total = $4, newest_version = $5, newest_time = $6, updated = now()
+WHERE uid = $1`

@@ -2,171 +2,215 @@ package syncedtable
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"io"
-	"iter"
-	"strings"
-	"time"
+	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/delta"
 )
 
-// copyBuffer is how much is encoded before it goes to Postgres.
-const copyBuffer = 256 << 10
+const (
+	copyBuffer    = 256 << 10 // bytes encoded before they go to Postgres
+	lettersAtOnce = 500
+	// A table this small is loaded over one connection, in the transaction that
+	// makes it.
+	smallTable = 64 << 20 // bytes of data files
+	batchBytes = 4 << 20  // of a batch's rows, about, as they lie in the files
+)
 
-// copier encodes record batches in COPY's binary format:
+// filling loads a snapshot into a table that nobody else sees.
 //
-//	"PGCOPY\n\xff\r\n\0" flags (4) extension length (4)
-//	each row: column count (2) each column: length (4) bytes
-//	-1 (2)
-type copier struct {
-	cols    []column
-	forms   []encoding
-	letters *letters
-	w       io.Writer
-	buf     []byte
-	rows    int64
+//	readers ──▶ batches ──▶ copiers, one a connection ──▶ Postgres
+//
+// Memory: a batch for each reader and each copier, and a buffer a copier.
+type filling struct {
+	w       *worker
+	layout  layout
+	snap    *delta.Snapshot
+	path    string // of the table, quoted
+	version int64
+	letters letters
+	side    *pgx.Conn // writes letters beside the load
+
+	mu       sync.Mutex // not held across I/O, but for letters, which share side
+	rows     int64
+	rejected int64
+	pending  []letter
 }
 
-const copyHeader = "PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"
-
-func newCopier(s *delta.Schema, a *arrow.Schema, cols []column, l *letters) (*copier, error) {
-	c := &copier{cols: cols, letters: l, buf: []byte(copyHeader)}
-	for i, f := range s.Fields {
-		e, err := encodingOf(a.Field(i).Type, pgTypeOf(f))
-		if err != nil {
-			return nil, fmt.Errorf("column %s: %w", f.Name, err)
-		}
-		c.forms = append(c.forms, e)
+// batchRowsOf bounds a batch in bytes: a table of large rows has few in each.
+func batchRowsOf(s *delta.Snapshot) int {
+	all := s.Splits(1)
+	if len(all) == 0 || all[0].Rows == 0 {
+		return 1024
 	}
-	return c, nil
+	per := all[0].Bytes/all[0].Rows + 1
+	return int(max(16, min(8192, batchBytes/per)))
 }
 
-// batch encodes every row of rec; those that Postgres cannot store go to the
-// dead letters.
-func (c *copier) batch(ctx context.Context, rec arrow.RecordBatch) error {
-	for row := range int(rec.NumRows()) {
-		at := len(c.buf)
-		if reason := c.row(rec, row); reason != nil {
-			c.buf = c.buf[:at]
-			if err := c.letters.add(ctx, reason, c.asJSON(rec, row)); err != nil {
+// run fills the table over the connections; the first one makes it. FREEZE, for
+// which one connection has to make and fill it, makes the rows visible to
+// transactions that began before and would else find the new table empty; where
+// several fill it the swap waits for those transactions.
+func (f *filling) run(ctx context.Context, conns []*pgx.Conn) error {
+	if len(conns) == 1 {
+		return pgx.BeginFunc(ctx, conns[0], func(tx pgx.Tx) error {
+			if err := f.create(ctx, tx); err != nil {
 				return err
 			}
-			continue
+			return f.fill(ctx, conns, ", FREEZE")
+		})
+	}
+	if err := f.create(ctx, conns[0]); err != nil {
+		return err
+	}
+	return f.fill(ctx, conns, "")
+}
+
+func (f *filling) create(ctx context.Context, x executing) error {
+	if _, err := x.Exec(ctx, "CREATE TABLE "+f.path+" ("+f.layout.definitions()+")"); err != nil {
+		return fmt.Errorf("create the new table: %w", err)
+	}
+	return nil
+}
+
+func (f *filling) fill(ctx context.Context, conns []*pgx.Conn, option string) error {
+	g, gctx := errgroup.WithContext(ctx)
+	batches := make(chan arrow.RecordBatch, 1)
+	defer func() {
+		for rec := range batches {
+			rec.Release()
 		}
-		c.rows++
-		if len(c.buf) >= copyBuffer {
-			if err := c.flush(); err != nil {
-				return err
-			}
+	}()
+	g.Go(func() error {
+		defer close(batches)
+		readers, rctx := errgroup.WithContext(gctx)
+		for _, part := range f.snap.Splits(len(conns)) {
+			readers.Go(func() error { return f.read(rctx, part, batches) })
+		}
+		return readers.Wait()
+	})
+	for _, conn := range conns {
+		g.Go(func() error { return f.copy(gctx, conn, batches, option) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return f.flushLetters(ctx)
+}
+
+func (f *filling) read(ctx context.Context, part delta.Split, to chan<- arrow.RecordBatch) error {
+	for rec, err := range f.snap.Scan(ctx, delta.ScanOptions{Split: part, BatchRows: batchRowsOf(f.snap)}) {
+		if err != nil {
+			return refused(f.w.row.Source, err)
+		}
+		select {
+		case to <- rec:
+		case <-ctx.Done():
+			rec.Release()
+			return context.Cause(ctx)
 		}
 	}
 	return nil
 }
 
-func (c *copier) row(rec arrow.RecordBatch, row int) error {
-	c.buf = binary.BigEndian.AppendUint16(c.buf, uint16(len(c.cols)))
-	for i := range c.cols {
-		a := rec.Column(i)
-		if c.cols[i].key && a.IsNull(row) {
-			return fmt.Errorf("column %s: %w", c.cols[i].delta, errNullKey)
+func (f *filling) copy(ctx context.Context, conn *pgx.Conn, batches <-chan arrow.RecordBatch, option string) error {
+	r, pw := io.Pipe()
+	done := make(chan struct{})
+	cctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer close(done)
+		pw.CloseWithError(f.encode(cctx, pw, batches)) // nil = end of the data
+	}()
+	_, err := conn.PgConn().CopyFrom(ctx, r, "COPY "+f.path+" ("+f.layout.list(f.layout.all(), "")+") FROM STDIN (FORMAT binary"+option+")")
+	r.CloseWithError(io.ErrClosedPipe)
+	cancel()
+	<-done
+	if err != nil {
+		return fmt.Errorf("copy rows: %w", err)
+	}
+	return nil
+}
+
+func (f *filling) encode(ctx context.Context, w io.Writer, batches <-chan arrow.RecordBatch) error {
+	buf := []byte(copyHeader)
+	for {
+		var rec arrow.RecordBatch
+		var more bool
+		select {
+		case rec, more = <-batches:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if !more {
+			_, err := w.Write(append(buf, copyTrailer...))
+			return err
 		}
 		var err error
-		if c.buf, err = appendField(c.buf, a, row, c.forms[i]); err != nil {
-			return fmt.Errorf("column %s: %w", c.cols[i].delta, err)
-		}
-	}
-	return nil
-}
-
-// asJSON shows a row that cannot be stored. What JSON cannot say either is
-// replaced by U+FFFD.
-func (c *copier) asJSON(rec arrow.RecordBatch, row int) string {
-	d := []byte{'{'}
-	for i, col := range c.cols {
-		if i > 0 {
-			d = append(d, ',')
-		}
-		name, _ := json.Marshal(col.delta) // a string always has a JSON form
-		d = append(append(d, name...), ':')
-		v, err := appendJSON(nil, rec.Column(i), row)
-		if err != nil {
-			// Postgres reads no key of a JSON text that holds \u0000 anywhere.
-			v, _ = json.Marshal(strings.ReplaceAll(rec.Column(i).ValueStr(row), "\x00", "\uFFFD"))
-		}
-		d = append(d, v...)
-	}
-	return string(append(d, '}'))
-}
-
-func (c *copier) flush() error {
-	_, err := c.w.Write(c.buf)
-	c.buf = c.buf[:0]
-	return err
-}
-
-func (c *copier) finish() error {
-	c.buf = append(c.buf, 0xff, 0xff)
-	return c.flush()
-}
-
-// fill makes table name and copies the batches into it, in one transaction: a
-// crash leaves nothing. FREEZE makes the rows visible to transactions that
-// began before, which else would find the new table empty.
-func (w *worker) fill(ctx context.Context, conn *pgx.Conn, name string, c *copier, batches iter.Seq2[arrow.RecordBatch, error]) error {
-	defs := make([]string, len(c.cols))
-	names := make([]string, len(c.cols))
-	for i, col := range c.cols {
-		names[i] = pgx.Identifier{col.name}.Sanitize()
-		defs[i] = names[i] + " " + col.typ
-	}
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "CREATE TABLE "+name+" ("+strings.Join(defs, ", ")+")"); err != nil {
-			return fmt.Errorf("create the new table: %w", err)
-		}
-		r, pw := io.Pipe()
-		c.w = pw
-		done := make(chan struct{})
-		cctx, cancel := context.WithCancel(ctx)
-		go func() {
-			defer close(done)
-			pw.CloseWithError(w.encode(cctx, c, batches)) // nil = end of the data
-		}()
-		_, err := conn.PgConn().CopyFrom(ctx, r, "COPY "+name+" ("+strings.Join(names, ", ")+") FROM STDIN (FORMAT binary, FREEZE)")
-		r.CloseWithError(io.ErrClosedPipe)
-		cancel()
-		<-done
-		if err != nil {
-			return fmt.Errorf("copy rows: %w", err)
-		}
-		return nil
-	})
-}
-
-func (w *worker) encode(ctx context.Context, c *copier, batches iter.Seq2[arrow.RecordBatch, error]) error {
-	reported := time.Now()
-	for rec, err := range batches {
-		if err != nil {
-			return fmt.Errorf("read source %s: %w", w.row.Source, err)
-		}
-		err = c.batch(ctx, rec)
+		buf, err = f.encodeBatch(ctx, w, buf, rec)
 		rec.Release()
 		if err != nil {
 			return err
 		}
-		w.row.RowsSynced = c.rows
-		if time.Since(reported) > time.Second {
-			reported = time.Now()
-			w.report(ctx)
+	}
+}
+
+func (f *filling) encodeBatch(ctx context.Context, w io.Writer, buf []byte, rec arrow.RecordBatch) ([]byte, error) {
+	rows := int64(0)
+	var bad []letter
+	for row := range int(rec.NumRows()) {
+		at := len(buf)
+		var reason error
+		if buf, reason = f.layout.appendRow(buf, rec, row); reason != nil {
+			buf = buf[:at]
+			if f.w.row.OnReject == tarn.RejectStop {
+				return buf, stopped(f.version, reason)
+			}
+			bad = append(bad, f.layout.letterOf(rec, row, f.version, reason))
+			continue
+		}
+		rows++
+		if len(buf) >= copyBuffer {
+			if _, err := w.Write(buf); err != nil {
+				return buf, err
+			}
+			buf = buf[:0]
 		}
 	}
-	if err := c.letters.flush(ctx); err != nil {
-		return err
+	return buf, f.count(ctx, rows, bad)
+}
+
+// count takes in what became of a batch and reports progress.
+func (f *filling) count(ctx context.Context, rows int64, bad []letter) error {
+	f.mu.Lock()
+	f.rows += rows
+	f.rejected += int64(len(bad))
+	f.pending = append(f.pending, bad...)
+	total, full := f.rows, len(f.pending) >= lettersAtOnce
+	f.mu.Unlock()
+	f.w.progress(ctx, total)
+	if full {
+		return f.flushLetters(ctx)
 	}
-	return c.finish()
+	return nil
+}
+
+func (f *filling) flushLetters(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := f.pending
+	f.pending = nil
+	return f.letters.add(ctx, f.side, all)
+}
+
+// stopped is the error of a row that cannot be stored where the policy is to
+// stop, with the published error class.
+func stopped(version int64, reason error) error {
+	return tarn.Invalid("a row of version %d cannot be stored: %w (%s)", version, reason, errorClass(reason)).
+		WithHint("mend the row, or let such rows become dead letters: tarn sync update NAME --on-reject continue")
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,8 @@ type world struct {
 	branch   tarn.BranchName
 	database string
 	conn     *pgx.Conn
+	chunk    int    // ChunkRows
+	feed     string // delta.enableChangeDataFeed of new sources
 
 	keeper *syncedtable.Keeper
 	cancel context.CancelFunc
@@ -121,7 +124,7 @@ func (l *lab) exec(t *testing.T, sql string) {
 func (l *lab) world(t *testing.T) *world {
 	t.Helper()
 	l.worlds++
-	w := &world{t: t, branch: tarn.BranchName{Project: "shop", Branch: "production"}, database: fmt.Sprintf("app%d", l.worlds), computes: &computes{config: l.config}}
+	w := &world{t: t, feed: "false", branch: tarn.BranchName{Project: "shop", Branch: "production"}, database: fmt.Sprintf("app%d", l.worlds), computes: &computes{config: l.config}}
 	ctx := t.Context()
 	control := fmt.Sprintf("control%d", l.worlds)
 	l.exec(t, "CREATE DATABASE "+w.database)
@@ -198,7 +201,7 @@ func (w *world) start() {
 		level = slog.LevelDebug
 	}
 	w.keeper = syncedtable.New(syncedtable.Config{
-		DB: w.db, Catalog: w.catalog, Computes: w.computes, OpenStore: openDir, Poll: 50 * time.Millisecond,
+		DB: w.db, Catalog: w.catalog, Computes: w.computes, OpenStore: openDir, Poll: 50 * time.Millisecond, ChunkRows: w.chunk,
 		Log: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: level})),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -236,7 +239,8 @@ func (w *world) source(name string, fields ...delta.Field) *source {
 	check(w.t, err)
 	store, err := openDir(w.t.Context(), entry.Location)
 	check(w.t, err)
-	d, err := delta.Create(w.t.Context(), store, "", delta.Metadata{Name: name, Schema: delta.Schema{Fields: fields}})
+	d, err := delta.Create(w.t.Context(), store, "", delta.Metadata{Name: name, Schema: delta.Schema{Fields: fields},
+		Properties: map[string]string{"delta.enableChangeDataFeed": w.feed}})
 	check(w.t, err)
 	return &source{w, d}
 }
@@ -313,6 +317,12 @@ func (w *world) create(s tarn.SyncedTableSpec) {
 	}
 }
 
+func (w *world) refresh(n tarn.TableName) {
+	w.t.Helper()
+	_, err := w.keeper.Refresh(w.t.Context(), n, tarn.RefreshNew)
+	check(w.t, err)
+}
+
 func (w *world) get(table string) tarn.SyncedTable {
 	w.t.Helper()
 	x, err := w.keeper.Get(w.t.Context(), w.spec(table).Name)
@@ -325,7 +335,10 @@ func (w *world) reaches(table string, state tarn.SyncState, version int64) tarn.
 	w.t.Helper()
 	eventually(w.t, fmt.Sprintf("%s %s at version %d", table, state, version), func() any { return w.get(table) }, func() bool {
 		x := w.get(table)
-		return x.State == state && (state != tarn.SyncOnline || x.Version == version)
+		if x.State.Failed() && !state.Failed() {
+			w.t.Fatalf("%s is %s: %s", table, x.State, x.Message)
+		}
+		return x.State == state && (state != tarn.SyncOnline && state != tarn.SyncContinuing || x.Version == version)
 	})
 	return w.get(table)
 }
@@ -341,6 +354,55 @@ func eventually(t *testing.T, what string, show func() any, ok func() bool) {
 		case <-tick.C:
 		case <-end.C:
 			t.Fatalf("never came: %s; now: %+v", what, show())
+		}
+	}
+}
+
+// saveDatabase keeps a copy of the database as it is.
+func (w *world) saveDatabase() { w.copyDatabase(w.database, w.database+"_saved") }
+
+// restoreDatabase puts the copy in the database's place.
+func (w *world) restoreDatabase() { w.copyDatabase(w.database+"_saved", w.database) }
+
+func (w *world) copyDatabase(from, to string) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	w.conn.Close(ctx)
+	pc, err := pgx.ParseConfig(pgtest.ConnString(w.computes.config, "postgres"))
+	check(w.t, err)
+	admin, err := pgx.ConnectConfig(ctx, pc)
+	check(w.t, err)
+	defer admin.Close(ctx)
+	for _, sql := range []string{"DROP DATABASE IF EXISTS " + to + " WITH (FORCE)", "CREATE DATABASE " + to + " TEMPLATE " + from} {
+		_, err := admin.Exec(ctx, sql)
+		check(w.t, err)
+	}
+	w.conn = w.connect(tarn.Superuser)
+}
+
+// vacuum deletes the data files that the newest version does not need.
+func (s *source) vacuum() {
+	s.w.t.Helper()
+	ctx := s.w.t.Context()
+	entry, err := s.w.catalog.Table(ctx, lake("t"))
+	check(s.w.t, err)
+	u, err := url.Parse(entry.Location)
+	check(s.w.t, err)
+	newest := ""
+	var files []string
+	check(s.w.t, filepath.WalkDir(u.Path, func(p string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(p, ".parquet") && !strings.Contains(p, "_delta_log") {
+			files = append(files, p)
+		}
+		return err
+	}))
+	b, err := os.ReadFile(filepath.Join(u.Path, "_delta_log", fmt.Sprintf("%020d.json", s.version())))
+	check(s.w.t, err)
+	newest = string(b)
+	for _, f := range files {
+		i := strings.Index(newest, `"add":{"path":"`+filepath.Base(f))
+		if i < 0 {
+			check(s.w.t, os.Remove(f))
 		}
 	}
 }

@@ -3,6 +3,7 @@ package syncedtable
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
@@ -13,173 +14,89 @@ import (
 	"github.com/tarndb/tarn/internal/delta"
 )
 
-// load brings the newest version of the source into Postgres.
+// load brings a whole version of the source into Postgres, as the partition of
+// the synced table.
 //
-//  1. the position is read           a version that is there already ends the load:
-//     this is how a swap whose report was lost is recognised
-//  2. leftovers of older loads go
-//  3. tarn_sync.load_<uid>_<gen> is made and filled     a crash leaves nothing, or
-//     a whole table that step 2 of the next load removes
-//  4. key, grants, indexes are made on it               the same
-//  5. swap and position in one transaction              either the old version
-//     with the old position or the new with the new
-//  6. the control database is told                      see 1
-func (w *worker) load(ctx context.Context) error {
-	snap, err := w.k.source(ctx, w.row.Source)
-	if err != nil {
-		return err
-	}
-	key, err := checkSource(snap, w.row.Source, w.row.PrimaryKey)
-	if err != nil {
-		return err
-	}
-	conn, err := w.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer closeConn(conn)
-	defer w.keepAwake(ctx)()
-	if err := w.fence(ctx, conn); err != nil {
-		return err
-	}
-	if err := prepareTracking(ctx, conn); err != nil {
-		return err
-	}
-	pos, err := readPosition(ctx, conn, w.row.UID)
-	if err != nil {
-		return err
-	}
-	old, err := w.mayReplace(ctx, conn)
-	if err != nil {
-		return err
-	}
-	if pos.generation > 0 && pos.version == snap.Version() && pos.sourceID == snap.ID() && old.oid == pos.relation {
-		return w.online(ctx, conn, pos)
-	}
+//  1. leftovers of older loads go
+//  2. tarn_sync.load_<uid>_<gen> is made and filled     a crash leaves nothing, or
+//     a table that step 1 of the next load removes
+//  3. key, owner, indexes are made on it                the same
+//  4. it takes the old partition's place, with the position, in one transaction
+//     either the old version with the old position or the new with the new
+//  5. the control database is told                      the next run reads the
+//     position and finds the version there
+func (s *session) load(ctx context.Context, why string) error {
+	w := s.w
 	next := position{
-		sourceID: snap.ID(), version: snap.Version(), time: snap.Time(),
-		generation: pos.generation + 1, started: time.Now().UTC(),
+		sourceID: s.snap.ID(), version: s.snap.Version(), time: s.snap.Time(),
+		generation: s.pos.generation + 1, started: time.Now().UTC(),
 	}
-	if err := w.begin(ctx, conn, snap, next); err != nil {
+	if err := s.begin(ctx, next, why); err != nil {
 		return err
 	}
-	b, err := w.build(ctx, conn, snap, key, &next)
+	n, err := w.k.budget.take(ctx, w.row.Branch, s.wanted())
 	if err != nil {
 		return err
 	}
-	if err := w.swapPatiently(ctx, conn, b, &next); err != nil {
+	defer w.k.budget.give(w.row.Branch, n)
+	b, err := s.build(ctx, n, &next)
+	if err != nil {
 		return err
 	}
-	return w.online(ctx, conn, next)
+	if err := s.swapPatiently(ctx, b, &next); err != nil {
+		return err
+	}
+	s.pos = next
+	w.event(ctx, tarn.PipelineEvent{Level: tarn.EventMetrics, Type: tarn.EventFlowProgress, Message: fmt.Sprintf(
+		"Loaded version %d of %s: %d rows, %d could not be stored, over %d connections in %s.",
+		next.version, w.row.Source, next.rows, next.rejected, n, time.Since(next.started).Round(time.Millisecond))})
+	return nil
 }
 
-// connect opens a connection, waking the compute. That it cannot is never the
-// asker's fault, unless the database does not exist.
-func (w *worker) connect(ctx context.Context) (*pgx.Conn, error) {
-	conn, err := w.k.computes.Connect(ctx, w.row.Branch, w.row.Database, configure)
-	if err != nil {
-		return nil, tarn.Unavailable("connect: %w", err)
+// wanted is how many connections a load is worth.
+func (s *session) wanted() int {
+	if s.snap.Size() < smallTable {
+		return 1
 	}
-	return conn, nil
+	return min(maxConnections, max(2, runtime.GOMAXPROCS(0)))
 }
 
-// useEvery is below any sensible time after which an idle compute is suspended.
-const useEvery = 2 * time.Second
-
-// keepAwake uses the compute until the returned func is called: our own
-// sessions do not count as use, and a long load would be cut off again and
-// again.
-func (w *worker) keepAwake(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for pause(ctx, useEvery); ctx.Err() == nil; pause(ctx, useEvery) {
-			if conn, err := w.connect(ctx); err == nil {
-				closeConn(conn)
-			}
-		}
-	}()
-	return func() {
-		cancel()
-		<-done
-	}
-}
-
-const fenceSQL = `SELECT pg_try_advisory_lock(hashtextextended('tarn synced table ' || $1, 0))`
-
-// fence keeps a connection of a killed process from writing beside us: the
-// lock is freed when Postgres notices that its client is gone.
-func (w *worker) fence(ctx context.Context, conn *pgx.Conn) error {
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		var ok bool
-		if err := conn.QueryRow(ctx, fenceSQL, w.row.UID).Scan(&ok); err != nil {
-			return fmt.Errorf("lock the synced table: %w", err)
-		}
-		if ok {
-			return nil
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			return errBusy
-		}
-		pause(ctx, 100*time.Millisecond)
-	}
-}
-
-// mayReplace finds what has the table's name now and refuses what is not ours
-// to replace. A table that a synced table of another branch made was forked
-// with the data: nobody keeps it here.
-func (w *worker) mayReplace(ctx context.Context, conn *pgx.Conn) (target, error) {
-	t, err := findTarget(ctx, conn, w.row.Name)
-	if err != nil || t.oid == 0 || t.holder == w.row.UID {
-		return t, err
-	}
-	if t.holder != "" {
-		all, err := controldb.ListSyncedTables(ctx, w.k.db, w.row.Branch.Project)
-		if err != nil {
-			return t, err
-		}
-		for _, o := range all {
-			if o.UID == t.holder && o.Branch == w.row.Branch {
-				return t, taken(w.row.Name)
-			}
-		}
-		return t, nil
-	}
-	return t, taken(w.row.Name)
-}
-
-const leftoversSQL = `SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = 'tarn_sync' AND c.relkind = 'r' AND starts_with(c.relname, $1)`
-
-// begin reports the load and clears what an interrupted one left.
-func (w *worker) begin(ctx context.Context, conn *pgx.Conn, snap *delta.Snapshot, next position) error {
-	total, err := snap.Count(ctx)
+// begin says what is done now and removes what a killed load left.
+func (s *session) begin(ctx context.Context, next position, why string) error {
+	w := s.w
+	total, err := s.snap.Count(ctx)
 	if err != nil {
 		return refused(w.row.Source, err)
 	}
-	if w.row.Version < 0 {
-		w.row.State = tarn.SyncInitialSnapshot
-	} else {
+	w.row.State = tarn.SyncInitialSnapshot
+	if w.row.Version >= 0 {
 		w.row.State = tarn.SyncUpdating
 	}
 	w.row.RowsTotal, w.row.RowsSynced = total, 0
 	w.row.Message = fmt.Sprintf("loading version %d of %s", next.version, w.row.Source)
+	if why != "" {
+		w.row.Message += ": " + why
+		w.event(ctx, tarn.PipelineEvent{Type: tarn.EventUpdateProgress, Message: "The whole table is loaded: " + why + "."})
+	}
 	if err := controldb.UpdateSyncedTable(ctx, w.k.db, w.row); err != nil {
 		return err
 	}
-	if err := w.clear(ctx, conn); err != nil {
+	if err := s.clear(ctx); err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, clearLettersSQL, w.row.UID, next.version); err != nil {
+	if _, err := s.conn.Exec(ctx, clearLettersSQL, w.row.UID, next.generation); err != nil {
 		return fmt.Errorf("clear dead letters: %w", err)
 	}
 	return nil
 }
 
+const leftoversSQL = `SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'tarn_sync' AND c.relkind = 'r' AND starts_with(c.relname, $1)
+AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)`
+
 // clear drops tables that were built and never took their place.
-func (w *worker) clear(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, leftoversSQL, w.buildPrefix())
+func (s *session) clear(ctx context.Context) error {
+	rows, err := s.conn.Query(ctx, leftoversSQL, s.buildPrefix())
 	if err != nil {
 		return fmt.Errorf("look for leftovers: %w", err)
 	}
@@ -188,130 +105,127 @@ func (w *worker) clear(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("look for leftovers: %w", err)
 	}
 	for _, n := range names {
-		if _, err := conn.Exec(ctx, "DROP TABLE "+pgx.Identifier{trackingSchema, n}.Sanitize()); err != nil {
+		if _, err := s.conn.Exec(ctx, "DROP TABLE "+pgx.Identifier{trackingSchema, n}.Sanitize()); err != nil {
 			return fmt.Errorf("drop leftover %s: %w", n, err)
 		}
 	}
 	return nil
 }
 
-func (w *worker) buildPrefix() string { return "load_" + w.row.UID + "_" }
+func (s *session) buildPrefix() string { return "load_" + s.w.row.UID + "_" }
 
-// online records that the table stands at pos.
-func (w *worker) online(ctx context.Context, conn *pgx.Conn, pos position) error {
-	row := w.row // changed only when that is recorded: w.row is reported after an error
-	row.State, row.Message = tarn.SyncOnline, ""
-	if pos.rejected > 0 {
-		var reason string
-		if err := conn.QueryRow(ctx, someReasonSQL, w.row.UID, pos.version).Scan(&reason); err != nil {
-			return fmt.Errorf("read dead letters: %w", err)
-		}
-		row.Message = fmt.Sprintf("%d rows of version %d could not be stored and are in %s.dead_letters, e.g.: %s",
-			pos.rejected, pos.version, trackingSchema, reason)
-	}
-	row.Version, row.VersionTS = pos.version, pos.time
-	row.RowsSynced, row.RowsTotal = pos.rows, pos.rows+pos.rejected
-	row.SyncStart, row.SyncEnd = pos.started, pos.finished
-	if row.SyncEnd.IsZero() {
-		row.SyncEnd = time.Now().UTC()
-	}
-	if err := w.rest(ctx, row); err != nil {
-		return err
-	}
-	w.log.Info("synced table is online", "version", pos.version, "count", pos.rows, "took", w.row.SyncEnd.Sub(pos.started))
-	return nil
-}
-
-const someReasonSQL = `SELECT coalesce(min(reason), 'unknown') FROM tarn_sync.dead_letters WHERE uid = $1 AND version = $2`
-
-// built is a table that is ready to take its place.
+// built is a table that is ready to become the partition.
 type built struct {
 	name    string // without schema
-	cols    []column
+	layout  layout
 	indexes []index
-}
-
-// build fills a new table and makes its key.
-func (w *worker) build(ctx context.Context, conn *pgx.Conn, snap *delta.Snapshot, key []string, next *position) (built, error) {
-	schema := snap.Schema()
-	a, err := schema.Arrow()
-	if err != nil {
-		return built{}, refused(w.row.Source, err)
-	}
-	cols, err := columnsOf(schema, a, key)
-	if err != nil {
-		return built{}, tarn.Invalid("source %s: %w", w.row.Source, err)
-	}
-	second, err := w.connect(ctx)
-	if err != nil {
-		return built{}, err
-	}
-	defer closeConn(second)
-	l := &letters{conn: second, uid: w.row.UID, name: w.row.Name.Schema + "." + w.row.Name.Table, version: next.version}
-	c, err := newCopier(schema, a, cols, l)
-	if err != nil {
-		return built{}, tarn.Invalid("source %s: %w", w.row.Source, err)
-	}
-	b := built{name: fmt.Sprintf("%s%d", w.buildPrefix(), next.generation), cols: cols}
-	if err := w.fill(ctx, conn, b.path(), c, snap.Scan(ctx, delta.ScanOptions{})); err != nil {
-		return built{}, refused(w.row.Source, err)
-	}
-	twins, err := w.makeKey(ctx, conn, b, key, l)
-	if err != nil {
-		return built{}, err
-	}
-	next.rows, next.rejected = c.rows-twins, l.count
-	w.row.RowsSynced = next.rows
-	if b.indexes, err = w.furnish(ctx, conn, b); err != nil {
-		return built{}, err
-	}
-	if _, err := conn.Exec(ctx, "ANALYZE "+b.path()); err != nil {
-		return built{}, fmt.Errorf("analyze: %w", err)
-	}
-	return b, nil
+	plain   bool   // filled without FREEZE
+	horizon string // then: transactions that began before this xid8 may not see its rows
 }
 
 func (b built) path() string { return pgx.Identifier{trackingSchema, b.name}.Sanitize() }
 
-// keyColumns are the key's columns by their Postgres names, in the order that
-// was asked for.
-func (b built) keyColumns(key []string) string {
-	names := make([]string, len(key))
-	for i, k := range key {
-		names[i] = pgx.Identifier{identifier(k)}.Sanitize()
+func (b built) pkey() string { return cut(b.name, maxIdentifier-5) + "_pkey" }
+
+// build fills a new table over n connections and makes its key.
+func (s *session) build(ctx context.Context, n int, next *position) (built, error) {
+	w := s.w
+	conns := []*pgx.Conn{s.conn}
+	side, err := w.connect(ctx)
+	if err != nil {
+		return built{}, err
 	}
-	return strings.Join(names, ", ")
+	defer closeConn(side)
+	for len(conns) < n {
+		c, err := w.connect(ctx)
+		if err != nil {
+			return built{}, err
+		}
+		defer closeConn(c)
+		conns = append(conns, c)
+	}
+	b := built{name: fmt.Sprintf("%s%d", s.buildPrefix(), next.generation), layout: s.layout, plain: n > 1}
+	f := &filling{w: w, layout: s.layout, snap: s.snap, path: b.path(), version: next.version, letters: w.letters(next.generation), side: side}
+	if err := f.run(ctx, conns); err != nil {
+		return built{}, err
+	}
+	twins, letters, err := s.makeKey(ctx, b, f.letters, next.version)
+	if err != nil {
+		return built{}, err
+	}
+	next.rows, next.rejected = f.rows-twins, f.rejected+letters
+	if w.row.OnReject == tarn.RejectStop && letters > 0 {
+		return built{}, stopped(next.version, fmt.Errorf("%d rows have the key of another: %w", letters, errNullKey))
+	}
+	if b.indexes, err = s.furnish(ctx, b); err != nil {
+		return built{}, err
+	}
+	if _, err := s.conn.Exec(ctx, "ANALYZE "+b.path()); err != nil {
+		return built{}, fmt.Errorf("analyze: %w", err)
+	}
+	if b.plain {
+		if err := s.conn.QueryRow(ctx, `SELECT pg_snapshot_xmax(pg_current_snapshot())::text`).Scan(&b.horizon); err != nil {
+			return built{}, fmt.Errorf("read the horizon: %w", err)
+		}
+	}
+	return b, nil
 }
 
 // makeKey makes the primary key. Where the source has several rows of one key,
-// the one that sorts last by all its columns is kept, whatever file it stands
-// in, and the others become dead letters: a snapshot has no order in time that
-// could choose.
-func (w *worker) makeKey(ctx context.Context, conn *pgx.Conn, b built, key []string, l *letters) (twins int64, err error) {
-	sql := "ALTER TABLE " + b.path() + " ADD CONSTRAINT " + pgx.Identifier{b.pkey()}.Sanitize() + " PRIMARY KEY (" + b.keyColumns(key) + ")"
-	_, err = conn.Exec(ctx, sql)
+// the one with the greatest timeseries key is kept, and the others are simply
+// older. Without such a key, or when it does not decide, the one that sorts last
+// by all its columns is kept, whatever file it stands in, and the others become
+// dead letters: a snapshot has no order in time that could choose.
+func (s *session) makeKey(ctx context.Context, b built, l letters, version int64) (gone, dead int64, err error) {
+	key := b.layout.keyList()
+	sql := "ALTER TABLE " + b.path() + " ADD CONSTRAINT " + pgx.Identifier{b.pkey()}.Sanitize() + " PRIMARY KEY (" + key + ")"
+	_, err = s.conn.Exec(ctx, sql)
 	if !isCode(err, "23505") {
 		if err != nil {
 			err = fmt.Errorf("make the primary key: %w", err)
 		}
-		return 0, err
+		return 0, 0, err
 	}
 	t := b.path()
-	tag, err := conn.Exec(ctx, `WITH twin AS (
-		SELECT ctid AS at, row_number() OVER (PARTITION BY `+b.keyColumns(key)+` ORDER BY t::text DESC, ctid) AS nth FROM `+t+` t
-	), gone AS (
-		DELETE FROM `+t+` d USING twin WHERE d.ctid = twin.at AND twin.nth > 1 RETURNING d.*
-	)
-	INSERT INTO tarn_sync.dead_letters (uid, table_name, version, reason, source_row)
-	SELECT $1, $2, $3, 'another row has the same key', row_to_json(gone) FROM gone`, l.uid, l.name, l.version)
-	if err != nil {
-		return 0, fmt.Errorf("take out rows of equal key: %w", err)
+	if b.layout.ts >= 0 {
+		ts := b.layout.cols[b.layout.order[b.layout.ts]].id()
+		tag, err := s.conn.Exec(ctx, `DELETE FROM `+t+` d USING (
+	SELECT ctid AS at, row_number() OVER (PARTITION BY `+key+` ORDER BY `+ts+` DESC NULLS LAST, t::text DESC, ctid) AS nth FROM `+t+` t
+) twin WHERE d.ctid = twin.at AND twin.nth > 1`)
+		if err != nil {
+			return 0, 0, fmt.Errorf("take out older rows of equal key: %w", err)
+		}
+		gone = tag.RowsAffected()
+	} else {
+		tag, err := s.conn.Exec(ctx, `WITH twin AS (
+	SELECT ctid AS at, row_number() OVER (PARTITION BY `+key+` ORDER BY t::text DESC, ctid) AS nth FROM `+t+` t
+), gone AS (
+	DELETE FROM `+t+` d USING twin WHERE d.ctid = twin.at AND twin.nth > 1 RETURNING d.*
+)
+INSERT INTO tarn_sync.dead_letters (uid, table_name, version, generation, reason, source_row)
+SELECT $1, $2, $3, $4, 'another row has the same key', row_to_json(gone) FROM gone`, l.uid, l.name, version, l.generation)
+		if err != nil {
+			return 0, 0, fmt.Errorf("take out rows of equal key: %w", err)
+		}
+		gone, dead = tag.RowsAffected(), tag.RowsAffected()
 	}
-	l.count += tag.RowsAffected()
-	if _, err := conn.Exec(ctx, sql); err != nil {
-		return 0, fmt.Errorf("make the primary key: %w", err)
+	if _, err := s.conn.Exec(ctx, sql); err != nil {
+		return 0, 0, fmt.Errorf("make the primary key: %w", err)
 	}
-	return tag.RowsAffected(), nil
+	return gone, dead, nil
 }
 
-func (b built) pkey() string { return cut(b.name, maxIdentifier-5) + "_pkey" }
+// refusedColumns says how the columns of the source and of Postgres differ in a
+// way that is not followed by itself.
+func refusedColumns(source tarn.TableName, problems []string) error {
+	return tarn.Conflict("the columns of source %s changed: %s", source, strings.Join(problems, "; ")).
+		WithHint("load the table with its new columns, readers keep the old rows meanwhile: tarn sync resync NAME")
+}
+
+// refused makes an error of the table itself the asker's, not a passing one.
+func refused(n tarn.TableName, err error) error {
+	if delta.IsRefusal(err) {
+		return tarn.Invalid("source %s: %w", n, err)
+	}
+	return fmt.Errorf("read source %s: %w", n, err)
+}

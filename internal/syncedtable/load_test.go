@@ -145,7 +145,7 @@ func poisonRows(t *testing.T, w *world) {
 	}
 	// A better version takes the letters away.
 	s.write(replace, `{"a":1,"b":"x","v":"good"}`)
-	check(t, w.keeper.Refresh(t.Context(), w.spec("poison").Name))
+	w.refresh(w.spec("poison").Name)
 	x = w.reaches("poison", tarn.SyncOnline, 2)
 	if got := w.text(`SELECT count(*)::text FROM tarn_sync.dead_letters`); got != "0" || x.Message != "" {
 		t.Errorf("%s dead letters are left, message %q", got, x.Message)
@@ -196,7 +196,7 @@ func swapIsAtomic(t *testing.T, w *world) {
 	}
 	for v := int64(2); v < 10; v++ {
 		s.numbers(replace, rows, string(rune('0'+v)))
-		check(t, w.keeper.Refresh(t.Context(), w.spec("swap").Name))
+		w.refresh(w.spec("swap").Name)
 		w.reaches("swap", tarn.SyncOnline, v)
 	}
 	close(stop)
@@ -227,23 +227,35 @@ func readersKeepWhatTheyHave(t *testing.T, w *world) {
 			}
 		}
 	}
-	w.exec(`CREATE INDEX kept_v ON public.kept (v) WHERE id > 3; CREATE UNIQUE INDEX "Kept Lower" ON public.kept (lower(v), id)`)
+	// The project's owner, who owns the database, makes indexes as on any table.
+	w.exec(`GRANT CREATE ON SCHEMA public TO "ada@example.com"`)
+	for _, sql := range []string{`CREATE INDEX kept_v ON public.kept (v) WHERE id > 3`, `CREATE UNIQUE INDEX "Kept Lower" ON public.kept (lower(v), id)`, `COMMENT ON TABLE public.kept IS 'theirs'`} {
+		_, err := owner.Exec(ctx, sql)
+		check(t, err)
+	}
 	s.numbers(replace, 20, "b")
-	check(t, w.keeper.Refresh(ctx, w.spec("kept").Name))
+	w.refresh(w.spec("kept").Name)
 	w.reaches("kept", tarn.SyncOnline, 2)
 	check(t, reader.QueryRow(ctx, `SELECT count(*) FROM public.kept`).Scan(&n))
 	if n != 20 {
 		t.Errorf("the reader sees %d rows, want 20", n)
 	}
 	if got := w.text(`SELECT string_agg(indexdef, '; ' ORDER BY indexname) FROM pg_indexes WHERE tablename = 'kept'`); got !=
-		`CREATE UNIQUE INDEX "Kept Lower" ON public.kept USING btree (lower(v), id); CREATE UNIQUE INDEX kept_pkey ON public.kept USING btree (id); CREATE INDEX kept_v ON public.kept USING btree (v) WHERE (id > 3)` {
+		`CREATE UNIQUE INDEX "Kept Lower" ON ONLY public.kept USING btree (lower(v), id); CREATE UNIQUE INDEX kept_pkey ON ONLY public.kept USING btree (id); CREATE INDEX kept_v ON ONLY public.kept USING btree (v) WHERE (id > 3)` {
 		t.Errorf("indexes are %s", got)
+	}
+
+	if got := w.text(`SELECT count(*)::text || obj_description('public.kept'::regclass) FROM pg_index WHERE indisvalid AND indrelid = (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'public.kept'::regclass)`); got != "3theirs" {
+		t.Errorf("indexes of the partition, and the comment: %s", got)
+	}
+	if got := w.text(`SELECT string_agg(pc.relname || ' ' || (pg_total_relation_size(pi.inhrelid::regclass) > 0), ',') FROM pg_inherits pi JOIN pg_class pc ON pi.inhparent = pc.oid WHERE pc.relkind = 'p'`); got != "kept true" {
+		t.Errorf("the published question about sizes answers %s", got)
 	}
 
 	// A view hangs on the table itself: its rows are replaced in place.
 	w.exec(`CREATE VIEW public.seen AS SELECT * FROM public.kept`)
 	s.numbers(replace, 30, "c")
-	check(t, w.keeper.Refresh(ctx, w.spec("kept").Name))
+	w.refresh(w.spec("kept").Name)
 	w.reaches("kept", tarn.SyncOnline, 3)
 	if got := w.text(`SELECT count(*) || max(v) FROM public.seen`); got != "30c" {
 		t.Errorf("the view shows %s, want 30c", got)
@@ -251,7 +263,7 @@ func readersKeepWhatTheyHave(t *testing.T, w *world) {
 
 	// The same version is not loaded again.
 	before := w.text(`SELECT generation::text FROM tarn_sync.position`)
-	check(t, w.keeper.Refresh(ctx, w.spec("kept").Name))
+	w.refresh(w.spec("kept").Name)
 	w.reaches("kept", tarn.SyncOnline, 3)
 	if after := w.text(`SELECT generation::text FROM tarn_sync.position`); after != before {
 		t.Errorf("generation went from %s to %s", before, after)
@@ -292,7 +304,7 @@ func kills(t *testing.T, w *world) {
 		if x := w.get("hard"); x.State == tarn.SyncOnline && x.Version == version {
 			s.numbers(replace, 3000, strconv.FormatInt(version, 10))
 			version++
-			check(t, w.keeper.Refresh(t.Context(), x.Name))
+			w.refresh(x.Name)
 		}
 	}
 	w.reaches("hard", tarn.SyncOnline, version)
@@ -319,8 +331,17 @@ func createRefusals(t *testing.T, w *world) {
 		{spec(func(s *tarn.SyncedTableSpec) { s.PrimaryKey = []string{"tags"} }), tarn.KindInvalid, "nested"},
 		{spec(func(s *tarn.SyncedTableSpec) { s.PrimaryKey = []string{"id", "ID"} }), tarn.KindInvalid, "twice"},
 		{spec(func(s *tarn.SyncedTableSpec) { s.PrimaryKey = nil }), tarn.KindInvalid, "at least one"},
-		{spec(func(s *tarn.SyncedTableSpec) { s.Policy = tarn.SyncContinuous }), tarn.KindInvalid, "use SNAPSHOT"},
-		{spec(func(s *tarn.SyncedTableSpec) { s.Policy = tarn.SyncTriggered }), tarn.KindInvalid, "use SNAPSHOT"},
+		{spec(func(s *tarn.SyncedTableSpec) { s.Policy = tarn.SyncContinuous }), tarn.KindInvalid, "change data feed enabled (delta.enableChangeDataFeed = true) for scheduling policy CONTINUOUS"},
+		{spec(func(s *tarn.SyncedTableSpec) { s.Policy = tarn.SyncTriggered }), tarn.KindInvalid, "change data feed enabled"},
+		{spec(func(s *tarn.SyncedTableSpec) { s.Policy = "HOURLY" }), tarn.KindInvalid, "want SNAPSHOT, TRIGGERED or CONTINUOUS"},
+		{spec(func(s *tarn.SyncedTableSpec) { s.Interval = time.Second }), tarn.KindInvalid, "goes with scheduling policy CONTINUOUS"},
+		{spec(func(s *tarn.SyncedTableSpec) { s.Schedule.Cron = "99 * * * *" }), tarn.KindInvalid, "minute"},
+		{spec(func(s *tarn.SyncedTableSpec) { s.TimeseriesKey = "tags" }), tarn.KindInvalid, "timeseries key"},
+		{spec(func(s *tarn.SyncedTableSpec) { s.TimeseriesKey = "nope" }), tarn.KindInvalid, "no column"},
+		{spec(func(s *tarn.SyncedTableSpec) {
+			s.TypeOverrides = []tarn.TypeOverride{{Column: "id", Type: tarn.TypeVarchar, Size: 3}}
+		}), tarn.KindInvalid, "only a string"},
+		{spec(func(s *tarn.SyncedTableSpec) { s.Alerts.Webhook = "ftp://x" }), tarn.KindInvalid, "http"},
 		{spec(func(s *tarn.SyncedTableSpec) { s.Source = lake("nothing") }), tarn.KindNotFound, "nothing"},
 		{spec(func(s *tarn.SyncedTableSpec) { s.Branch.Branch = "nope" }), tarn.KindNotFound, "nope"},
 		{spec(func(s *tarn.SyncedTableSpec) { s.Name.Table = "theirs" }), tarn.KindConflict, "theirs"},
@@ -376,7 +397,7 @@ func failures(t *testing.T, w *world) {
 		return x.State == tarn.SyncOfflineFailed && strings.Contains(x.Message, "late.fails")
 	})
 	w.exec(`DROP TABLE late.fails`)
-	check(t, w.keeper.Refresh(t.Context(), other.Name))
+	w.refresh(other.Name)
 	eventually(t, "online", func() any { return nil }, func() bool {
 		x, err := w.keeper.Get(t.Context(), other.Name)
 		check(t, err)
@@ -384,7 +405,7 @@ func failures(t *testing.T, w *world) {
 	})
 	// Its source goes away; the table stays readable.
 	check(t, w.catalog.DropTable(t.Context(), tarn.Principal{}, lake("fails")))
-	check(t, w.keeper.Refresh(t.Context(), w.spec("fails").Name))
+	w.refresh(w.spec("fails").Name)
 	w.reaches("fails", tarn.SyncPipelineFailed, 0)
 	if got := w.text(`SELECT count(*)::text FROM public.fails`); got != "5" {
 		t.Errorf("%s rows are left", got)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tarndb/tarn"
 )
@@ -42,17 +41,39 @@ const (
 	reason text NOT NULL,
 	source_row json NOT NULL,
 	created timestamptz NOT NULL DEFAULT now())`
+	alterLettersSQL = `ALTER TABLE tarn_sync.dead_letters
+	ADD COLUMN IF NOT EXISTS id bigint GENERATED ALWAYS AS IDENTITY,
+	ADD COLUMN IF NOT EXISTS generation bigint NOT NULL DEFAULT 0,
+	ADD COLUMN IF NOT EXISTS key bytea,
+	ADD COLUMN IF NOT EXISTS lossy boolean NOT NULL DEFAULT false,
+	ADD COLUMN IF NOT EXISTS tries integer NOT NULL DEFAULT 0`
 	createLettersIndexSQL = `CREATE INDEX IF NOT EXISTS dead_letters_uid ON tarn_sync.dead_letters (uid, version)`
+	createLettersKeySQL   = `CREATE INDEX IF NOT EXISTS dead_letters_key ON tarn_sync.dead_letters (uid, key)`
 	createRefuseSQL       = `CREATE OR REPLACE FUNCTION tarn_sync.refuse_write() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	IF session_user = 'tarn_admin' THEN
+	IF session_user IN ('tarn_admin', 'tarn_sync_writer') THEN
 		RETURN NULL;
 	END IF;
 	RAISE EXCEPTION 'table %.% is read-only: it is kept equal to Delta table %', TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[0]
 		USING ERRCODE = 'insufficient_privilege', HINT = 'Write to the Delta table and refresh the synced table.';
 END $$`
-	grantTrackingSQL = `DO $$ BEGIN
+	// The owner's members may index a synced table, comment it and let others
+	// read it; the writer alone writes. Neither is a superuser: what members hang
+	// on the table (functions in indexes, triggers) runs as one of the two.
+	createRolesSQL = `DO $$ BEGIN
+	BEGIN
+		CREATE ROLE tarn_synced_owner NOLOGIN;
+	EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+	END;
+	BEGIN
+		CREATE ROLE tarn_sync_writer LOGIN;
+	EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+	END;
+END $$`
+	grantTrackingSQL = `GRANT USAGE ON SCHEMA tarn_sync TO tarn_sync_writer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON tarn_sync.position, tarn_sync.dead_letters TO tarn_sync_writer;
+DO $$ BEGIN
 	IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'databricks_superuser') THEN
 		GRANT USAGE ON SCHEMA tarn_sync TO databricks_superuser;
 		GRANT SELECT ON tarn_sync.position, tarn_sync.dead_letters TO databricks_superuser;
@@ -62,21 +83,33 @@ END $$`
 
 // prepareTracking makes the tracking schema. Two loads may do it at once.
 func prepareTracking(ctx context.Context, conn *pgx.Conn) error {
+	var ready bool
+	if err := conn.QueryRow(ctx, trackingReadySQL).Scan(&ready); err != nil {
+		return fmt.Errorf("look for schema %s: %w", trackingSchema, err)
+	}
+	if err := ownSchema(ctx, conn); err != nil || ready {
+		return err
+	}
 	// IF NOT EXISTS still races with another session's creation.
 	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock(7022891455140)`); err != nil {
 		return fmt.Errorf("prepare schema %s: %w", trackingSchema, err)
 	}
 	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock(7022891455140)`)
-	if err := ownSchema(ctx, conn); err != nil {
-		return err
-	}
-	for _, sql := range []string{createPositionSQL, createLettersSQL, createLettersIndexSQL, createRefuseSQL, grantTrackingSQL} {
-		if _, err := conn.Exec(ctx, sql); err != nil {
+	for _, sql := range []string{createRolesSQL, createPositionSQL, createLettersSQL, alterLettersSQL,
+		createLettersIndexSQL, createLettersKeySQL, createRefuseSQL, grantTrackingSQL, `COMMENT ON SCHEMA tarn_sync IS '` + trackingVersion + `'`} {
+		if _, err := conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil { // some are several statements
 			return fmt.Errorf("prepare schema %s: %w", trackingSchema, err)
 		}
 	}
 	return nil
 }
+
+// trackingVersion names what prepareTracking makes, in a comment of the schema,
+// last of all: with it there nothing has to be made.
+const trackingVersion = "Tarn keeps positions of synced tables and feeds here (3)"
+
+const trackingReadySQL = `SELECT coalesce(obj_description(to_regnamespace('tarn_sync')::oid, 'pg_namespace') = '` + trackingVersion + `', false)
+AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'tarn_sync_writer')`
 
 // ownSchema refuses a database where schema tarn_sync is not Tarn's: its owner
 // could put triggers there, which we would run as superuser. No role can give
@@ -101,13 +134,13 @@ const schemaOwnerSQL = `SELECT r.rolname, r.rolsuper FROM pg_namespace n JOIN pg
 
 // position is how far a synced table is, as its database says.
 type position struct {
-	relation   uint32 // oid of the table that holds the version
+	relation   uint32 // oid of the partitioned table
 	sourceID   string // identity of the Delta table; a recreated one differs
 	version    int64
 	time       time.Time // of the version
 	generation int64     // counts loads
 	rows       int64
-	rejected   int64
+	rejected   int64 // dead letters
 	started    time.Time
 	finished   time.Time
 }
@@ -115,10 +148,15 @@ type position struct {
 const readPositionSQL = `SELECT relation, source_id, version, version_time, generation, rows, rejected, started, finished
 FROM tarn_sync.position WHERE uid = $1`
 
+// querying is what reads one row: a connection or a transaction.
+type querying interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
 // readPosition gives the zero position when there is none.
-func readPosition(ctx context.Context, conn *pgx.Conn, uid string) (position, error) {
+func readPosition(ctx context.Context, q querying, uid string) (position, error) {
 	var p position
-	err := conn.QueryRow(ctx, readPositionSQL, uid).Scan(&p.relation, &p.sourceID, &p.version, &p.time, &p.generation,
+	err := q.QueryRow(ctx, readPositionSQL, uid).Scan(&p.relation, &p.sourceID, &p.version, &p.time, &p.generation,
 		&p.rows, &p.rejected, &p.started, &p.finished)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return position{}, nil
@@ -129,15 +167,19 @@ func readPosition(ctx context.Context, conn *pgx.Conn, uid string) (position, er
 	return p, nil
 }
 
-const writePositionSQL = `INSERT INTO tarn_sync.position AS p
+const (
+	writePositionSQL = `INSERT INTO tarn_sync.position AS p
 	(uid, table_name, relation, source_id, version, version_time, generation, rows, rejected, started)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (uid) DO UPDATE SET table_name = $2, relation = $3, source_id = $4, version = $5, version_time = $6,
-	generation = $7, rows = $8, rejected = $9, started = $10, finished = now()
+	generation = $7, rows = $8, rejected = $9, started = $10, finished = clock_timestamp()
 WHERE p.generation < $7`
+	movePositionSQL = `UPDATE tarn_sync.position SET version = $4, version_time = $5, rows = $6, rejected = $7, started = $8, finished = clock_timestamp()
+WHERE uid = $1 AND generation = $2 AND version = $3`
+)
 
-// writePosition moves the position, in the transaction that makes it true. A
-// load that was overtaken moves nothing and fails.
+// writePosition records what a load brought, in the transaction that makes it
+// true. A load that was overtaken moves nothing and fails.
 func writePosition(ctx context.Context, tx pgx.Tx, uid string, n tarn.TableName, p position) error {
 	tag, err := tx.Exec(ctx, writePositionSQL, uid, n.Schema+"."+n.Table, p.relation, p.sourceID, p.version, p.time,
 		p.generation, p.rows, p.rejected, p.started)
@@ -150,21 +192,36 @@ func writePosition(ctx context.Context, tx pgx.Tx, uid string, n tarn.TableName,
 	return nil
 }
 
+// movePosition takes the position from one version to another, in the
+// transaction that applied the changes between. When it is not where it was
+// thought to be nothing is moved, and the transaction has to end.
+func movePosition(ctx context.Context, tx pgx.Tx, uid string, from, to position) error {
+	tag, err := tx.Exec(ctx, movePositionSQL, uid, from.generation, from.version, to.version, to.time, to.rows, to.rejected, to.started)
+	if err != nil {
+		return fmt.Errorf("move position: %w", err)
+	}
+	if tag.RowsAffected() != 1 {
+		return errBusy
+	}
+	return nil
+}
+
 const (
 	trackedSQL = `SELECT to_regclass('tarn_sync.position') IS NOT NULL`
-	targetSQL  = `SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`
+	targetSQL  = `SELECT c.oid, c.relkind = 'p' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`
 	holderSQL  = `SELECT uid FROM tarn_sync.position WHERE relation = $1`
 )
 
 // target is what has the synced table's name in Postgres.
 type target struct {
-	oid    uint32 // 0 = nothing
-	holder string // UID of the synced table whose rows it holds; "" = a user's table
+	oid         uint32 // 0 = nothing
+	partitioned bool
+	holder      string // UID of the synced table whose rows it holds; "" = a user's table
 }
 
 func findTarget(ctx context.Context, conn *pgx.Conn, n tarn.TableName) (target, error) {
 	var t target
-	err := conn.QueryRow(ctx, targetSQL, n.Schema, n.Table).Scan(&t.oid)
+	err := conn.QueryRow(ctx, targetSQL, n.Schema, n.Table).Scan(&t.oid, &t.partitioned)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return target{}, nil
 	}
@@ -198,64 +255,4 @@ func targetFree(ctx context.Context, conn *pgx.Conn, n tarn.TableName) error {
 		err = taken(n)
 	}
 	return err
-}
-
-const (
-	clearLettersSQL = `DELETE FROM tarn_sync.dead_letters WHERE uid = $1 AND version = $2`
-	oldLettersSQL   = `DELETE FROM tarn_sync.dead_letters WHERE uid = $1 AND version <> $2`
-	addLettersSQL   = `INSERT INTO tarn_sync.dead_letters (uid, table_name, version, reason, source_row)
-SELECT $1, $2, $3, r, d::json FROM unnest($4::text[], $5::text[]) AS l(r, d)`
-)
-
-// letters collects the rows of one load that Postgres cannot store. They are
-// written beside the load, over a connection of their own, and belong to a
-// version: only those of the version in the table count.
-type letters struct {
-	conn    *pgx.Conn
-	uid     string
-	name    string
-	version int64
-	count   int64
-	reasons []string
-	rows    []string
-	first   string // reason of the first one
-}
-
-const lettersAtOnce = 500
-
-func (l *letters) add(ctx context.Context, reason error, row string) error {
-	l.count++
-	if l.first == "" {
-		l.first = reason.Error()
-	}
-	l.reasons, l.rows = append(l.reasons, reason.Error()), append(l.rows, row)
-	if len(l.rows) < lettersAtOnce {
-		return nil
-	}
-	return l.flush(ctx)
-}
-
-func (l *letters) flush(ctx context.Context) error {
-	if len(l.rows) == 0 {
-		return nil
-	}
-	if _, err := l.conn.Exec(ctx, addLettersSQL, l.uid, l.name, l.version, l.reasons, l.rows); err != nil {
-		return fmt.Errorf("write dead letters: %w", err)
-	}
-	l.reasons, l.rows = l.reasons[:0], l.rows[:0]
-	return nil
-}
-
-// isCode tells whether err is one of Postgres's SQLSTATEs.
-func isCode(err error, codes ...string) bool {
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
-		return false
-	}
-	for _, c := range codes {
-		if pg.Code == c {
-			return true
-		}
-	}
-	return false
 }

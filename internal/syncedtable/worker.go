@@ -5,26 +5,18 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/controldb"
 )
 
 // worker carries one synced table to its next resting state. Only it changes
-// the state while it runs:
-//
-//	PROVISIONING ─▶ PROVISIONING_INITIAL_SNAPSHOT ─▶ ONLINE_NO_PENDING_UPDATE ◀─┐
-//	     ▲                     │ the asker's fault        │ Refresh              │
-//	     │ Refresh             ▼                          ▼                      │
-//	     └────────────── OFFLINE_FAILED      ONLINE_TRIGGERED_UPDATE ────────────┘
-//	                                              ▲ Refresh  │ the asker's fault
-//	                                              │          ▼
-//	                                         ONLINE_PIPELINE_FAILED
+// the state while it runs; tarn.SyncState draws the states.
 //
 // A passing fault (a compute that does not start, a store that does not
 // answer) changes no state: it is said in the message and tried again.
@@ -35,9 +27,12 @@ type worker struct {
 	stop context.CancelCauseFunc
 	done chan struct{}
 	line tarn.TimelineID // of the branch, when the step began
+
+	mu       sync.Mutex // not held across I/O
+	reported time.Time  // when progress was last recorded
 }
 
-// asked is the state of a table whose load was asked for.
+// asked is the state of a table whose update was asked for.
 func asked(t tarn.SyncedTable) tarn.SyncState {
 	if t.Version < 0 {
 		return tarn.SyncProvisioning
@@ -45,7 +40,7 @@ func asked(t tarn.SyncedTable) tarn.SyncState {
 	return tarn.SyncUpdating
 }
 
-// failed is the state of a table whose load cannot succeed.
+// failed is the state of a table whose update cannot succeed.
 func failed(t tarn.SyncedTable) tarn.SyncState {
 	if t.Version < 0 {
 		return tarn.SyncOfflineFailed
@@ -53,9 +48,15 @@ func failed(t tarn.SyncedTable) tarn.SyncState {
 	return tarn.SyncPipelineFailed
 }
 
-// due reports a state that is not at rest.
-func due(s tarn.SyncState) bool {
-	return s == tarn.SyncProvisioning || s == tarn.SyncInitialSnapshot || s == tarn.SyncUpdating
+// halted is the state of a table whose pipeline was stopped.
+func halted(t tarn.SyncedTable) tarn.SyncState {
+	switch {
+	case t.Version < 0:
+		return tarn.SyncOffline
+	case t.Policy == tarn.SyncContinuous:
+		return tarn.SyncStopped
+	}
+	return tarn.SyncOnline
 }
 
 var (
@@ -70,6 +71,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	tick := time.NewTicker(k.poll)
 	defer tick.Stop()
 	for {
+		k.trim(ctx)
 		tables, err := k.List(ctx, "")
 		if err != nil && ctx.Err() == nil {
 			k.log.Error("list synced tables", "err", err)
@@ -85,7 +87,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			if going[t.Branch] {
 				k.halt(t.UID)
 			}
-			if !going[t.Branch] && !due(t.State) {
+			if !going[t.Branch] && !k.due(ctx, t) {
 				continue
 			}
 			wctx, stop := context.WithCancelCause(ctx)
@@ -195,7 +197,7 @@ func (w *worker) step(ctx context.Context) error {
 		return controldb.DeleteSyncedTable(ctx, w.k.db, w.row.UID)
 	}
 	w.line = branch.Timeline
-	if !due(w.row.State) {
+	if !w.row.State.Due() && w.row.State != tarn.SyncContinuing {
 		return nil
 	}
 	select {
@@ -204,14 +206,26 @@ func (w *worker) step(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	err = w.load(ctx)
+	err = w.sync(ctx)
 	if err == nil || !final(err) {
 		return err
 	}
 	w.log.Warn("synced table failed", "err", err)
 	row := w.row
-	row.State, row.Message = failed(w.row), err.Error()
-	return w.rest(ctx, row)
+	row.State, row.Message = failed(w.row), withHint(err, w.row.Name)
+	if err := w.rest(ctx, row); err != nil {
+		return err
+	}
+	w.alert(ctx, "failed", row.Message)
+	return w.endUpdate(ctx, tarn.UpdateFailed, row.Message, 0)
+}
+
+// withHint says an error with the command that helps.
+func withHint(err error, n tarn.TableName) string {
+	if hint := tarn.HintOf(err); hint != "" {
+		return err.Error() + " (" + strings.ReplaceAll(hint, "NAME", n.String()) + ")"
+	}
+	return err.Error()
 }
 
 // rest records row, which is at rest, unless its branch was put on another
@@ -226,7 +240,10 @@ func (w *worker) rest(ctx context.Context, row tarn.SyncedTable) error {
 		if err != nil {
 			return err
 		}
-		return controldb.UpdateSyncedTable(ctx, tx, row)
+		if err := controldb.UpdateSyncedTable(ctx, tx, row); err != nil {
+			return err
+		}
+		return controldb.AnswerSyncedTable(ctx, tx, row.UID, row.UpdateID)
 	})
 	if err == nil {
 		w.row = row
@@ -234,28 +251,28 @@ func (w *worker) rest(ctx context.Context, row tarn.SyncedTable) error {
 	return err
 }
 
-// final tells a fault that only the asker can mend.
-func final(err error) bool {
-	switch tarn.KindOf(err) {
-	case tarn.KindInvalid, tarn.KindNotFound, tarn.KindConflict:
-		return true
-	}
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || len(pg.Code) < 2 {
-		return false
-	}
-	switch pg.Code {
-	case "54000", "54011", "3D000": // an index row or too many columns; no such database
-		return true
-	case "42P01", "42P07", "42704", "42710": // somebody else works in the schema: look again
-		return false
-	}
-	return pg.Code[:2] == "22" || pg.Code[:2] == "42"
-}
-
 // report records progress and message; it decides nothing.
 func (w *worker) report(ctx context.Context) {
-	if err := controldb.UpdateSyncedTable(ctx, w.k.db, w.row); err != nil && ctx.Err() == nil {
+	if err := controldb.ReportSyncedTable(ctx, w.k.db, w.row); err != nil && ctx.Err() == nil {
+		w.log.Error("record progress", "err", err)
+	}
+}
+
+// progress reports rows now and then. Copiers call it at once.
+func (w *worker) progress(ctx context.Context, rows int64) {
+	w.mu.Lock()
+	now := time.Now()
+	due := now.Sub(w.reported) > time.Second
+	row := w.row
+	if due {
+		w.reported = now
+	}
+	w.mu.Unlock()
+	if !due {
+		return
+	}
+	row.RowsSynced = rows
+	if err := controldb.ReportSyncedTable(ctx, w.k.db, row); err != nil && ctx.Err() == nil {
 		w.log.Error("record progress", "err", err)
 	}
 }
@@ -288,9 +305,3 @@ func closeConn(c *pgx.Conn) {
 	defer cancel()
 	c.Close(ctx) // nothing of ours depends on the answer
 }
-
-// errMoved is a passing fault: the branch is not what it was when the load began.
-var errMoved = tarn.Unavailable("the branch was restored or reset during the load")
-
-// errBusy is a passing fault: a load of a killed process is not over yet.
-var errBusy = errors.New("another load of the same table still runs")
