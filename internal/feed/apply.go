@@ -35,13 +35,16 @@ func (s *session) apply(ctx context.Context, tx *transaction) error {
 	pos := position{epoch: s.epoch, xid: fullXID(tx.xid, s.near), time: tx.time, commitEnd: tx.end}
 	s.near = max(s.near, pos.xid)
 	a := applying{session: s, tx: tx, pos: pos, touched: map[uint32]*table{}}
-	var born []uint32
+	var born, moved []uint32
 	var marks []uint64
 	for content := range tx.said() {
 		if oid, ok := birth(content, s.src.schema); ok {
 			born = append(born, oid)
 			s.todo.born[oid] = true
 			delete(s.todo.waiting, oid)
+		}
+		if oid, ok := partsOf(content, s.src.schema); ok {
+			moved = append(moved, oid)
 		}
 		if n, ok := markOf(content, s.src.publication); ok {
 			marks = append(marks, n)
@@ -81,6 +84,13 @@ func (s *session) apply(ctx context.Context, tx *transaction) error {
 	s.processed = max(s.processed, tx.end)
 	if err := s.births(ctx, born, &a.pos); err != nil {
 		return err
+	}
+	for _, oid := range moved {
+		// On record before the transaction is acknowledged, as in giveUp.
+		if t := s.tables[oid]; t != nil && t.known && !t.stopped() && tx.end > t.base {
+			s.todo.copy[oid] = true
+			t.setState(tarn.FeedSnapshotting, "a partition was attached, detached, dropped or truncated: its rows are not in the stream")
+		}
 	}
 	for _, n := range marks {
 		s.arrived(n)

@@ -3,6 +3,7 @@ package feed
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,9 +87,10 @@ func (p position) sortBy() string {
 	return fmt.Sprintf("%08x%016x%08x", p.epoch, uint64(p.commitEnd), p.ordinal)
 }
 
-// fieldOf finds the Delta column of a Postgres column; -1 = none.
-func fieldOf(s delta.Schema, pgName string) int {
-	for i, f := range s.Fields {
+// fieldFor finds the newest Delta column of a Postgres column that holds its
+// type; -1 = none.
+func fieldFor(s delta.Schema, pgName string, p pgType) int {
+	for i, f := range slices.Backward(s.Fields) {
 		if _, ours := f.Metadata[metaType]; !ours {
 			continue
 		}
@@ -96,7 +98,7 @@ func fieldOf(s delta.Schema, pgName string) int {
 		if n, ok := f.Metadata[metaName].(string); ok {
 			name = n
 		}
-		if name == pgName {
+		if name == pgName && holds(f.Type, p) {
 			return i
 		}
 	}

@@ -64,11 +64,19 @@ func newReplication(ctx context.Context, conn *pgx.Conn) (*replication, error) {
 		return nil, fmt.Errorf("identify the system: %w", err)
 	}
 	r.systemID = row[0]
-	major, _, _ := strings.Cut(conn.PgConn().ParameterStatus("server_version"), ".")
-	if r.major, err = strconv.Atoi(major); err != nil {
-		r.major = 0 // a development version: the oldest protocol will do
-	}
+	r.major = majorOf(conn)
 	return r, nil
+}
+
+// majorOf is a server's major version; 0 = a development version, for which the
+// oldest will do.
+func majorOf(conn *pgx.Conn) int {
+	text := conn.PgConn().ParameterStatus("server_version") // "18.1 (Debian 18.1-1)"
+	n, err := strconv.Atoi(text[:max(0, strings.IndexByte(text, '.'))])
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // one runs a replication command that answers one row.

@@ -72,42 +72,6 @@ func (s *source) dropSlot(ctx context.Context, st slotState) error {
 	return nil
 }
 
-const (
-	dropTriggerSQL  = `DROP EVENT TRIGGER IF EXISTS tarn_feed_table_created`
-	dropFunctionSQL = `DROP FUNCTION IF EXISTS tarn_sync.feed_table_created()`
-	othersSQL       = `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname LIKE 'tarn\_feed\_%')`
-)
-
-// remove takes everything of the feed out of the database, the slot first: it
-// is what holds WAL. Doing it again is harmless.
-func (s *source) remove(ctx context.Context) error {
-	slots, err := s.slots(ctx)
-	if err != nil {
-		return err
-	}
-	for _, st := range slots {
-		if err := s.dropSlot(ctx, st); err != nil {
-			return err
-		}
-	}
-	if _, err := s.conn.Exec(ctx, "DROP PUBLICATION IF EXISTS "+pgx.Identifier{s.publication}.Sanitize()); err != nil {
-		return fmt.Errorf("drop publication: %w", err)
-	}
-	var others bool
-	if err := s.conn.QueryRow(ctx, othersSQL).Scan(&others); err != nil {
-		return fmt.Errorf("look for other feeds: %w", err)
-	}
-	if others {
-		return nil
-	}
-	for _, sql := range []string{dropTriggerSQL, dropFunctionSQL} {
-		if _, err := s.conn.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("drop the event trigger: %w", err)
-		}
-	}
-	return nil
-}
-
 // errHeldTooMuch ends a session whose slot is to be given up.
 var errHeldTooMuch = errors.New("the slot holds back too much WAL")
 

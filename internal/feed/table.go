@@ -166,7 +166,7 @@ func (t *table) layout() error {
 
 // adopt fits the columns of rel to the Delta table: known ones keep their
 // place, new ones are added at the end, missing ones are NULL from now on. A
-// type that no longer fits is a *stopError.
+// column whose type no longer fits goes on as a new one, v_2 behind v.
 func (t *table) adopt(ctx context.Context, ty *types, rel *pgoutput.Relation) error {
 	schema := delta.Schema{Fields: append([]delta.Field(nil), t.schema.Fields...)}
 	source := make([]int, len(schema.Fields))
@@ -179,15 +179,11 @@ func (t *table) adopt(ctx context.Context, ty *types, rel *pgoutput.Relation) er
 		if err != nil {
 			return err
 		}
-		at := fieldOf(schema, c.Name)
+		at := fieldFor(schema, c.Name, p)
 		if at < 0 {
 			schema.Fields = append(schema.Fields, newField(schema, c.Name, p))
 			source, delim = append(source, i), append(delim, p.Delim)
 			continue
-		}
-		if f := schema.Fields[at]; !holds(f.Type, p) {
-			return &stopError{fmt.Sprintf("column %s is now %s, which does not fit %s of %s: drop the Delta table or change the column back, then the table is copied again",
-				c.Name, p.Name, f.Type, t.target)}
 		}
 		source[at], delim[at] = i, p.Delim
 	}
