@@ -103,7 +103,7 @@ func (c *copying) run(ctx context.Context, conn *pgx.Conn) error {
 	c.t.status.copied, c.t.status.estimate = 0, max(estimate, 1)
 	if c.t.rows > 0 || c.t.widens {
 		// The truncate row and new columns come before any row of the copy.
-		if err := c.t.commitAs(ctx, c.appID("begin"), 1, "WRITE"); err != nil {
+		if err := c.t.commitAs(ctx, c.appID("begin"), 1, byNumber, "WRITE"); err != nil {
 			return err
 		}
 	}
@@ -288,7 +288,7 @@ func (r *reader) commit(ctx context.Context) error {
 	}
 	n := int64(r.t.rows)
 	for try := 1; ; try++ {
-		err := r.t.commitAs(ctx, r.appID(fmt.Sprint(r.number)), r.done+1, "WRITE")
+		err := r.t.commitAs(ctx, r.appID(fmt.Sprint(r.number)), r.done+1, byNumber, "WRITE")
 		if err == nil {
 			break
 		}
@@ -306,13 +306,14 @@ func (r *reader) commit(ctx context.Context) error {
 
 // twin is a table without rows that writes to the same Delta table.
 func (t *table) twin() *table {
-	return &table{oid: t.oid, name: t.name, target: t.target, delta: t.delta, app: t.app, gen: t.gen, shape: shape{schema: t.schema}}
+	return &table{oid: t.oid, name: t.name, target: t.target, delta: t.delta, app: t.app, gen: t.gen, bury: t.bury, shape: shape{schema: t.schema}}
 }
 
 // add takes over what a twin has counted.
 func (t *table) add(o *table) {
 	t.status.lost += o.status.lost
 	t.status.total += o.status.total
+	t.status.buried += o.status.buried
 	if o.status.example != "" {
 		t.status.example = o.status.example
 	}
@@ -320,9 +321,16 @@ func (t *table) add(o *table) {
 }
 
 // commitAs makes the rows in hand one commit with an app transaction.
-func (t *table) commitAs(ctx context.Context, app string, version int64, operation string) error {
+func (t *table) commitAs(ctx context.Context, app string, version int64, by versionKind, operation string) error {
 	if err := t.writeAhead(ctx); err != nil {
 		return err
+	}
+	if len(t.dead) > 0 {
+		if err := t.bury(ctx, t.name, t.dead, app, version, by); err != nil {
+			return err
+		}
+		t.status.buried += int64(len(t.dead))
+		t.dead, t.wholeDead = nil, 0
 	}
 	t.tx.SetAppTxn(app, version)
 	_, err := t.tx.Commit(ctx, delta.CommitOptions{Operation: operation})

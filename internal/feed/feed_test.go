@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -607,6 +608,25 @@ func types(t *testing.T, w *world) {
 	}
 	if d := w.table("s", "t").Detail; !strings.Contains(d, "5 values") {
 		t.Errorf("detail %q does not count 5 lost values", d)
+	}
+	// Nothing is lost: the dead letters have the values.
+	var letters []string
+	for _, l := range w.read("s", "feed_dead_letters") {
+		if l["_sort_by"] != h[3]["_sort_by"] || l["table_name"] != "t" {
+			t.Errorf("dead letter %v is not of the row %v", l, h[3])
+		}
+		letters = append(letters, l["column_name"]+"|"+l["pg_type"]+"|"+l["value"]+"|"+l["reason"])
+	}
+	wantLetters := []string{"n|numeric(10,2)|NaN|nan has no form in decimal(10,2)", "d|date|infinity|infinity has no form in date",
+		"ts|timestamp without time zone|0044-03-15 00:00:00 BC|before the year 1", "tz|timestamp with time zone|-infinity|-infinity has no form in timestamp",
+		"ia|integer[]|{{1,2},{3,4}}|an array of several dimensions, with other bounds than 1, or with an element that has no form"}
+	slices.Sort(letters)
+	slices.Sort(wantLetters)
+	if !slices.Equal(letters, wantLetters) {
+		t.Errorf("dead letters\n%s\nwant\n%s", strings.Join(letters, "\n"), strings.Join(wantLetters, "\n"))
+	}
+	if x := w.table("s", "t"); x.DeadLetters != 5 {
+		t.Errorf("%d dead letters are counted", x.DeadLetters)
 	}
 }
 

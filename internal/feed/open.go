@@ -43,8 +43,8 @@ func (s *session) openTable(ctx context.Context, rel *pgoutput.Relation, m missi
 		t.close(ctx)
 		delete(s.tables, rel.ID)
 	}
-	t := &table{oid: rel.ID, name: rel.Name, target: targetName(s.row.FeedSpec, rel.Name), app: fmt.Sprintf("%s/%d", s.app, rel.ID)}
-	t.status.copied = s.recorded(rel.Name).Copied
+	t := &table{oid: rel.ID, name: rel.Name, target: targetName(s.row.FeedSpec, rel.Name), app: fmt.Sprintf("%s/%d", s.app, rel.ID), bury: s.bury}
+	t.status.copied, t.status.buried = s.recorded(rel.Name).Copied, s.recorded(rel.Name).DeadLetters
 	t.setState(tarn.FeedStreaming, "")
 	for _, o := range s.tables {
 		if o.target == t.target && o.gone == 0 && !o.stopped() && o.name != t.name {
@@ -169,13 +169,13 @@ func (t *table) feedTable(flushed tarn.LSN) tarn.FeedTable {
 	f := tarn.FeedTable{
 		PostgresTable: t.name, Target: t.target, State: t.status.state,
 		CommittedLSN: t.base, LastSync: t.status.sync, Detail: t.status.detail,
-		Rows: t.status.total, Copied: t.status.copied, CopyRows: t.status.estimate,
+		Rows: t.status.total, DeadLetters: t.status.buried, Copied: t.status.copied, CopyRows: t.status.estimate,
 	}
 	if t.known && !t.stopped() && t.pending == 0 {
 		f.CommittedLSN = max(t.base, flushed)
 	}
 	if t.status.lost > 0 {
-		f.Detail = strings.TrimPrefix(f.Detail+fmt.Sprintf("; %d values have no Delta form and are NULL, the last: %s", t.status.lost, t.status.example), "; ")
+		f.Detail = strings.TrimPrefix(f.Detail+fmt.Sprintf("; %d values have no Delta form and are NULL here and whole in feed_dead_letters, the last: %s", t.status.lost, t.status.example), "; ")
 	}
 	return f
 }

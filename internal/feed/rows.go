@@ -61,7 +61,7 @@ func (t *table) write(r row, pos position) error {
 		}
 		t.bytes += len(v.Value)
 		if !c.add(v.Value) {
-			t.lose(t.rel.Columns[c.source].Name, v.Value)
+			t.lose(i, t.rel.Columns[c.source].Name, v.Value, pos)
 		}
 	}
 	t.rows++
@@ -80,16 +80,6 @@ func (t *table) succeed(pos *position) error {
 	}
 	pos.ordinal++
 	return nil
-}
-
-// lose counts a value that became NULL (or lost an element).
-func (t *table) lose(column string, v []byte) {
-	t.status.lost++
-	t.status.changed = true
-	if len(v) > 40 {
-		v = v[:40]
-	}
-	t.status.example = fmt.Sprintf("%s = %q", column, v)
 }
 
 func (t *table) writeSystem(i int, c systemColumn, kind changeKind, pos position) {
@@ -174,15 +164,16 @@ func (t *table) appendPart(ctx context.Context) error {
 // Delta commit that says so.
 //
 //  1. data files are written       a crash leaves orphans, found by vacuum
-//  2. the log entry is written     it carries the app transaction: rows and
+//  2. dead letters are committed   they are not repeated: see bury
+//  3. the log entry is written     it carries the app transaction: rows and
 //     position become visible together or not at all
 //
-// The slot is confirmed by the caller, after every table's step 2.
+// The slot is confirmed by the caller, after every table's step 3.
 func (t *table) commit(ctx context.Context, operation string) error {
 	if t.pending == 0 {
 		return nil
 	}
-	if err := t.commitAs(ctx, t.appID(), int64(t.pending), operation); err != nil {
+	if err := t.commitAs(ctx, t.appID(), int64(t.pending), byPosition, operation); err != nil {
 		return err
 	}
 	t.base, t.known, t.pending = t.pending, true, 0
@@ -190,7 +181,9 @@ func (t *table) commit(ctx context.Context, operation string) error {
 }
 
 // wholeTransaction ends a transaction that wrote to the table.
-func (t *table) wholeTransaction(end tarn.LSN) { t.whole, t.pending = t.rows, end }
+func (t *table) wholeTransaction(end tarn.LSN) {
+	t.whole, t.wholeDead, t.pending = t.rows, len(t.dead), end
+}
 
 // dropOpen forgets the rows of the transaction in progress.
 func (t *table) dropOpen(ctx context.Context) {
@@ -210,7 +203,7 @@ func (t *table) dropOpen(ctx context.Context) {
 		keep -= n
 		p.Release()
 	}
-	t.parts, t.rows = kept, t.whole
+	t.parts, t.rows, t.dead = kept, t.whole, t.dead[:t.wholeDead]
 }
 
 // discard forgets every row that is not committed.
@@ -223,6 +216,7 @@ func (t *table) discard(ctx context.Context) {
 		p.Release()
 	}
 	t.parts, t.rows, t.whole, t.bytes, t.pending = nil, 0, 0, 0, 0
+	t.dead, t.wholeDead = nil, 0
 	if t.build != nil {
 		t.build.NewRecordBatch().Release()
 	}

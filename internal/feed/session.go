@@ -32,6 +32,7 @@ type session struct {
 	app    string // app transaction id of a table without oid and generation
 	near   uint64 // a recent full transaction id
 	tables map[uint32]*table
+	graves graveyard
 	rels   map[uint32]*pgoutput.Relation
 	tx     transaction
 	// streams are the transactions that come before their end, by xid;

@@ -49,6 +49,7 @@ type table struct {
 	// this one's name: a truncate row must part them from ours.
 	succeeds bool
 	status   tableStatus
+	bury     func(ctx context.Context, name string, letters []deadLetter, app string, version int64, by versionKind) error
 	shape
 	pile
 }
@@ -63,13 +64,16 @@ type shape struct {
 
 // pile is the rows that are not committed.
 type pile struct {
-	build   *array.RecordBuilder
-	parts   []arrow.RecordBatch // sealed rows, older than the builder's
-	rows    int                 // in parts and builder
-	bytes   int                 // about, of those in memory
-	whole   int                 // rows of whole transactions: what a stop keeps
-	tx      *delta.Tx           // open while rows of one large transaction are written ahead
-	pending tarn.LSN            // end of the last whole transaction in the rows; 0 = nothing to commit
+	build *array.RecordBuilder
+	parts []arrow.RecordBatch // sealed rows, older than the builder's
+	rows  int                 // in parts and builder
+	bytes int                 // about, of those in memory
+	whole int                 // rows of whole transactions: what a stop keeps
+	tx    *delta.Tx           // open while rows of one large transaction are written ahead
+	dead  []deadLetter        // values that rows could not hold
+	// wholeDead are those of whole transactions.
+	wholeDead int
+	pending   tarn.LSN // end of the last whole transaction in the rows; 0 = nothing to commit
 }
 
 // tableStatus is what becomes the table's row in the control database.
@@ -82,6 +86,7 @@ type tableStatus struct {
 	changed bool  // state or detail is not recorded yet
 	told    told  // what the database's own view shows
 	total   int64 // rows in the Delta table
+	buried  int64 // values in the dead letters
 	copied  int64 // rows of the last or running copy
 	// estimate is about how many rows the running copy has; 0 = none runs.
 	estimate int64

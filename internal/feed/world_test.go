@@ -329,9 +329,21 @@ func (c change) source() string {
 // checks what every history must hold.
 func (w *world) history(id, table string) []change {
 	w.t.Helper()
+	all := w.read(id, "lb_"+table+"_history")
+	sort.Slice(all, func(i, j int) bool { return all[i]["_sort_by"] < all[j]["_sort_by"] })
+	for i := 1; i < len(all); i++ {
+		if all[i]["_sort_by"] == all[i-1]["_sort_by"] {
+			w.t.Fatalf("%s: two changes at %s: %v and %v", table, all[i]["_sort_by"], all[i-1], all[i])
+		}
+	}
+	return all
+}
+
+// read reads a Delta table beside the histories.
+func (w *world) read(id, table string) []change {
+	w.t.Helper()
 	f := w.feed(id)
-	n := tarn.TableName{Catalog: f.Catalog, Schema: f.Schema, Table: "lb_" + table + "_history"}
-	entry, err := w.catalog.Table(w.t.Context(), n)
+	entry, err := w.catalog.Table(w.t.Context(), tarn.TableName{Catalog: f.Catalog, Schema: f.Schema, Table: table})
 	check(w.t, err)
 	store, err := openDir(w.t.Context(), entry.Location)
 	check(w.t, err)
@@ -352,12 +364,6 @@ func (w *world) history(id, table string) []change {
 			all = append(all, c)
 		}
 		rec.Release()
-	}
-	sort.Slice(all, func(i, j int) bool { return all[i]["_sort_by"] < all[j]["_sort_by"] })
-	for i := 1; i < len(all); i++ {
-		if all[i]["_sort_by"] == all[i-1]["_sort_by"] {
-			w.t.Fatalf("%s: two changes at %s: %v and %v", n, all[i]["_sort_by"], all[i-1], all[i])
-		}
 	}
 	return all
 }
