@@ -127,3 +127,12 @@ type FeedTable struct {
 	Copied      int64 // rows of the last or running copy
 	CopyRows    int64 // estimate of the rows of the running copy; 0 = none runs
 }
+
+// FeedVerdict is what comparing a table with its history says.
+type FeedVerdict struct {
+	Table        string
+	Point        LSN // both were compared as they were here
+	Equal        bool
+	PostgresRows int64
+	HistoryRows  int64 // that the history adds up to
+}

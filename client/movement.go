@@ -135,6 +135,13 @@ func (f *Feeds) Resync(ctx context.Context, id string, tables ...string) (Feed, 
 	return out, err
 }
 
+// Verify compares a table with its history; it returns when it knows.
+func (f *Feeds) Verify(ctx context.Context, id, table string) (FeedVerdict, error) {
+	var out FeedVerdict
+	err := f.c.do(ctx, http.MethodPost, mine+f.path+"/"+url.PathEscape(id)+"/verify", nil, wire.VerifyFeed{Table: table}, &out)
+	return out, err
+}
+
 // Tables lists the tables a feed follows.
 func (f *Feeds) Tables(ctx context.Context, id string) ([]FeedTable, error) {
 	var all []FeedTable

@@ -28,6 +28,7 @@ type (
 	Feed          = wire.CdfConfig
 	FeedTable     = wire.CdfStatus
 	FeedSettings  = wire.FeedSettings
+	FeedVerdict   = wire.FeedVerdict
 	CatalogTable  = wire.TableInfo
 	TableRows     = wire.TableRows
 	TableCount    = wire.TableCount

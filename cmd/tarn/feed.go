@@ -18,7 +18,7 @@ func feedCommand(sh *shell) *cobra.Command {
 	c.PersistentFlags().StringVar(&p.branch, "branch", "", "branch of the feed (default: the project's default branch)")
 	c.PersistentFlags().StringVar(&p.database, "dbname", "", "Postgres database (default "+tarn.DefaultDatabase+")")
 	// A branch may also be an argument of create and list.
-	c.AddCommand(feedCreate(sh, &p), feedList(sh, &p), feedGet(sh, &p), feedUpdate(sh, &p), feedPause(sh, &p), feedResume(sh, &p), feedResync(sh, &p), feedDelete(sh, &p))
+	c.AddCommand(feedCreate(sh, &p), feedList(sh, &p), feedGet(sh, &p), feedUpdate(sh, &p), feedPause(sh, &p), feedResume(sh, &p), feedResync(sh, &p), feedVerify(sh, &p), feedDelete(sh, &p))
 	return c
 }
 

@@ -253,6 +253,26 @@ func (d *feedDoor) resync(ctx context.Context, q *query) (any, error) {
 	return configOf(f), nil
 }
 
+// verify does POST …/cdf-configs/{config}/verify; it answers when it knows.
+func (d *feedDoor) verify(ctx context.Context, q *query) (any, error) {
+	f, err := d.read(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	var in wire.VerifyFeed
+	if err := q.decode(&in); err != nil {
+		return nil, err
+	}
+	if in.Table == "" {
+		return nil, badField("table", "is missing")
+	}
+	v, err := d.keeper.Verify(ctx, f.Branch, f.ID, in.Table)
+	if err != nil {
+		return nil, err
+	}
+	return wire.FeedVerdict{Table: v.Table, Equal: v.Equal, LSN: v.Point.String(), PostgresRows: v.PostgresRows, HistoryRows: v.HistoryRows}, nil
+}
+
 func settingsOf(s tarn.FeedSettings) wire.FeedSettings {
 	var out wire.FeedSettings
 	if s.Include != nil {

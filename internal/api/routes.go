@@ -106,6 +106,7 @@ func routes(c Config) []route {
 		{"GET " + mine + "synced_tables", signedIn, synced.list},
 		{"PATCH " + mine + config, signedIn, feeds.update},
 		{"POST " + mine + config + "/resync", signedIn, feeds.resync},
+		{"POST " + mine + config + "/verify", signedIn, feeds.verify},
 		{"GET " + mine + "tables/{table}/head", signedIn, lake.head},
 		{"GET " + mine + "tables/{table}/count", signedIn, lake.count},
 		{"GET " + mine + "tables/{table}/history", signedIn, lake.history},

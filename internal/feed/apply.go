@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/pgoutput"
@@ -128,7 +130,11 @@ func (a *applying) foresee(ctx context.Context) error {
 		if t == nil || t.stopped() || a.pos.commitEnd <= t.base {
 			continue
 		}
-		if err := t.adopt(ctx, a.types, rel); err != nil {
+		err = a.refilled(ctx, t, rel)
+		if err == nil {
+			err = t.adopt(ctx, a.types, rel)
+		}
+		if err != nil {
 			if err := a.giveUp(ctx, t, err); err != nil {
 				return err
 			}
@@ -214,7 +220,11 @@ func (a *applying) rows(ctx context.Context, oid uint32, rows ...row) error {
 		if rel.Name != t.name {
 			return a.giveUp(ctx, t, &renamedError{rel.Name})
 		}
-		if err := t.adopt(ctx, a.types, rel); err != nil {
+		err := a.refilled(ctx, t, rel)
+		if err == nil {
+			err = t.adopt(ctx, a.types, rel)
+		}
+		if err != nil {
 			return a.giveUp(ctx, t, err)
 		}
 	}
@@ -259,6 +269,59 @@ func (a *applying) table(ctx context.Context, oid uint32) (*table, error) {
 	return a.openTable(ctx, rel, createMissing)
 }
 
+// errRefilled asks for a new copy of the table: every row has a value that no
+// change of the stream gave it.
+var errRefilled = errors.New("a column was added with a value for the rows that were there")
+
+const refilledSQL = `SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid IN (SELECT relid FROM pg_partition_tree($1) UNION SELECT $1)
+AND attname = ANY ($2) AND atthasmissing)`
+
+// refilled is errRefilled when rel brings such a column to a table with rows.
+func (a *applying) refilled(ctx context.Context, t *table, rel *pgoutput.Relation) error {
+	if !t.used && t.rows == 0 || t.succeeds {
+		return nil
+	}
+	var fresh []string
+	for _, c := range rel.Columns {
+		if len(fieldsOf(t.schema, c.Name)) == 0 {
+			fresh = append(fresh, c.Name)
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	if err := a.settled(ctx, a.pos.xid); err != nil {
+		return err
+	}
+	var yes bool
+	if err := a.src.conn.QueryRow(ctx, refilledSQL, t.oid, fresh).Scan(&yes); err != nil {
+		return fmt.Errorf("look at the new columns of %s: %w", t.name, err)
+	}
+	if yes {
+		return errRefilled
+	}
+	return nil
+}
+
+const settledSQL = `SELECT pg_visible_in_snapshot($1::text::xid8, pg_current_snapshot())`
+
+// settled waits until the catalogs show what a transaction did to them: its
+// commit is sent from the WAL before other sessions see it.
+func (s *session) settled(ctx context.Context, xid uint64) error {
+	for {
+		var seen bool
+		if err := s.src.conn.QueryRow(ctx, settledSQL, strconv.FormatUint(xid, 10)).Scan(&seen); err != nil {
+			return fmt.Errorf("wait for transaction %d to be seen: %w", xid, err)
+		}
+		if seen {
+			return nil
+		}
+		if pause(ctx, time.Millisecond); ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // departed opens the table of a change that is no longer in the database: what
 // it did before it went belongs to its history, if that was followed.
 func (a *applying) departed(ctx context.Context, rel *pgoutput.Relation) (*table, error) {
@@ -295,6 +358,9 @@ func (a *applying) giveUp(ctx context.Context, t *table, err error) error {
 	case errors.As(err, &renamed):
 		a.todo.copy[t.oid] = true
 		t.setState(tarn.FeedTerminated, renamed.Error())
+	case errors.Is(err, errRefilled):
+		a.todo.copy[t.oid] = true
+		t.setState(tarn.FeedSnapshotting, errRefilled.Error())
 	case errors.Is(err, errUnknownOld):
 		// On record before the change is acknowledged, so that a crash does
 		// not forget the copy.
@@ -345,6 +411,9 @@ func (a *applying) bound(ctx context.Context) error {
 func (s *session) births(ctx context.Context, oids []uint32, pos *position) error {
 	if len(oids) == 0 {
 		return nil
+	}
+	if err := s.settled(ctx, pos.xid); err != nil {
+		return err
 	}
 	tables, err := s.src.tables(ctx)
 	if err != nil {

@@ -223,11 +223,23 @@ func (r *reader) work(ctx context.Context, todo <-chan chunk) error {
 }
 
 func (r *reader) chunk(ctx context.Context, ch chunk) error {
-	names := make([]string, len(r.t.rel.Columns))
-	for i, c := range r.t.rel.Columns {
-		names[i] = pgx.Identifier{c.Name}.Sanitize()
+	err := ch.read(ctx, r.conn, r.t.rel, func(tuple pgoutput.Tuple) error {
+		r.place()
+		return r.row(ctx, tuple)
+	})
+	if err != nil {
+		return err
 	}
-	rr := r.conn.PgConn().ExecParams(ctx, "SELECT "+strings.Join(names, ", ")+" FROM ONLY "+ch.relation+ch.where(), nil, nil, nil, nil)
+	return r.commit(ctx)
+}
+
+// read calls f with every row of the chunk, whose values are good until it returns.
+func (c chunk) read(ctx context.Context, conn *pgx.Conn, rel *pgoutput.Relation, f func(pgoutput.Tuple) error) error {
+	names := make([]string, len(rel.Columns))
+	for i, col := range rel.Columns {
+		names[i] = pgx.Identifier{col.Name}.Sanitize()
+	}
+	rr := conn.PgConn().ExecParams(ctx, "SELECT "+strings.Join(names, ", ")+" FROM ONLY "+c.relation+c.where(), nil, nil, nil, nil)
 	tuple := make(pgoutput.Tuple, len(names))
 	for rr.NextRow() {
 		for i, v := range rr.Values() {
@@ -236,8 +248,7 @@ func (r *reader) chunk(ctx context.Context, ch chunk) error {
 				tuple[i].Kind = pgoutput.ColumnNull
 			}
 		}
-		r.place()
-		if err := r.row(ctx, tuple); err != nil {
+		if err := f(tuple); err != nil {
 			rr.Close()
 			return err
 		}
@@ -245,7 +256,7 @@ func (r *reader) chunk(ctx context.Context, ch chunk) error {
 	if _, err := rr.Close(); err != nil {
 		return fmt.Errorf("read the table: %w", err)
 	}
-	return r.commit(ctx)
+	return nil
 }
 
 // place gives the next row its ordinal. Beyond the last one they repeat: the

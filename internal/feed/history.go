@@ -28,6 +28,7 @@ const (
 	changeDelete     changeKind = "delete"
 	changeTruncate   changeKind = "truncate"
 	changeTypeColumn            = "_pg_change_type"
+	sortByColumn                = "_sort_by"
 )
 
 // systemColumn numbers the columns that every history table has after the
@@ -51,7 +52,7 @@ func systemFields() []delta.Field {
 		{Name: "_pg_lsn", Type: "long", Nullable: true},
 		{Name: "_pg_xid", Type: "long", Nullable: true},
 		{Name: "_timestamp", Type: "timestamp", Nullable: true},
-		{Name: "_sort_by", Type: "string", Nullable: true},
+		{Name: sortByColumn, Type: "string", Nullable: true},
 		{Name: "_pg_commit_lsn", Type: "long", Nullable: true},
 	}
 }
@@ -103,6 +104,22 @@ func fieldFor(s delta.Schema, pgName string, p pgType) int {
 		}
 	}
 	return -1
+}
+
+// fieldsOf gives the Delta columns of a Postgres column, the newest first: it
+// has several when its type has changed.
+func fieldsOf(s delta.Schema, pgName string) []string {
+	var names []string
+	for _, f := range slices.Backward(s.Fields) {
+		if _, ours := f.Metadata[metaType]; !ours {
+			continue
+		}
+		name, renamed := f.Metadata[metaName].(string)
+		if name == pgName || !renamed && f.Name == pgName {
+			names = append(names, f.Name)
+		}
+	}
+	return names
 }
 
 // newField makes a Delta column for a Postgres column. Delta compares names

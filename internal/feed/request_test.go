@@ -99,3 +99,34 @@ func heldTooMuch(t *testing.T, w *world) {
 		t.Errorf("history %v, want a row, a truncate and two rows", h)
 	}
 }
+
+// A history that differs from its table is found, whatever differs.
+func verifyFinds(t *testing.T, w *world) {
+	w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, v text); INSERT INTO s.t SELECT i, 'v' || i FROM generate_series(1, 2000) i`)
+	w.start()
+	w.follow("s")
+	w.caughtUp("s", "t")
+	w.verified("s", "t")
+	for _, behind := range []string{
+		`UPDATE s.t SET v = 'other' WHERE id = 7`, `DELETE FROM s.t WHERE id = 8`, `INSERT INTO s.t VALUES (5000, NULL)`,
+		`UPDATE s.t SET id = id + 10000 WHERE id IN (9, 10)`,
+	} {
+		// A change that the publication does not send is one the feed never sees.
+		w.exec(`ALTER PUBLICATION tarn_feed_` + w.feed("s").UID + ` SET (publish = 'truncate')`)
+		w.exec(behind)
+		w.caughtUp("s", "t")
+		w.exec(`ALTER PUBLICATION tarn_feed_` + w.feed("s").UID + ` SET (publish = 'insert, update, delete, truncate')`)
+		v, err := w.keeper.Verify(t.Context(), w.branch, "s", "t")
+		check(t, err)
+		if v.Equal {
+			t.Errorf("%s: not found: %+v", behind, v)
+		}
+		_, err = w.keeper.Resync(t.Context(), w.branch, "s", nil)
+		check(t, err)
+		w.caughtUp("s", "t")
+		w.verified("s", "t")
+	}
+	if _, err := w.keeper.Verify(t.Context(), w.branch, "s", "nope"); tarn.KindOf(err) != tarn.KindNotFound {
+		t.Errorf("verify of no table: %v", err)
+	}
+}

@@ -204,8 +204,8 @@ func (s *session) openSlot(ctx context.Context, fresh bool) error {
 	if have != nil {
 		s.slot = have.name
 	}
-	if _, err := fmt.Sscanf(strings.TrimPrefix(s.slot, s.src.publication+"_"), "%08x", &s.epoch); err != nil {
-		return fmt.Errorf("read the epoch of slot %s: %w", s.slot, err)
+	if s.epoch, err = epochOf(s.slot, s.src.publication); err != nil {
+		return err
 	}
 	s.app = strings.Join([]string{"tarn", s.repl.systemID, string(s.status.Timeline), s.slot}, "/")
 	if have != nil {
@@ -235,6 +235,14 @@ func (s *session) openSlot(ctx context.Context, fresh bool) error {
 		}
 	}
 	return nil
+}
+
+// epochOf reads the second in which a slot was made from its name.
+func epochOf(slot, publication string) (epoch uint32, err error) {
+	if _, err = fmt.Sscanf(strings.TrimPrefix(slot, publication+"_"), "%08x", &epoch); err != nil {
+		return 0, fmt.Errorf("read the epoch of slot %s: %w", slot, err)
+	}
+	return epoch, nil
 }
 
 // reopen takes up the tables of an existing slot. One without a copy was made

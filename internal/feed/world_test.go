@@ -394,6 +394,18 @@ func (w *world) rowsOf(table string, columns ...string) []string {
 	return all
 }
 
+// verified asks the keeper itself whether histories and tables are equal.
+func (w *world) verified(id string, tables ...string) {
+	w.t.Helper()
+	for _, name := range tables {
+		v, err := w.keeper.Verify(w.t.Context(), w.branch, id, name)
+		check(w.t, err)
+		if !v.Equal || v.PostgresRows != v.HistoryRows {
+			w.t.Errorf("verify: %+v", v)
+		}
+	}
+}
+
 // replay plays a history: every old row must be there when it is changed, and
 // what is left is the table.
 func replay(t *testing.T, name string, h []change) []string {

@@ -268,6 +268,20 @@ type FeedSettings struct {
 	Derived *string   `json:"derived_tables,omitempty"` // current, intervals or current,intervals
 }
 
+// VerifyFeed asks to compare one table with its history.
+type VerifyFeed struct {
+	Table string `json:"table"`
+}
+
+// FeedVerdict is the answer.
+type FeedVerdict struct {
+	Table        string `json:"table"`
+	Equal        bool   `json:"equal"`
+	LSN          string `json:"lsn"` // both were compared as they were here
+	PostgresRows int64  `json:"postgres_rows"`
+	HistoryRows  int64  `json:"history_rows"` // that the history adds up to
+}
+
 // ResyncFeed asks for a new copy of tables; none named = of all.
 type ResyncFeed struct {
 	Tables []string `json:"tables,omitempty"`
