@@ -290,7 +290,7 @@ func (a *applying) refilled(ctx context.Context, t *table, rel *pgoutput.Relatio
 	if len(fresh) == 0 {
 		return nil
 	}
-	if err := a.settled(ctx, a.pos.xid); err != nil {
+	if err := a.src.settled(ctx, a.pos.xid); err != nil {
 		return err
 	}
 	var yes bool
@@ -307,10 +307,10 @@ const settledSQL = `SELECT pg_visible_in_snapshot($1::text::xid8, pg_current_sna
 
 // settled waits until the catalogs show what a transaction did to them: its
 // commit is sent from the WAL before other sessions see it.
-func (s *session) settled(ctx context.Context, xid uint64) error {
+func (s *source) settled(ctx context.Context, xid uint64) error {
 	for {
 		var seen bool
-		if err := s.src.conn.QueryRow(ctx, settledSQL, strconv.FormatUint(xid, 10)).Scan(&seen); err != nil {
+		if err := s.conn.QueryRow(ctx, settledSQL, strconv.FormatUint(xid, 10)).Scan(&seen); err != nil {
 			return fmt.Errorf("wait for transaction %d to be seen: %w", xid, err)
 		}
 		if seen {
@@ -412,7 +412,7 @@ func (s *session) births(ctx context.Context, oids []uint32, pos *position) erro
 	if len(oids) == 0 {
 		return nil
 	}
-	if err := s.settled(ctx, pos.xid); err != nil {
+	if err := s.src.settled(ctx, pos.xid); err != nil {
 		return err
 	}
 	tables, err := s.src.tables(ctx)

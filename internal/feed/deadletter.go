@@ -76,6 +76,7 @@ func (t *table) lose(i int, column string, v []byte, pos position) {
 
 // graveyard is the dead-letter table of a feed; tables use it at once.
 type graveyard struct {
+	feed  *follower
 	mu    sync.Mutex // held while the table is opened or made
 	delta *delta.Table
 }
@@ -84,8 +85,8 @@ type graveyard struct {
 // the same version: when that commit is repeated, those that are there are
 // left out. In a stream, whose versions are positions, the repetition may be
 // cut at other places, and the letters say where they are from.
-func (s *session) bury(ctx context.Context, name string, letters []deadLetter, app string, version int64, by versionKind) error {
-	d, err := s.openGraveyard(ctx)
+func (g *graveyard) bury(ctx context.Context, name string, letters []deadLetter, app string, version int64, by versionKind) error {
+	d, err := g.open(ctx)
 	if err != nil {
 		return fmt.Errorf("open dead letters: %w", err)
 	}
@@ -155,17 +156,17 @@ func letterBatch(name string, letters []deadLetter) (arrow.RecordBatch, error) {
 	return b.NewRecordBatch(), nil
 }
 
-func (s *session) openGraveyard(ctx context.Context) (*delta.Table, error) {
-	s.graves.mu.Lock()
-	defer s.graves.mu.Unlock()
-	if s.graves.delta != nil {
-		return s.graves.delta, nil
+func (g *graveyard) open(ctx context.Context) (*delta.Table, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.delta != nil {
+		return g.delta, nil
 	}
-	d, err := s.openSide(ctx, deadLettersTable, fmt.Sprintf("values of feed %s that Delta has no form for", s.row.ID), func() (delta.Metadata, error) {
+	d, err := g.feed.openSide(ctx, deadLettersTable, fmt.Sprintf("values of feed %s that Delta has no form for", g.feed.row.ID), func() (delta.Metadata, error) {
 		return delta.Metadata{Name: deadLettersTable, Schema: deadLetterSchema(), Properties: map[string]string{"delta.appendOnly": "true"}}, nil
 	})
 	if err == nil {
-		s.graves.delta = d
+		g.delta = d
 	}
 	return d, err
 }

@@ -24,9 +24,9 @@ func (s *session) handle(ctx context.Context, e event) error {
 		return s.boundary(ctx, e)
 	}
 	tx, xid := &s.tx, uint32(0)
-	if s.streaming != 0 {
+	if s.streams.block != 0 {
 		var err error
-		tx = s.streams[s.streaming]
+		tx = s.streams.open[s.streams.block]
 		if xid, e.payload, err = pgoutput.Split(e.payload); err != nil {
 			return err
 		}
@@ -66,30 +66,30 @@ func (s *session) boundary(ctx context.Context, e event) error {
 		s.tx.end = m.EndLSN
 		return s.apply(ctx, &s.tx)
 	case *pgoutput.StreamStart:
-		if s.streaming != 0 || s.tx.open {
+		if s.streams.block != 0 || s.tx.open {
 			return fmt.Errorf("a block of transaction %d began inside another transaction", m.XID)
 		}
-		s.streaming = m.XID
-		if s.streams[m.XID] == nil {
-			s.streams[m.XID] = &transaction{dir: s.k.spoolDir, limit: streamedMemory, open: true, xid: m.XID, aborted: map[uint32]bool{}}
+		s.streams.block = m.XID
+		if s.streams.open[m.XID] == nil {
+			s.streams.open[m.XID] = &transaction{dir: s.k.spoolDir, limit: streamedMemory, open: true, xid: m.XID, aborted: map[uint32]bool{}}
 		}
 	case *pgoutput.StreamStop:
-		s.streaming = 0
+		s.streams.block = 0
 	case *pgoutput.StreamAbort:
-		switch tx := s.streams[m.XID]; {
+		switch tx := s.streams.open[m.XID]; {
 		case tx == nil: // it sent nothing
 		case m.Sub == m.XID:
 			tx.reset()
-			delete(s.streams, m.XID)
+			delete(s.streams.open, m.XID)
 		default:
 			tx.aborted[m.Sub] = true
 		}
 	case *pgoutput.StreamCommit:
-		tx := s.streams[m.XID]
+		tx := s.streams.open[m.XID]
 		if tx == nil {
 			return fmt.Errorf("transaction %d, which was not streamed, ends as if it had been", m.XID)
 		}
-		delete(s.streams, m.XID)
+		delete(s.streams.open, m.XID)
 		tx.end, tx.time = m.EndLSN, m.CommitTime
 		return s.apply(ctx, tx)
 	}
@@ -100,7 +100,7 @@ func (s *session) boundary(ctx context.Context, e event) error {
 // transaction that committed before has been sent to us; one that streams has
 // not committed and will come whole, whatever is confirmed meanwhile.
 func (s *session) keepalive(ctx context.Context, e event) error {
-	if s.tx.open || s.streaming != 0 {
+	if s.tx.open || s.streams.block != 0 {
 		if e.reply {
 			s.rx.confirm(s.flushed)
 		}

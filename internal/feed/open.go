@@ -43,7 +43,7 @@ func (s *session) openTable(ctx context.Context, rel *pgoutput.Relation, m missi
 		t.close(ctx)
 		delete(s.tables, rel.ID)
 	}
-	t := &table{oid: rel.ID, name: rel.Name, target: targetName(s.row.FeedSpec, rel.Name), app: fmt.Sprintf("%s/%d", s.app, rel.ID), bury: s.bury}
+	t := &table{oid: rel.ID, name: rel.Name, target: targetName(s.row.FeedSpec, rel.Name), app: fmt.Sprintf("%s/%d", s.app, rel.ID), bury: s.graves.bury}
 	t.status.copied, t.status.buried = s.recorded(rel.Name).Copied, s.recorded(rel.Name).DeadLetters
 	t.setState(tarn.FeedStreaming, "")
 	for _, o := range s.tables {

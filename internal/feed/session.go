@@ -32,19 +32,22 @@ type session struct {
 	app    string // app transaction id of a table without oid and generation
 	near   uint64 // a recent full transaction id
 	tables map[uint32]*table
-	graves graveyard
+	graves *graveyard
 	rels   map[uint32]*pgoutput.Relation
 	tx     transaction
-	// streams are the transactions that come before their end, by xid;
-	// streaming is the one whose block is open, 0 = none.
-	streams   map[uint32]*transaction
-	streaming uint32
-	todo      todo
+	streams
+	todo todo
 
 	processed tarn.LSN // everything up to it is in the tables' builders or in Delta
 	flushed   tarn.LSN // everything up to it is in Delta
 	weighed   time.Time
 	lost      map[uint32]bool // tables of the stream that neither the database nor the lake knows
+}
+
+// streams are the transactions that come before their end.
+type streams struct {
+	open  map[uint32]*transaction // by xid
+	block uint32                  // xid of the one whose block is open; 0 = none
 }
 
 // todo is what a session owes to tables that it met.
@@ -64,7 +67,7 @@ type waiting struct {
 func (f *follower) follow(ctx context.Context, status tarn.ComputeStatus) (err error) {
 	s := &session{
 		follower: f, log: f.log, tables: map[uint32]*table{}, rels: map[uint32]*pgoutput.Relation{},
-		lost: map[uint32]bool{}, streams: map[uint32]*transaction{},
+		lost: map[uint32]bool{}, streams: streams{open: map[uint32]*transaction{}}, graves: &graveyard{feed: f},
 		todo: todo{copy: map[uint32]bool{}, born: map[uint32]bool{}, waiting: map[uint32]waiting{}},
 		tx:   transaction{dir: f.k.spoolDir},
 	}
@@ -167,7 +170,7 @@ func (s *session) close() {
 		t.close(ctx)
 	}
 	s.tx.reset()
-	for _, tx := range s.streams {
+	for _, tx := range s.streams.open {
 		tx.reset()
 	}
 }

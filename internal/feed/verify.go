@@ -46,7 +46,7 @@ func (k *Keeper) Verify(ctx context.Context, b tarn.BranchName, id, name string)
 	if err == nil {
 		f := k.newFollower(row, func(error) {})
 		f.status, f.tables = st, map[string]tarn.FeedTable{}
-		s := &session{follower: f, log: f.log, tables: map[uint32]*table{}, rels: map[uint32]*pgoutput.Relation{}}
+		s := &verification{&session{follower: f, log: f.log, tables: map[uint32]*table{}, rels: map[uint32]*pgoutput.Relation{}}}
 		err = s.verify(ctx, name, &v)
 	}
 	if err != nil {
@@ -55,7 +55,10 @@ func (k *Keeper) Verify(ctx context.Context, b tarn.BranchName, id, name string)
 	return v, nil
 }
 
-func (s *session) verify(ctx context.Context, name string, v *tarn.FeedVerdict) error {
+// verification is a session that only reads, beside the one that follows.
+type verification struct{ *session }
+
+func (s *verification) verify(ctx context.Context, name string, v *tarn.FeedVerdict) error {
 	plain, err := s.dial(ctx, func(c *pgx.ConnConfig) { configure(c, "tarn feed "+s.row.ID+" verify") })
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
@@ -103,7 +106,7 @@ func (s *session) verify(ctx context.Context, name string, v *tarn.FeedVerdict) 
 const identityOfSQL = `SELECT relreplident = 'f' FROM pg_class WHERE oid = $1`
 
 // verifiable gives a table that only reads.
-func (s *session) verifiable(ctx context.Context, name string) (*table, error) {
+func (s *verification) verifiable(ctx context.Context, name string) (*table, error) {
 	all, err := s.src.tables(ctx)
 	if err != nil {
 		return nil, err
@@ -131,7 +134,7 @@ func (s *session) verifiable(ctx context.Context, name string) (*table, error) {
 }
 
 // sumTable adds up the table's rows as a copy would write them.
-func (s *session) sumTable(ctx context.Context, t *table, ex exported, sums *sums) error {
+func (s *verification) sumTable(ctx context.Context, t *table, ex exported, sums *sums) error {
 	conn, err := s.dial(ctx, func(c *pgx.ConnConfig) { configure(c, "tarn feed "+s.row.ID+" verify") })
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
@@ -140,7 +143,7 @@ func (s *session) sumTable(ctx context.Context, t *table, ex exported, sums *sum
 	if err := enterSnapshot(ctx, conn, ex.Snapshot); err != nil {
 		return err
 	}
-	c := &copying{session: s, t: t, ex: ex}
+	c := &copying{session: s.session, t: t, ex: ex}
 	chunks, _, err := c.plan(ctx, conn)
 	if err != nil {
 		return err
@@ -164,7 +167,7 @@ func (s *session) sumTable(ctx context.Context, t *table, ex exported, sums *sum
 }
 
 // awaitPosition waits until the feed has committed everything up to lsn.
-func (s *session) awaitPosition(ctx context.Context, name string, lsn tarn.LSN) error {
+func (s *verification) awaitPosition(ctx context.Context, name string, lsn tarn.LSN) error {
 	// Something behind it, so that the stream passes it.
 	if err := s.src.mark(ctx, 0); err != nil {
 		return err
@@ -192,7 +195,7 @@ func (s *session) awaitPosition(ctx context.Context, name string, lsn tarn.LSN) 
 	}
 }
 
-func (s *session) currentEpoch(ctx context.Context) (epoch uint32, err error) {
+func (s *verification) currentEpoch(ctx context.Context) (epoch uint32, err error) {
 	slots, err := s.src.slots(ctx)
 	if err != nil {
 		return 0, err
