@@ -279,3 +279,34 @@ func jsonText(v any) string {
 	}
 	return string(b)
 }
+
+// commitTries is how often Table.Commit begins anew after a conflict.
+const commitTries = 20
+
+// Commit does one transaction on the latest version and commits it; when another
+// writer's commit stands in its way, it is done again on the version behind that
+// one. do must not keep what it changed in a try that did not last.
+func (t *Table) Commit(ctx context.Context, o CommitOptions, do func(*Tx) error) (int64, error) {
+	for try := 0; ; try++ {
+		base, err := t.Latest(ctx)
+		if err != nil {
+			return 0, err
+		}
+		x := t.Begin(base)
+		var version int64
+		if err = do(x); err == nil {
+			version, err = x.Commit(ctx, o)
+		}
+		if err == nil {
+			return version, nil
+		}
+		x.Abort(ctx)
+		var conflict *ConflictError
+		if !errors.As(err, &conflict) || try == commitTries {
+			return 0, err
+		}
+		if err := pause(ctx, min(try+1, 8)); err != nil {
+			return 0, err
+		}
+	}
+}
