@@ -24,6 +24,10 @@ const (
 	EndpointDegraded EndpointState = "DEGRADED"
 )
 
+// DefaultFreezeAfter is how long an endpoint's compute runs without a client
+// statement before it is frozen, when nothing else was asked.
+const DefaultFreezeAfter = time.Minute
+
 // DefaultSuspendAfter is how long an endpoint stays up without a client
 // statement when nothing else was asked.
 const DefaultSuspendAfter = 5 * time.Minute
@@ -35,6 +39,7 @@ type EndpointSpec struct {
 	MinCU        float64       // 1 CU = 2 GB of memory; 0 = 0.5
 	MaxCU        float64       // 0 = 2
 	SuspendAfter time.Duration // 0 = DefaultSuspendAfter; negative = never
+	FreezeAfter  time.Duration // 0 = DefaultFreezeAfter; negative = never, as where it is never suspended
 	Disabled     bool          // suspended, and no connection wakes it
 	Settings     map[string]string
 }
@@ -60,6 +65,7 @@ type ComputeSpec struct {
 	MinCU        float64       `json:"min_cu"`
 	MaxCU        float64       `json:"max_cu"`
 	SuspendAfter time.Duration `json:"suspend_after"` // 0 or negative = never
+	FreezeAfter  time.Duration `json:"freeze_after"`  // 0 or negative = never
 	// Settings are extra Postgres settings, already validated.
 	Settings map[string]string `json:"settings,omitempty"`
 }
@@ -67,8 +73,12 @@ type ComputeSpec struct {
 // ComputeState is where a compute stands.
 //
 //	stopped ──▶ starting ──▶ active ──▶ stopping ──▶ stopped
-//	               │            │
-//	               └──▶ failed ◀┘
+//	               │          ▲ │ │
+//	               └─▶ failed ┼◀┘ │
+//	                        frozen◀┘
+//
+// A frozen compute uses no CPU; its sessions are open, and it goes on within
+// milliseconds.
 type ComputeState string
 
 // The states of a compute.
@@ -76,6 +86,7 @@ const (
 	ComputeStopped  ComputeState = "stopped"
 	ComputeStarting ComputeState = "starting"
 	ComputeActive   ComputeState = "active"
+	ComputeFrozen   ComputeState = "frozen"
 	ComputeStopping ComputeState = "stopping"
 	ComputeFailed   ComputeState = "failed"
 )

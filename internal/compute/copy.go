@@ -77,9 +77,15 @@ func (m *machine) sourceOf(e *engine, c postgres.Control) wal.Source {
 type flushedAsk struct {
 	e       *engine
 	session *session
+	last    tarn.LSN // what it said last
 }
 
 func (a *flushedAsk) flushed(ctx context.Context) (lsn tarn.LSN, err error) {
+	a.e.ice.asking.RLock()
+	defer a.e.ice.asking.RUnlock()
+	if a.e.ice.frozen.Load() && a.last != 0 {
+		return a.last, nil // it writes nothing
+	}
 	if a.session == nil {
 		if a.session, err = a.e.connect(ctx); err != nil {
 			a.session = nil
@@ -88,8 +94,10 @@ func (a *flushedAsk) flushed(ctx context.Context) (lsn tarn.LSN, err error) {
 	}
 	if lsn, err = a.session.flushed(ctx); err != nil {
 		a.close(ctx)
+		return 0, err
 	}
-	return lsn, err
+	a.last = lsn
+	return lsn, nil
 }
 
 func (a *flushedAsk) close(ctx context.Context) {

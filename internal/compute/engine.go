@@ -47,6 +47,7 @@ type engine struct {
 	mount    shown            // nil unless shown
 	server   *postgres.Server // nil before run
 	group    *cgroup.Group    // nil where its size cannot change
+	ice      ice
 	wal      *wal.Log
 	control  postgres.Control // before the start; zero where there was none, or nothing is copied
 	copying  *copying         // nil while its WAL is not copied

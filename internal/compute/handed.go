@@ -161,6 +161,7 @@ func (f runner) resumeLife(ctx context.Context, l *life) (*engine, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	e.ice.thaw = func(ctx context.Context) error { return f.awaken(ctx, l) }
 	l.size.resume(e, c.Status)
 	l.activate(e, c.Status.StartTime, c.Status.LastActive)
 	return e, nil

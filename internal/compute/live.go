@@ -111,6 +111,7 @@ func (f runner) startLife(ctx context.Context, l *life) (*engine, error) {
 	if err := e.start(ctx, in, settings); err != nil {
 		return nil, errors.Join(e.explain(l, err), e.wreck(ctx))
 	}
+	e.ice.thaw = func(ctx context.Context) error { return f.awaken(ctx, l) }
 	e.startCopying(ctx)
 	now := time.Now().UTC()
 	f.log.Info("compute active", "endpoint", spec.Endpoint, "branch", spec.Branch.String(), "timeline", string(spec.Timeline), "pid", e.server.PID(), "took", now.Sub(began))

@@ -19,6 +19,11 @@ type session struct{ conn *pgx.Conn }
 const sessionPatience = 10 * time.Second // for connecting, and for each statement
 
 func (e *engine) connect(ctx context.Context) (*session, error) {
+	if e.ice.frozen.Load() && e.ice.thaw != nil {
+		if err := e.ice.thaw(ctx); err != nil {
+			return nil, err
+		}
+	}
 	c, err := pgx.ParseConfig("sslmode=disable")
 	if err != nil {
 		return nil, err
@@ -144,6 +149,7 @@ type activity struct {
 	busy    int       // sessions with a statement or an open transaction
 	active  int       // sessions with a statement, our own movers' too
 	waiting int       // of those, waiting for something other than CPU or disk
+	anybody int       // that must not be frozen: sessions that do something, also our own; walsenders, workers
 	changed time.Time // when a session last began or ended one; zero = no session
 }
 
@@ -151,7 +157,11 @@ const sqlActivity = `
 SELECT count(*) FILTER (WHERE state <> 'idle' AND usename IS DISTINCT FROM 'tarn_admin'),
 	max(state_change) FILTER (WHERE usename IS DISTINCT FROM 'tarn_admin'),
 	count(*) FILTER (WHERE state = 'active'),
-	count(*) FILTER (WHERE state = 'active' AND wait_event_type IN ('Lock', 'Client', 'IPC', 'Timeout', 'Extension'))
+	count(*) FILTER (WHERE state = 'active' AND wait_event_type IN ('Lock', 'Client', 'IPC', 'Timeout', 'Extension')),
+	(SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+		AND (backend_type = 'client backend' AND state <> 'idle'
+			OR backend_type IN ('walsender', 'walreceiver', 'autovacuum worker', 'parallel worker', 'logical replication worker',
+				'logical replication apply worker', 'logical replication parallel worker', 'logical replication tablesync worker')))
 FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`
 
@@ -162,7 +172,7 @@ func (s *session) activity(ctx context.Context) (activity, error) {
 	defer cancel()
 	var a activity
 	var changed *time.Time
-	if err := s.conn.QueryRow(limit, sqlActivity).Scan(&a.busy, &changed, &a.active, &a.waiting); err != nil {
+	if err := s.conn.QueryRow(limit, sqlActivity).Scan(&a.busy, &changed, &a.active, &a.waiting, &a.anybody); err != nil {
 		return activity{}, fmt.Errorf("ask a compute who is active: %w", err)
 	}
 	if changed != nil {

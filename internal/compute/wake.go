@@ -15,6 +15,9 @@ import (
 // goroutine lives it (Fleet.live); others ask it to end through cancel, and
 // wait.
 //
+//	                      frozen
+//	                       ▲ │
+//	                       │ ▼
 //	Wake ──▶ starting ──▶ active ──▶ stopping ──▶ stopped
 //	           │  ▲         │ │
 //	           │  └──crash──┘ └─ too many crashes ─▶ failed
@@ -22,6 +25,7 @@ import (
 type life struct {
 	cancel context.CancelCauseFunc // asks it to end; the cause says why
 	done   chan struct{}           // closed when it is over
+	thaw   chan struct{}           // holds a token when it is to thaw
 	handed *HandedCompute          // what it begins with, if it was handed over; its own
 	size   size                    // how large its compute is; its own
 
@@ -29,14 +33,15 @@ type life struct {
 	spec   tarn.ComputeSpec
 	status tarn.ComputeStatus
 	engine *engine       // while active
-	ready  chan struct{} // closed when it is no longer starting
+	ready  chan struct{} // closed when it is no longer starting or frozen
 	err    error         // why it is over, or what its waiters should hear
 }
 
 // transitions are the moves a compute may make.
 var transitions = map[tarn.ComputeState][]tarn.ComputeState{
 	tarn.ComputeStarting: {tarn.ComputeActive, tarn.ComputeFailed, tarn.ComputeStopped},
-	tarn.ComputeActive:   {tarn.ComputeStopping, tarn.ComputeStarting, tarn.ComputeFailed},
+	tarn.ComputeActive:   {tarn.ComputeFrozen, tarn.ComputeStopping, tarn.ComputeStarting, tarn.ComputeFailed},
+	tarn.ComputeFrozen:   {tarn.ComputeActive},
 	tarn.ComputeStopping: {tarn.ComputeStopped},
 }
 
@@ -47,13 +52,13 @@ func (l *life) move(to tarn.ComputeState, message string) {
 	}
 	from := l.status.State
 	l.status.State, l.status.Message = to, message
-	if to != tarn.ComputeActive && to != tarn.ComputeStopping {
+	if to != tarn.ComputeActive && to != tarn.ComputeFrozen && to != tarn.ComputeStopping {
 		l.status.PID = 0
 	}
 	switch {
-	case to == tarn.ComputeStarting:
+	case to == tarn.ComputeStarting, to == tarn.ComputeFrozen:
 		l.ready = make(chan struct{})
-	case from == tarn.ComputeStarting:
+	case from == tarn.ComputeStarting, from == tarn.ComputeFrozen:
 		close(l.ready)
 	}
 }
@@ -137,13 +142,47 @@ func (f *Fleet) look(ctx context.Context, s tarn.ComputeSpec) (tarn.ComputeStatu
 	case tarn.ComputeActive:
 		l.status.LastActive = time.Now().UTC()
 		return l.status, nil, l, nil
+	case tarn.ComputeFrozen:
+		l.status.LastActive = time.Now().UTC()
+		l.melt()
+		return l.status, l.ready, l, nil
 	}
 	return l.status, l.done, l, nil
+}
+
+// melt asks for a thaw.
+func (l *life) melt() {
+	select {
+	case l.thaw <- struct{}{}:
+	default: // it was asked already
+	}
+}
+
+// awaken thaws a compute for the fleet's own questions.
+func (f *Fleet) awaken(ctx context.Context, l *life) error {
+	for {
+		f.mu.Lock()
+		is, wait := l.status.State, l.ready
+		if is == tarn.ComputeFrozen {
+			l.status.LastActive = time.Now().UTC()
+			l.melt()
+		}
+		f.mu.Unlock()
+		if is != tarn.ComputeFrozen {
+			return nil
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 func newLife(s tarn.ComputeSpec) *life {
 	return &life{
 		done:  make(chan struct{}),
+		thaw:  make(chan struct{}, 1),
 		ready: make(chan struct{}),
 		spec:  s,
 		status: tarn.ComputeStatus{
@@ -167,6 +206,11 @@ func (f *Fleet) begin(ctx context.Context, l *life) *life {
 		runner{f}.live(ctx, l)
 	})
 	return l
+}
+
+// Asked tells whether a compute is stopped because Suspend was called.
+func Asked(st tarn.ComputeStatus) bool {
+	return st.State == tarn.ComputeStopped && st.Message == errAsked.Error()
 }
 
 // Suspend stops the endpoint's compute cleanly and returns when nothing of it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/tarndb/tarn"
@@ -15,6 +16,8 @@ import (
 func (f runner) watch(ctx context.Context, l *life, e *engine) error {
 	w := &watcher{f: f.Fleet, l: l, e: e}
 	defer w.disconnect(ctx)
+	defer w.work.Wait()
+	defer w.thaw(ctx)        // whatever comes next, it must be able to go on
 	w.check(ctx, time.Now()) // a mark right after the start
 	f.mu.Lock()
 	wait := pollEvery(l.spec.SuspendAfter)
@@ -41,14 +44,25 @@ func (f runner) watch(ctx context.Context, l *life, e *engine) error {
 			e.server.Kill()
 			return overtakenBy(e.copying.err)
 		case now := <-check.C:
-			w.check(ctx, now)
-		case <-poll.C:
-			if w.observe(ctx) {
+			if !w.rigid {
+				w.check(ctx, now)
+			}
+		case <-l.thaw:
+			w.thaw(ctx)
+			poll.Reset(wait)
+		case now := <-poll.C:
+			if w.rigid {
+				w.lookFrozen(ctx, now.UTC())
+			}
+			if !w.rigid && w.observe(ctx) {
 				return nil
 			}
 			f.mu.Lock()
 			wait = pollEvery(l.spec.SuspendAfter)
 			f.mu.Unlock()
+			if w.rigid {
+				wait = frozenLook
+			}
 			poll.Reset(wait)
 		}
 	}
@@ -61,6 +75,9 @@ type watcher struct {
 	session *session // nil until connected, and after an error
 	mark    tarn.Mark
 	sick    bool // the last question went without an answer; it was logged
+	rigid   bool // it is frozen
+	warm    bool // it could not be frozen; not tried again
+	work    sync.WaitGroup
 }
 
 // ask runs a question on the connection, which it makes when there is none. A
@@ -136,11 +153,16 @@ func (w *watcher) observe(ctx context.Context) bool {
 	}
 	f, l := w.f, w.l
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	l.status.LastActive = lastActive(l.status.LastActive, now, a)
-	if !isIdle(l.status.LastActive, now, l.spec.SuspendAfter) || f.closed {
-		return false
+	last, spec := l.status.LastActive, l.spec
+	idle := isIdle(last, now, spec.SuspendAfter) && !f.closed
+	if idle {
+		l.move(tarn.ComputeStopping, "")
 	}
-	l.move(tarn.ComputeStopping, "")
-	return true
+	f.mu.Unlock()
+	if !idle && !w.warm && canFreeze(spec, last, now, a) {
+		w.check(ctx, now)
+		w.freeze(ctx, last)
+	}
+	return idle
 }

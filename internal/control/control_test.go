@@ -426,6 +426,14 @@ func updates(t *testing.T, db *controldb.DB) {
 	if got.SuspendAfter >= 0 || got.MaxCU != 8 {
 		t.Errorf("endpoint %+v", got)
 	}
+	_, err = c.UpdateEndpoint(ctx, e, func(e *tarn.Endpoint) error { e.FreezeAfter = time.Second; return nil })
+	kind(t, err, tarn.KindInvalid)
+	// The sweep of a later case would keep it awake.
+	_, err = c.UpdateEndpoint(ctx, e, func(e *tarn.Endpoint) error { e.SuspendAfter, e.FreezeAfter = time.Minute, -1; return nil })
+	ok(t, err)
+	if got, err = c.GetEndpoint(ctx, e); err != nil || got.FreezeAfter >= 0 {
+		t.Errorf("endpoint %+v, %v", got, err)
+	}
 	_, err = c.UpdateEndpoint(ctx, e, func(e *tarn.Endpoint) error { e.Host = "127.0.0.1"; return nil })
 	kind(t, err, tarn.KindInvalid)
 }
@@ -721,6 +729,8 @@ func sweep(t *testing.T, db *controldb.DB) {
 	if e, err := controldb.GetEndpoint(ctx, db, n.Branch("on").Endpoint("primary")); err != nil || !e.LastActive.Equal(seen) {
 		t.Errorf("endpoint %+v, %v; last seen active %s", e, err, seen)
 	}
+
+	staysAwake(t, db, c, s, node, n.Branch("on").Endpoint("primary"))
 
 	b, err := c.GetBranch(ctx, n.Branch("ends"))
 	ok(t, err)

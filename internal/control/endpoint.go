@@ -162,8 +162,11 @@ func refuseWake(w controldb.Wakeable) error {
 
 func computeSpec(w controldb.Wakeable) tarn.ComputeSpec {
 	e := w.Endpoint
+	if e.SuspendAfter < 0 { // it is to run
+		e.FreezeAfter = -1
+	}
 	return tarn.ComputeSpec{
 		Endpoint: e.UID, Branch: e.Name.Parent(), Timeline: w.Timeline, PGVersion: w.PGVersion,
-		MinCU: e.MinCU, MaxCU: e.MaxCU, SuspendAfter: e.SuspendAfter, Settings: e.Settings,
+		MinCU: e.MinCU, MaxCU: e.MaxCU, SuspendAfter: e.SuspendAfter, FreezeAfter: e.FreezeAfter, Settings: e.Settings,
 	}
 }

@@ -22,6 +22,7 @@ const (
 
 	minSuspend = time.Second // the published 60 s is a rule of the doors
 	maxSuspend = 7 * 24 * time.Hour
+	minFreeze  = 2 * time.Second // the gateway tells a compute of its clients once a second
 
 	maxBranchLife = 30 * 24 * time.Hour
 )
@@ -46,6 +47,9 @@ func fillEndpoint(e *tarn.EndpointSpec) {
 	if e.SuspendAfter == 0 {
 		e.SuspendAfter = tarn.DefaultSuspendAfter
 	}
+	if e.FreezeAfter == 0 {
+		e.FreezeAfter = tarn.DefaultFreezeAfter
+	}
 }
 
 func checkEndpoint(e tarn.EndpointSpec) error {
@@ -57,6 +61,9 @@ func checkEndpoint(e tarn.EndpointSpec) error {
 		return tarn.Invalid("size %g to %g CU: a range spans at most %g CU and ends at most at %g", e.MinCU, e.MaxCU, maxSpreadCU, maxRangeCU)
 	case e.SuspendAfter >= 0 && (e.SuspendAfter < minSuspend || e.SuspendAfter > maxSuspend):
 		return tarn.Invalid("suspend after %s: want %s to %s, or a negative time for never", e.SuspendAfter, minSuspend, maxSuspend)
+	}
+	if e.FreezeAfter >= 0 && (e.FreezeAfter < minFreeze || e.FreezeAfter > maxSuspend) {
+		return tarn.Invalid("freeze after %s: want %s to %s, or a negative time for never", e.FreezeAfter, minFreeze, maxSuspend)
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Settings)) {
 		if err := checkSetting(name, e.Settings[name]); err != nil {

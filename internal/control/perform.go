@@ -343,7 +343,7 @@ func (w worker) settleEndpoint(ctx context.Context, n tarn.EndpointName) error {
 		return err
 	}
 	for _, st := range all {
-		if st.Endpoint == wk.Endpoint.UID && st.State == tarn.ComputeActive {
+		if st.Endpoint == wk.Endpoint.UID && (st.State == tarn.ComputeActive || st.State == tarn.ComputeFrozen) {
 			_, err = w.fleet.wake(ctx, computeSpec(wk))
 			return err
 		}

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/compute"
 	"github.com/tarndb/tarn/internal/controldb"
 )
 
@@ -16,6 +19,11 @@ const (
 	askAgain   = 10 * time.Minute
 	pruneEvery = time.Hour
 	keepDone   = 30 * 24 * time.Hour // how long operations that are done are remembered
+	// wakeTime is how long the sweep waits for computes it starts; they go on.
+	wakeTime = 10 * time.Second
+	// wakeAgain is how long it leaves an endpoint alone whose compute did not
+	// come up.
+	wakeAgain = time.Minute
 )
 
 // sweeper looks from time to time whether the world still agrees with what is
@@ -23,6 +31,7 @@ const (
 type sweeper struct {
 	c      *Control
 	pruned time.Time
+	woken  map[string]time.Time // by endpoint that is never suspended: when it was last started
 }
 
 func (s *sweeper) run(ctx context.Context) {
@@ -63,7 +72,7 @@ func (s *sweeper) computes(ctx context.Context) error {
 		if known && st.LastActive.After(w.Endpoint.LastActive) {
 			errs = append(errs, controldb.SetLastActive(ctx, s.c.cfg.DB, st.Endpoint, st.LastActive))
 		}
-		running := st.State == tarn.ComputeActive || st.State == tarn.ComputeStarting
+		running := st.State == tarn.ComputeActive || st.State == tarn.ComputeFrozen || st.State == tarn.ComputeStarting
 		// While a branch is made its compute runs for our own work.
 		mayRun := known && w.State != tarn.BranchDeleted && (w.State == tarn.BranchInit || !w.Stopped && !w.Endpoint.Disabled)
 		// A wake that was under way while its branch was put on another timeline
@@ -74,7 +83,37 @@ func (s *sweeper) computes(ctx context.Context) error {
 			errs = append(errs, s.c.fleet.suspend(ctx, st.Endpoint))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.keepAwake(ctx, seen, rows))...)
+}
+
+// keepAwake starts what is never suspended and does not run, because its node
+// was killed or the computer was: everything else is started by who connects.
+// Suspended on purpose it stays so until somebody does, or the node starts anew.
+func (s *sweeper) keepAwake(ctx context.Context, seen []tarn.ComputeStatus, rows []controldb.Wakeable) error {
+	states := make(map[string]tarn.ComputeStatus, len(seen))
+	for _, st := range seen {
+		states[st.Endpoint] = st
+	}
+	if s.woken == nil {
+		s.woken = make(map[string]time.Time)
+	}
+	limit, cancel := context.WithTimeoutCause(ctx, wakeTime, tarn.Unavailable("no answer within %s", wakeTime))
+	defer cancel()
+	var g errgroup.Group
+	for _, w := range rows {
+		st := states[w.Endpoint.UID]
+		down := st.State == "" || st.State == tarn.ComputeFailed || st.State == tarn.ComputeStopped && !compute.Asked(st)
+		if w.Endpoint.SuspendAfter >= 0 || refuseWake(w) != nil || !down || time.Since(s.woken[w.Endpoint.UID]) < wakeAgain {
+			continue
+		}
+		s.woken[w.Endpoint.UID] = time.Now()
+		s.c.cfg.Log.Info("starting compute that is never suspended", "endpoint", w.Endpoint.UID)
+		g.Go(func() error {
+			_, err := s.c.fleet.wake(limit, computeSpec(w))
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 // expired asks for the deletion of branches and snapshots whose time has come.

@@ -13,7 +13,7 @@ import (
 // state and last activity are not recorded here: they belong to the process.
 func InsertEndpoint(ctx context.Context, c Conn, e tarn.Endpoint) (tarn.Endpoint, error) {
 	out, err := scanEndpoint(c.querier().QueryRow(ctx, insertEndpoint, e.Name.Project, e.Name.Branch, e.Name.Endpoint, e.UID,
-		e.Type, e.MinCU, e.MaxCU, idle(e.SuspendAfter), e.Disabled, object(e.Settings), e.Host))
+		e.Type, e.MinCU, e.MaxCU, idle(e.SuspendAfter), e.Disabled, object(e.Settings), e.Host, idle(e.FreezeAfter)))
 	if constraint(err) == "endpoints_read_write" {
 		return tarn.Endpoint{}, tarn.Conflict("branch %q of project %q already has a read-write endpoint", e.Name.Branch, e.Name.Project)
 	}
@@ -21,16 +21,16 @@ func InsertEndpoint(ctx context.Context, c Conn, e tarn.Endpoint) (tarn.Endpoint
 }
 
 const insertEndpoint = `
-INSERT INTO endpoints (project, branch, name, uid, type, min_cu, max_cu, suspend_after, disabled, settings, host)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO endpoints (project, branch, name, uid, type, min_cu, max_cu, suspend_after, disabled, settings, host, freeze_after)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 RETURNING ` + endpointColumns
 
-const endpointColumns = `project, branch, name, uid, type, min_cu, max_cu, suspend_after, disabled, settings, host,
+const endpointColumns = `project, branch, name, uid, type, min_cu, max_cu, suspend_after, disabled, settings, host, freeze_after,
 	last_active, created, updated`
 
 func scanEndpoint(r pgx.Row) (e tarn.Endpoint, err error) {
 	err = r.Scan(&e.Name.Project, &e.Name.Branch, &e.Name.Endpoint, &e.UID, &e.Type, &e.MinCU, &e.MaxCU, &e.SuspendAfter,
-		&e.Disabled, &e.Settings, &e.Host, (*stamp)(&e.LastActive), (*stamp)(&e.CreateTime), (*stamp)(&e.UpdateTime))
+		&e.Disabled, &e.Settings, &e.Host, &e.FreezeAfter, (*stamp)(&e.LastActive), (*stamp)(&e.CreateTime), (*stamp)(&e.UpdateTime))
 	e.Settings = noEmpty(e.Settings)
 	return e, err
 }
@@ -104,7 +104,7 @@ func ListWakeables(ctx context.Context, c Conn) ([]Wakeable, error) {
 }
 
 const selectWakeable = `
-SELECT e.project, e.branch, e.name, e.uid, e.type, e.min_cu, e.max_cu, e.suspend_after, e.disabled, e.settings, e.host,
+SELECT e.project, e.branch, e.name, e.uid, e.type, e.min_cu, e.max_cu, e.suspend_after, e.disabled, e.settings, e.host, e.freeze_after,
 	e.last_active, e.created, e.updated, b.state, b.timeline, p.pg_version, p.stopped, b.message
 FROM endpoints e
 	JOIN branches b ON b.project = e.project AND b.name = e.branch
@@ -113,7 +113,7 @@ FROM endpoints e
 func scanWakeable(r pgx.Row) (w Wakeable, err error) {
 	e := &w.Endpoint
 	err = r.Scan(&e.Name.Project, &e.Name.Branch, &e.Name.Endpoint, &e.UID, &e.Type, &e.MinCU, &e.MaxCU, &e.SuspendAfter,
-		&e.Disabled, &e.Settings, &e.Host, (*stamp)(&e.LastActive), (*stamp)(&e.CreateTime), (*stamp)(&e.UpdateTime),
+		&e.Disabled, &e.Settings, &e.Host, &e.FreezeAfter, (*stamp)(&e.LastActive), (*stamp)(&e.CreateTime), (*stamp)(&e.UpdateTime),
 		&w.State, &w.Timeline, &w.PGVersion, &w.Stopped, &w.Message)
 	e.Settings = noEmpty(e.Settings)
 	return w, err
@@ -122,11 +122,11 @@ func scanWakeable(r pgx.Row) (w Wakeable, err error) {
 // UpdateEndpoint records what may change of an endpoint's spec.
 func UpdateEndpoint(ctx context.Context, c Conn, e tarn.Endpoint) error {
 	return fault(exec(ctx, c, updateEndpoint, e.Name.Project, e.Name.Branch, e.Name.Endpoint,
-		e.MinCU, e.MaxCU, idle(e.SuspendAfter), e.Disabled, object(e.Settings)), "endpoint %s", e.Name)
+		e.MinCU, e.MaxCU, idle(e.SuspendAfter), e.Disabled, object(e.Settings), idle(e.FreezeAfter)), "endpoint %s", e.Name)
 }
 
 const updateEndpoint = `
-UPDATE endpoints SET min_cu = $4, max_cu = $5, suspend_after = $6, disabled = $7, settings = $8, updated = now()
+UPDATE endpoints SET min_cu = $4, max_cu = $5, suspend_after = $6, disabled = $7, settings = $8, freeze_after = $9, updated = now()
 WHERE project = $1 AND branch = $2 AND name = $3`
 
 // SetLastActive records when an endpoint's last client statement was seen.

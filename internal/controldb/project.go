@@ -12,25 +12,26 @@ import (
 func InsertProject(ctx context.Context, c Conn, p tarn.Project) (tarn.Project, error) {
 	out, err := scanProject(c.querier().QueryRow(ctx, insertProject, p.Name.Project, p.UID, p.Owner, p.DisplayName, p.PGVersion,
 		idle(p.History), object(p.CustomTags), p.DisableNativeLogin, p.Endpoint.MinCU, p.Endpoint.MaxCU, idle(p.Endpoint.SuspendAfter),
-		object(p.Endpoint.Settings), p.Instance.Capacity, p.Instance.NodeCount, p.Instance.Readable, p.Instance.Stopped, p.Instance.UsagePolicy))
+		object(p.Endpoint.Settings), p.Instance.Capacity, p.Instance.NodeCount, p.Instance.Readable, p.Instance.Stopped, p.Instance.UsagePolicy,
+		idle(p.Endpoint.FreezeAfter)))
 	return out, fault(err, "project %q", p.Name.Project)
 }
 
 const insertProject = `
 INSERT INTO projects (name, uid, owner, display_name, pg_version, history, custom_tags, disable_native_login,
 	endpoint_min_cu, endpoint_max_cu, endpoint_suspend_after, endpoint_settings,
-	capacity, node_count, readable, stopped, usage_policy)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+	capacity, node_count, readable, stopped, usage_policy, endpoint_freeze_after)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 RETURNING ` + projectColumns
 
 const projectColumns = `name, uid, owner, display_name, pg_version, history, custom_tags, disable_native_login,
 	endpoint_min_cu, endpoint_max_cu, endpoint_suspend_after, endpoint_settings,
-	capacity, node_count, readable, stopped, usage_policy, created, updated`
+	capacity, node_count, readable, stopped, usage_policy, endpoint_freeze_after, created, updated`
 
 func scanProject(r pgx.Row) (p tarn.Project, err error) {
 	err = r.Scan(&p.Name.Project, &p.UID, &p.Owner, &p.DisplayName, &p.PGVersion, &p.History, &p.CustomTags, &p.DisableNativeLogin,
 		&p.Endpoint.MinCU, &p.Endpoint.MaxCU, &p.Endpoint.SuspendAfter, &p.Endpoint.Settings,
-		&p.Instance.Capacity, &p.Instance.NodeCount, &p.Instance.Readable, &p.Instance.Stopped, &p.Instance.UsagePolicy,
+		&p.Instance.Capacity, &p.Instance.NodeCount, &p.Instance.Readable, &p.Instance.Stopped, &p.Instance.UsagePolicy, &p.Endpoint.FreezeAfter,
 		(*stamp)(&p.CreateTime), (*stamp)(&p.UpdateTime))
 	p.CustomTags, p.Endpoint.Settings = noEmpty(p.CustomTags), noEmpty(p.Endpoint.Settings)
 	return p, err
@@ -66,14 +67,14 @@ const listProjects = `SELECT ` + projectColumns + ` FROM projects WHERE name > $
 func UpdateProject(ctx context.Context, c Conn, p tarn.Project) error {
 	return fault(exec(ctx, c, updateProject, p.Name.Project, p.Owner, p.DisplayName, idle(p.History), object(p.CustomTags), p.DisableNativeLogin,
 		p.Endpoint.MinCU, p.Endpoint.MaxCU, idle(p.Endpoint.SuspendAfter), object(p.Endpoint.Settings),
-		p.Instance.Capacity, p.Instance.NodeCount, p.Instance.Readable, p.Instance.Stopped, p.Instance.UsagePolicy),
+		p.Instance.Capacity, p.Instance.NodeCount, p.Instance.Readable, p.Instance.Stopped, p.Instance.UsagePolicy, idle(p.Endpoint.FreezeAfter)),
 		"project %q", p.Name.Project)
 }
 
 const updateProject = `
 UPDATE projects SET owner = $2, display_name = $3, history = $4, custom_tags = $5, disable_native_login = $6,
 	endpoint_min_cu = $7, endpoint_max_cu = $8, endpoint_suspend_after = $9, endpoint_settings = $10,
-	capacity = $11, node_count = $12, readable = $13, stopped = $14, usage_policy = $15, updated = now()
+	capacity = $11, node_count = $12, readable = $13, stopped = $14, usage_policy = $15, endpoint_freeze_after = $16, updated = now()
 WHERE name = $1`
 
 // DeleteProject removes the row; its branches must be gone.

@@ -182,7 +182,7 @@ func (c *client) handle(ctx context.Context) error {
 		return err
 	}
 	defer b.conn.Close()
-	x := c.s.sessions.open(&session{client: c, backend: b}, st, route.Endpoint.UID)
+	x := c.s.sessions.open(&session{client: c, backend: b, touched: c.s.touches.of(route.Endpoint)}, st, route.Endpoint.UID)
 	defer c.s.sessions.close(x)
 	if err := c.begin(x); err != nil {
 		return err

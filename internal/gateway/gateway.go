@@ -95,6 +95,7 @@ type Server struct {
 	failures  *failures
 	wakes     *wakeLimit
 	sessions  *sessions
+	touches   *touches
 	pools     *pools
 	doors     doors
 	buffers   *sync.Pool
@@ -120,7 +121,7 @@ func New(c Config) *Server {
 	orDefault(&c.Pool.Queue, 2*time.Minute)
 	s := &Server{
 		c: c, log: c.Log,
-		roles: newRoleBook(), failures: newFailures(), wakes: newWakeLimit(), sessions: newSessions(), buffers: newBuffers(),
+		roles: newRoleBook(), failures: newFailures(), wakes: newWakeLimit(), sessions: newSessions(), touches: newTouches(), buffers: newBuffers(),
 		clients: make(map[*client]struct{}),
 	}
 	s.doors.init()

@@ -88,6 +88,7 @@ func (x *session) bulk(drop *bool) (int, error) {
 func (x *session) ask(p []byte) bool {
 	x.asked.Store(true)
 	x.left.Store(bytes.HasSuffix(p, terminate))
+	x.touch(p)
 	_, err := x.backend.conn.Write(p)
 	return err == nil
 }

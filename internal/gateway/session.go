@@ -39,6 +39,7 @@ type session struct {
 	backend *backend // nil when pooled
 	guest   *guest   // nil when not
 	secret  []byte   // of the cancel key we gave the client
+	touched *touch   // nil when pooled: see lane.awake
 	name    atomic.Pointer[string]
 
 	frames frames      // of fromBackend alone

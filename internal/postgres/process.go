@@ -21,6 +21,8 @@ type process struct {
 	parent int
 	start  uint64 // clock ticks since boot
 	ended  bool   // a zombie: it runs no more, whoever forgot to reap it
+	// stopped by a signal: it goes on with SIGCONT.
+	stopped bool
 }
 
 // readProcess reads /proc/<pid>/stat; ok is false when there is no such
@@ -45,7 +47,7 @@ func readProcess(pid int) (p process, ok bool) {
 		return process{}, false
 	}
 	state := f[0][0]
-	return process{pid: pid, parent: parent, start: start, ended: state == 'Z' || state == 'X'}, true
+	return process{pid: pid, parent: parent, start: start, ended: state == 'Z' || state == 'X', stopped: state == 'T'}, true
 }
 
 // alive tells whether exactly this process still runs.
