@@ -180,6 +180,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	g.Go(func() error { return ctl.Run(ctx) })
 	g.Go(func() error { return feeds.Run(ctx) })
 	g.Go(func() error { return synced.Run(ctx) })
+	g.Go(func() error { return cat.Follow(ctx, ctl, 5*time.Second, log) })
 	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return followEndpoints(ctx, ctl, gate) })
 	g.Go(func() error { return serveHTTP(ctx, c, handler, log) })

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
+	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/control"
 	"github.com/tarndb/tarn/internal/feed"
 	"github.com/tarndb/tarn/internal/syncedtable"
@@ -20,6 +21,7 @@ type operationDoor struct {
 	control *control.Control
 	feeds   *feed.Keeper
 	synced  *syncedtable.Keeper
+	catalog *catalog.Catalog
 }
 
 // get answers GET {resource}/operations/{id} at every resource.
@@ -40,6 +42,10 @@ func (d *operationDoor) get(ctx context.Context, q *query) (any, error) {
 		return d.ofSyncedTable(ctx, name, parts[1], parts[3])
 	case len(parts) == 10 && parts[6] == "cdf-configs":
 		return d.ofFeed(ctx, name, strings.Join(parts[:4], "/"), parts[7], parts[9])
+	case len(parts) == 8 && parts[4] == "databases":
+		return d.ofDatabase(ctx, name, strings.Join(parts[:4], "/"), parts[5], parts[7])
+	case parts[0] == "catalogs" && len(parts) == 4:
+		return d.ofCatalog(ctx, q, name, parts[1], parts[3])
 	}
 	op, err := d.control.GetOperation(ctx, name)
 	return d.answer(ctx, op, err)
@@ -169,5 +175,26 @@ func (d *operationDoor) ofFeed(ctx context.Context, name, branch, config, id str
 	return bornDone(name, id, func() (string, any, error) {
 		f, err := d.feeds.Get(ctx, b, config)
 		return f.UID, configOf(f), err
+	})
+}
+
+func (d *operationDoor) ofDatabase(ctx context.Context, name, branch, id, operation string) (any, error) {
+	b, err := tarn.ParseBranchName(branch)
+	if err != nil {
+		return nil, err
+	}
+	return bornDone(name, operation, func() (string, any, error) {
+		db, err := d.control.Databases.Get(ctx, b, id)
+		return db.ID, postgresDatabaseOf(db), err
+	})
+}
+
+func (d *operationDoor) ofCatalog(ctx context.Context, q *query, name, id, operation string) (any, error) {
+	return bornDone(name, operation, func() (string, any, error) {
+		r, err := d.catalog.Registered(ctx, id)
+		if err == nil {
+			err = q.need(ctx, r.Branch.Parent(), tarn.CanCreate)
+		}
+		return r.UID, registeredOf(r), err
 	})
 }

@@ -3,7 +3,7 @@ package api
 // routes is the whole surface, one row a call. Resource names of the postgres
 // service are unescaped path segments.
 func routes(c Config) []route {
-	ops := &operationDoor{control: c.Control, feeds: c.Feeds, synced: c.SyncedTables}
+	ops := &operationDoor{control: c.Control, feeds: c.Feeds, synced: c.SyncedTables, catalog: c.Catalog}
 	var (
 		host      = &hostDoor{workspace: c.Workspace}
 		instances = &instanceDoor{control: c.Control, workspace: c.Workspace}
@@ -14,6 +14,8 @@ func routes(c Config) []route {
 		pasts     = &pastDoor{control: c.Control, ops: ops}
 		endpoints = &endpointDoor{control: c.Control, ops: ops}
 		feeds     = &feedDoor{control: c.Control, keeper: c.Feeds, ops: ops}
+		databases = &databaseDoor{control: c.Control, ops: ops}
+		catalogs  = &catalogDoor{control: c.Control, catalog: c.Catalog, ops: ops}
 		tokens    = &tokenDoor{control: c.Control}
 		unity     = &unityDoor{catalog: c.Catalog, open: c.OpenTable, log: c.Log}
 		own       = &ownDoor{control: c.Control, workspace: c.Workspace, caFile: c.CAFile, version: c.Version, lakeURL: c.LakeURL, storage: c.Storage, processes: c.Processes, volumes: c.Volumes}
@@ -44,6 +46,11 @@ func routes(c Config) []route {
 		{"POST " + db + "credentials", signedIn, instances.credential},
 		{"GET " + db + "instances/{project}/synced_tables", signedIn, synced.listOfInstance},
 		{"POST " + db + "synced_tables", signedIn, synced.createInInstance},
+		{"POST " + db + "catalogs", signedIn, catalogs.createOfInstance},
+		{"GET " + db + "catalogs/{catalog}", signedIn, catalogs.getOfInstance},
+		{"PATCH " + db + "catalogs/{catalog}", signedIn, catalogs.updateOfInstance},
+		{"DELETE " + db + "catalogs/{catalog}", signedIn, catalogs.deleteOfInstance},
+		{"GET " + db + "instances/{project}/catalogs", signedIn, catalogs.listOfInstance},
 		{"GET " + db + "synced_tables/{table}", ofTable, synced.getOfInstance},
 		{"DELETE " + db + "synced_tables/{table}", ofTable, synced.deleteOfInstance},
 
@@ -66,6 +73,14 @@ func routes(c Config) []route {
 		{"GET " + pg + endpoint, signedIn, endpoints.get},
 		{"PATCH " + pg + endpoint, signedIn, endpoints.update},
 		{"DELETE " + pg + endpoint, signedIn, endpoints.delete},
+		{"POST " + pg + branch + "/databases", mayUse, databases.create},
+		{"GET " + pg + branch + "/databases", signedIn, databases.list},
+		{"GET " + pg + branch + "/databases/{database}", signedIn, databases.get},
+		{"PATCH " + pg + branch + "/databases/{database}", mayUse, databases.update},
+		{"DELETE " + pg + branch + "/databases/{database}", mayUse, databases.delete},
+		{"POST " + pg + "catalogs", signedIn, catalogs.create},
+		{"GET " + pg + "catalogs/{catalog}", signedIn, catalogs.get},
+		{"DELETE " + pg + "catalogs/{catalog}", signedIn, catalogs.delete},
 		{"POST " + pg + "credentials", signedIn, endpoints.credential},
 		{"POST " + pg + configs, signedIn, feeds.create},
 		{"GET " + pg + configs, signedIn, feeds.list},

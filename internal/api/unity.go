@@ -31,20 +31,32 @@ func (d *unityDoor) listCatalogs(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := d.catalog.Catalogs(ctx)
+	names, err := d.catalog.Catalogs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := pageOf(all, self, pg)
-	out := wire.ListCatalogs{Catalogs: []wire.CatalogInfo{}, NextPageToken: next}
-	for _, c := range page {
-		out.Catalogs = append(out.Catalogs, catalogOf(c))
+	var all []wire.CatalogInfo
+	for _, n := range names {
+		all = append(all, catalogOf(n))
 	}
-	return out, err
+	registered, err := d.registered(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range registered {
+		all = append(all, registeredCatalogOf(r))
+	}
+	byName := func(c wire.CatalogInfo) string { return c.Name }
+	slices.SortFunc(all, func(a, b wire.CatalogInfo) int { return strings.Compare(a.Name, b.Name) })
+	page, next, err := pageOf(all, byName, pg)
+	return wire.ListCatalogs{Catalogs: append([]wire.CatalogInfo{}, page...), NextPageToken: next}, err
 }
 
 func (d *unityDoor) getCatalog(ctx context.Context, q *query) (any, error) {
 	name := q.r.PathValue("catalog")
+	if r, ok, err := d.registeredNamed(ctx, q, name); ok || err != nil {
+		return registeredCatalogOf(r), err
+	}
 	if err := d.need(ctx, name); err != nil {
 		return nil, err
 	}
@@ -69,10 +81,7 @@ func (d *unityDoor) listSchemas(ctx context.Context, q *query) (any, error) {
 	if in == "" {
 		return nil, badField("catalog_name", "is missing")
 	}
-	if err := d.need(ctx, in); err != nil {
-		return nil, err
-	}
-	all, err := d.catalog.Schemas(ctx, in)
+	all, err := d.schemas(ctx, q, in)
 	if err != nil {
 		return nil, err
 	}
@@ -90,10 +99,7 @@ func (d *unityDoor) getSchema(ctx context.Context, q *query) (any, error) {
 	if !ok {
 		return nil, tarn.NotFound("no schema is called %q: want catalog.schema", full)
 	}
-	if err := d.need(ctx, in); err != nil {
-		return nil, err
-	}
-	all, err := d.catalog.Schemas(ctx, in)
+	all, err := d.schemas(ctx, q, in)
 	if err != nil {
 		return nil, err
 	}
@@ -110,6 +116,12 @@ func (d *unityDoor) listTables(ctx context.Context, q *query) (any, error) {
 	}
 	// Unity Catalog wants both names; Tarn also lists a catalog or everything.
 	in := q.text("catalog_name")
+	if r, ok, err := d.registeredNamed(ctx, q, in); ok || err != nil {
+		if err != nil {
+			return nil, err
+		}
+		return registeredPage(r, q.text("schema_name"), pg)
+	}
 	if in != "" {
 		if err := d.need(ctx, in); err != nil {
 			return nil, err
@@ -135,6 +147,9 @@ func (d *unityDoor) getTable(ctx context.Context, q *query) (any, error) {
 	n, err := q.table()
 	if err != nil {
 		return nil, err
+	}
+	if r, ok, err := d.registeredNamed(ctx, q, n.Catalog); ok || err != nil {
+		return registeredTable(r, n, err)
 	}
 	t, err := d.catalog.Table(ctx, n)
 	if err != nil {
@@ -224,7 +239,13 @@ func (d *unityDoor) columns(ctx context.Context, location string) ([]wire.Column
 func (d *unityDoor) tableExists(ctx context.Context, q *query) (any, error) {
 	n, err := q.table()
 	if err == nil {
-		_, err = d.catalog.Table(ctx, n)
+		var ok bool
+		var r tarn.RegisteredCatalog
+		if r, ok, err = d.registeredNamed(ctx, q, n.Catalog); ok {
+			_, err = registeredTable(r, n, err)
+		} else if err == nil {
+			_, err = d.catalog.Table(ctx, n)
+		}
 	}
 	if err != nil && tarn.KindOf(err) != tarn.KindNotFound {
 		return nil, err

@@ -69,6 +69,7 @@ type Control struct {
 	Identity  *Identity
 	Access    *Access
 	Directory *Directory
+	Databases *Databases
 
 	cfg       Config
 	fleet     *fleet // the node's computes as last seen
@@ -89,11 +90,13 @@ func New(cfg Config) *Control {
 	}
 	told := &signals{}
 	directory := &Directory{told: told}
-	return &Control{
+	c := &Control{
 		Identity: &Identity{cfg: cfg, directory: directory}, Access: &Access{cfg: cfg}, Directory: directory,
 		Pasts: &Pasts{cfg: cfg, signals: told}, Snapshots: &Snapshots{cfg: cfg, signals: told},
 		cfg: cfg, fleet: &fleet{node: cfg.Node}, signals: told,
 	}
+	c.Databases = &Databases{c}
+	return c
 }
 
 // Workspace is the workspace that Bootstrap made or found.

@@ -1,0 +1,65 @@
+package tarn
+
+import (
+	"strings"
+)
+
+// DatabaseSpec is what is asked of a Postgres database of a branch.
+type DatabaseSpec struct {
+	Branch BranchName
+	ID     string // of the resource; "" = made from the name
+	Name   string // Postgres's
+	Owner  string // Postgres role
+}
+
+// Database is a Postgres database as observed.
+type Database struct{ DatabaseSpec }
+
+// ResourceName prints as the published "…/branches/{b}/databases/{id}".
+func (d Database) ResourceName() string { return d.Branch.String() + "/databases/" + d.ID }
+
+// PostgresID makes the id of a role or database out of its Postgres name:
+// databricks_postgres becomes databricks-postgres. Different names may give the
+// same id.
+func PostgresID(name string) string {
+	id := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		}
+		return '-'
+	}, name)
+	if id == "" || id[0] < 'a' || id[0] > 'z' {
+		id = "x" + id
+	}
+	return id[:min(len(id), 63)]
+}
+
+// RegisteredCatalog is a Postgres database that appears as a read-only catalog.
+type RegisteredCatalog struct {
+	Name     string
+	UID      string
+	Branch   BranchName
+	Database string
+	Objects  []CatalogObject // as last seen; a sleeping database is not woken to look
+}
+
+// CatalogObject is a table or view of a registered database.
+type CatalogObject struct {
+	Schema  string         `json:"schema"`
+	Name    string         `json:"name"`
+	View    bool           `json:"view,omitempty"`
+	Comment string         `json:"comment,omitempty"`
+	Columns []ObjectColumn `json:"columns"`
+}
+
+// ObjectColumn is a column of a CatalogObject.
+type ObjectColumn struct {
+	Name     string `json:"name"`
+	Type     string `json:"type"`     // as a Delta table would have it
+	Postgres string `json:"postgres"` // as format_type prints it
+	Nullable bool   `json:"nullable"`
+	Comment  string `json:"comment,omitempty"`
+}
