@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"sync"
@@ -67,10 +68,10 @@ func lostDataDirectory(t *testing.T, flags ...string) {
 	atEnd, devAtEnd := main.acked, dev.acked
 
 	in.killEverything()
-	for _, dir := range []string{in.data, in.config} {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
-		}
+	past := in.data + "-past"
+	t.Cleanup(func() { os.RemoveAll(past) })
+	if err := errors.Join(os.Rename(in.data, past), os.RemoveAll(in.config)); err != nil {
+		t.Fatal(err)
 	}
 	said := in.refused(1, append(in.upArgs("--detach"), flags...)...)
 	if !strings.Contains(said, "is held by "+in.data) || !strings.Contains(said, "--take-over") {
@@ -103,6 +104,18 @@ func lostDataDirectory(t *testing.T, flags ...string) {
 	more := &ledger{url: in.url("shop/dev"), acked: devAtEnd}
 	more.one(ctx, t)
 	in.awaitArchived(ctx, t)
+
+	// The directory that was overtaken stays out, whether or not the storage is
+	// free, and nothing is changed by the try.
+	in.tarn("down", "--data", in.data)
+	args := append(in.upArgs("--detach", "--data", past, "--take-over"), flags...)
+	if said := in.refused(1, args...); !strings.Contains(said, "was overtaken") || !strings.Contains(said, "empty data directory") {
+		t.Errorf("a start of the overtaken directory says\n%s", said)
+	}
+	in.tarn(append(in.upArgs("--detach"), flags...)...)
+	if n := (&ledger{url: in.url("shop/again")}).count(ctx, t); n < 200 {
+		t.Errorf("the branch that the overtaken directory does not know has %d rows", n)
+	}
 }
 
 // An object store that does not answer stops nothing; what it missed arrives

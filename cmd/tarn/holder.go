@@ -28,6 +28,7 @@ const (
 // holder is that object.
 type holder struct {
 	Node  string    `json:"node"` // "" = it was left in order
+	Last  string    `json:"last"` // node that has or had it; "" = a Tarn of before this was noted
 	Host  string    `json:"host"`
 	Data  string    `json:"data"`
 	Since time.Time `json:"since"`
@@ -79,6 +80,9 @@ func (h *holding) take(ctx context.Context, c *serverConfig, node string, tell f
 	if err != nil {
 		return err
 	}
+	if now.Last != "" && now.Last != node && begun(c.Data) {
+		return overtaken(c.Data, h.store.URL(), now)
+	}
 	if now.Node != "" && now.Node != node {
 		if !c.storage.TakeOver {
 			return tarn.Conflict("storage %s is held by %s", h.store.URL(), now).
@@ -97,8 +101,17 @@ func (h *holding) take(ctx context.Context, c *serverConfig, node string, tell f
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.etag = etag
-	h.self = holder{Node: node, Host: host, Data: c.Data, Since: began, Seen: began, Count: now.Count}
+	h.self = holder{Node: node, Last: node, Host: host, Data: c.Data, Since: began, Seen: began, Count: now.Count}
 	return h.replace(ctx)
+}
+
+// overtaken refuses a data directory that held the store until another one took
+// it: its branches, its control database and its list of what exists are the
+// past. Started again it would give out the past as the present, and clear away
+// what was made since and it does not know.
+func overtaken(data, store string, by holder) error {
+	return tarn.Conflict("data directory %s was overtaken: storage %s belongs to %s", data, store, by).
+		WithHint("to go on with what is in the storage, name an empty data directory with --data; what this one committed after it was overtaken is in its files only: keep them until nobody misses anything, then remove them")
 }
 
 func (h *holding) read(ctx context.Context) (now holder, etag string, err error) {
