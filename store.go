@@ -30,20 +30,42 @@ type StoreTimeline struct {
 	Collected time.Time     `json:"collected,omitzero"` // last time
 }
 
+// StoreCheckSpec says what a check of a page store is to do.
+type StoreCheckSpec struct {
+	ID     string `json:"id"`               // names the check among others
+	Local  bool   `json:"local,omitempty"`  // leave the object store out
+	Repair bool   `json:"repair,omitempty"` // put objects again of which there is a whole copy here
+}
+
 // StoreCheck is how far a check of a page store is.
 type StoreCheck struct {
 	ID        string         `json:"id"`
 	Done      bool           `json:"done"`
-	Err       string         `json:"err,omitempty"` // why it could not go on
-	Took      time.Duration  `json:"took"`          // so far
-	Timelines int            `json:"timelines"`     // verified; these counts only when it is done
+	Doing     string         `json:"doing,omitempty"` // what it verifies now
+	Err       string         `json:"err,omitempty"`   // why it could not go on
+	Took      time.Duration  `json:"took"`            // so far
+	Timelines int            `json:"timelines"`       // verified; these counts only when it is done
 	Points    int            `json:"points"`
 	Maps      int            `json:"maps"`
 	Tables    int64          `json:"tables"`
 	Heads     int64          `json:"heads"` // of batches of the logs
 	Pages     int64          `json:"pages"`
 	Bytes     int64          `json:"bytes"`
-	Findings  []StoreFinding `json:"findings"` // so far
+	Bucket    *BucketCheck   `json:"bucket,omitempty"` // nil = it was not verified
+	Findings  []StoreFinding `json:"findings"`         // so far
+}
+
+// BucketCheck is what a check verified in the object store.
+type BucketCheck struct {
+	URL       string `json:"url"`
+	Manifests int    `json:"manifests"`
+	Objects   int    `json:"objects"` // that manifests list: there, and as large as they say
+	Bytes     int64  `json:"bytes"`   // of those
+	Points    int    `json:"points"`
+	Pages     int64  `json:"pages"` // read from there and compared with their checksums
+	WAL       int    `json:"wal"`   // objects of WAL
+	WALBytes  int64  `json:"wal_bytes"`
+	Repaired  int    `json:"repaired"` // objects that were put again
 }
 
 // StoreFinding is something that is wrong in a page store.

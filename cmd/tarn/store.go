@@ -115,22 +115,32 @@ func branchWord(name string) string {
 
 func storeCheck(sh *shell) *cobra.Command {
 	var data string
+	var o client.CheckOptions
 	c := &cobra.Command{
-		Use: "check", Short: "Verify everything that is stored",
+		Use: "check", Short: "Verify everything that is stored, here and in the object store",
 		Long: `Verify the page store: every manifest and map, the logs that a start would read, and every page of every branch, as
 it is and as it was at every moment that can be branched from. Tarn goes on meanwhile; --data checks a data
 directory on which none runs. It reads everything and may take minutes.
 
+With a storage, the bucket is verified too, past all copies on this computer: that every manifest reads, that every
+object it names is there and has its size, every page and record in them, and every object of WAL. What is damaged
+there is told by key and offset (in a packed object: of the layer in it). --repair puts an object again of which there is a
+whole copy here; what is damaged here and whole there is repaired whenever it is read. --local leaves the bucket out, and so
+does --data.
+
 The exit code is 1 when something is wrong.`,
-		Example: "  tarn store check\n  tarn store check --json\n  tarn down && tarn store check --data ./tarn-data",
+		Example: "  tarn store check\n  tarn store check --repair\n  tarn store check --local --json\n  tarn down && tarn store check --data ./tarn-data",
 		Args:    args(0, 0, ""), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var s client.StoreCheck
 			var err error
+			if data != "" && o != (client.CheckOptions{}) {
+				return tarn.Invalid("--data checks a data directory alone").WithHint("leave --local and --repair out, or check while Tarn runs")
+			}
 			if data != "" {
 				s, err = checkOffline(cmd.Context(), sh, data)
 			} else {
-				s, err = checkOnline(cmd.Context(), sh)
+				s, err = checkOnline(cmd.Context(), sh, o)
 			}
 			if err != nil {
 				return err
@@ -147,11 +157,13 @@ The exit code is 1 when something is wrong.`,
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&o.Local, "local", false, "leave the object store out")
+	c.Flags().BoolVar(&o.Repair, "repair", false, "put objects again in the storage that are damaged there and whole here")
 	c.Flags().StringVar(&data, "data", "", "check this data directory, on which no Tarn runs")
 	return c
 }
 
-func checkOnline(ctx context.Context, sh *shell) (client.StoreCheck, error) {
+func checkOnline(ctx context.Context, sh *shell, o client.CheckOptions) (client.StoreCheck, error) {
 	c, err := sh.client()
 	if err != nil {
 		return client.StoreCheck{}, err
@@ -161,14 +173,18 @@ func checkOnline(ctx context.Context, sh *shell) (client.StoreCheck, error) {
 	far := func() string {
 		s := <-last
 		last <- s
-		if len(s.Findings) == 0 {
-			return "nothing wrong so far"
+		doing := ""
+		if s.Doing != "" {
+			doing = s.Doing + "; "
 		}
-		return count(len(s.Findings), "finding") + " so far, the first: " + s.Findings[0].Message
+		if len(s.Findings) == 0 {
+			return doing + "nothing wrong so far"
+		}
+		return doing + count(len(s.Findings), "finding") + " so far, the first: " + s.Findings[0].Message
 	}
 	var s client.StoreCheck
 	err = telling(func(line string) { sh.note("%s", line) }, "checking the page store", far, func() error {
-		s, err = c.Store().Check(ctx, func(now client.StoreCheck) {
+		s, err = c.Store().Check(ctx, o, func(now client.StoreCheck) {
 			<-last
 			last <- now
 		})
@@ -220,6 +236,13 @@ func (sh *shell) sayCheck(s client.StoreCheck) {
 	result := "nothing is wrong"
 	if len(s.Findings) > 0 {
 		result = count(len(s.Findings), "finding")
+	}
+	if b := s.Bucket; b != nil {
+		sh.say("Checked in %s %s, %s (%s) that they name, %s with %s from there, %s of WAL (%s)", b.URL, count(b.Manifests, "manifest"),
+			count(b.Objects, "object"), size(b.Bytes), count(b.Points, "point"), count(int(b.Pages), "page"), count(b.WAL, "object"), size(b.WALBytes))
+		if b.Repaired > 0 {
+			sh.say("Repaired %s from the copies on this computer", count(b.Repaired, "object"))
+		}
 	}
 	sh.say("Checked %s, %s in them, %s with %s, %s of logs, %s (%s) in %s: %s",
 		count(s.Timelines, "timeline"), count(s.Points, "point"), count(s.Maps, "map"), count(int(s.Tables), "page table"),

@@ -13,7 +13,7 @@ import (
 // PageStore tells of a node's page store; *node.Client is one.
 type PageStore interface {
 	StoreStats(ctx context.Context) (tarn.StoreStats, error)
-	CheckStore(ctx context.Context, id string) (tarn.StoreCheck, error)
+	CheckStore(ctx context.Context, s tarn.StoreCheckSpec) (tarn.StoreCheck, error)
 }
 
 // storeDoor answers for the page store, in the names of branches.
@@ -48,9 +48,10 @@ func (d *storeDoor) stats(ctx context.Context, _ *query) (any, error) {
 
 var errNoStore = tarn.Unavailable("this server knows no page store")
 
-// begin does POST …/store/checks, and check GET …/store/checks/{check}.
-func (d *storeDoor) begin(ctx context.Context, _ *query) (any, error) {
-	return d.look(ctx, uuid.NewString())
+// begin does POST …/store/checks, and check GET …/store/checks/{check}. Both say
+// what the check is to do: after a restart of the node it begins anew.
+func (d *storeDoor) begin(ctx context.Context, q *query) (any, error) {
+	return d.look(ctx, q, uuid.NewString())
 }
 
 func (d *storeDoor) check(ctx context.Context, q *query) (any, error) {
@@ -58,14 +59,22 @@ func (d *storeDoor) check(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, tarn.Invalid("read the check's id: %w", err)
 	}
-	return d.look(ctx, id.String())
+	return d.look(ctx, q, id.String())
 }
 
-func (d *storeDoor) look(ctx context.Context, id string) (any, error) {
+func (d *storeDoor) look(ctx context.Context, q *query, id string) (any, error) {
 	if d.store == nil {
 		return nil, errNoStore
 	}
-	c, err := d.store.CheckStore(ctx, id)
+	spec := tarn.StoreCheckSpec{ID: id}
+	for name, to := range map[string]*bool{"local": &spec.Local, "repair": &spec.Repair} {
+		asked, err := q.flag(name)
+		if err != nil {
+			return nil, err
+		}
+		*to = asked != nil && *asked
+	}
+	c, err := d.store.CheckStore(ctx, spec)
 	if err != nil {
 		return nil, err
 	}

@@ -111,7 +111,7 @@ func usage(dir string) (sum int64, err error) {
 // CheckStore begins a check of the store under a name, or tells how far it is; it
 // returns after a moment, or when the check has ended. While another check runs it
 // tells of that one: its name says so.
-func (i *inspector) CheckStore(ctx context.Context, id string) (tarn.StoreCheck, error) {
+func (i *inspector) CheckStore(ctx context.Context, spec tarn.StoreCheckSpec) (tarn.StoreCheck, error) {
 	leave, err := i.enter()
 	if err != nil {
 		return tarn.StoreCheck{}, err
@@ -123,8 +123,8 @@ func (i *inspector) CheckStore(ctx context.Context, id string) (tarn.StoreCheck,
 	}
 	i.mu.Lock()
 	c := i.running
-	if c == nil || c.ended() && c.state().ID != id {
-		c = beginCheck(ctx, s, id)
+	if c == nil || c.ended() && c.state().ID != spec.ID {
+		c = i.of.beginCheck(ctx, s, spec)
 		i.running = c
 	}
 	i.mu.Unlock()
@@ -140,29 +140,37 @@ func (i *inspector) CheckStore(ctx context.Context, id string) (tarn.StoreCheck,
 }
 
 // beginCheck begins a check; stop ends it.
-func beginCheck(ctx context.Context, s inspected, id string) *checking {
+func (m *machine) beginCheck(ctx context.Context, s inspected, spec tarn.StoreCheckSpec) *checking {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	c := &checking{began: time.Now(), cancel: cancel, done: make(chan struct{}), s: tarn.StoreCheck{ID: id, Findings: []tarn.StoreFinding{}}}
+	c := &checking{began: time.Now(), cancel: cancel, done: make(chan struct{}), s: tarn.StoreCheck{ID: spec.ID, Doing: "the page store", Findings: []tarn.StoreFinding{}}}
 	go func() {
 		defer close(c.done)
-		c.run(ctx, s)
+		err := c.run(ctx, s)
+		if b, ok := s.(bucketed); ok && err == nil && m.o.Remote.Store != nil && !spec.Local {
+			err = (&bucketCheck{checking: c, of: m, store: b, spec: spec}).run(ctx)
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.s.Done, c.s.Doing, c.s.Took = true, "", time.Since(c.began)
+		if err != nil {
+			c.s.Err = err.Error()
+		}
 	}()
 	return c
 }
 
-func (c *checking) run(ctx context.Context, s inspected) {
-	sum, err := s.Check(ctx, func(f pagestore.Finding) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.s.Findings = append(c.s.Findings, finding(f))
-	})
+func (c *checking) run(ctx context.Context, s inspected) error {
+	sum, err := s.Check(ctx, func(f pagestore.Finding) { c.find(finding(f)) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.s.Timelines, c.s.Points, c.s.Maps, c.s.Tables, c.s.Heads, c.s.Pages, c.s.Bytes = sum.Timelines, sum.Points, sum.Maps, sum.Tables, sum.Heads, sum.Pages, sum.Bytes
-	c.s.Done, c.s.Took = true, time.Since(c.began)
-	if err != nil {
-		c.s.Err = err.Error()
-	}
+	return err
+}
+
+func (c *checking) find(f tarn.StoreFinding) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.s.Findings = append(c.s.Findings, f)
 }
 
 func (c *checking) ended() bool {
@@ -216,7 +224,7 @@ func CheckStore(ctx context.Context, dir string, log *slog.Logger) (s tarn.Store
 		return s, err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	c := beginCheck(ctx, p, "")
+	c := (&machine{}).beginCheck(ctx, p, tarn.StoreCheckSpec{})
 	defer c.cancel(nil)
 	select {
 	case <-c.done:

@@ -114,8 +114,8 @@ func (c *Client) StoreStats(ctx context.Context) (tarn.StoreStats, error) {
 // CheckStore begins a check of the page store under a name of the caller's, or
 // tells how far it is; it returns after a moment. While another check runs it tells
 // of that one. A node that restarts begins anew.
-func (c *Client) CheckStore(ctx context.Context, id string) (tarn.StoreCheck, error) {
-	return call[tarn.StoreCheck](ctx, c, methodCheckStore, checkArg{id})
+func (c *Client) CheckStore(ctx context.Context, s tarn.StoreCheckSpec) (tarn.StoreCheck, error) {
+	return call[tarn.StoreCheck](ctx, c, methodCheckStore, s)
 }
 
 // Restart lets the node execute its program anew, under running computes, and

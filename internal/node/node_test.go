@@ -74,8 +74,8 @@ func (h *host) Computes(context.Context) ([]tarn.ComputeStatus, error) {
 func (h *host) StoreStats(context.Context) (tarn.StoreStats, error) {
 	return tarn.StoreStats{Timelines: []tarn.StoreTimeline{{ID: "a", LogBytes: 7, History: time.Hour}}}, h.err
 }
-func (h *host) CheckStore(_ context.Context, id string) (tarn.StoreCheck, error) {
-	return tarn.StoreCheck{ID: id, Done: true, Pages: 3, Findings: []tarn.StoreFinding{{File: "f", Offset: 9}}}, h.err
+func (h *host) CheckStore(_ context.Context, s tarn.StoreCheckSpec) (tarn.StoreCheck, error) {
+	return tarn.StoreCheck{ID: s.ID, Done: true, Pages: 3, Findings: []tarn.StoreFinding{{File: "f", Offset: 9}}}, h.err
 }
 func (h *host) Restart(context.Context, string) (string, error) { return "this", h.err }
 func (h *host) Versions(context.Context) ([]int, error)         { return []int{18, 15}, h.err }
@@ -148,7 +148,7 @@ func TestValuesTravel(t *testing.T) {
 	if st, err := c.StoreStats(ctx); err != nil || len(st.Timelines) != 1 || st.Timelines[0].LogBytes != 7 || st.Timelines[0].History != time.Hour {
 		t.Errorf("StoreStats: %+v, %v", st, err)
 	}
-	if st, err := c.CheckStore(ctx, "x"); err != nil || st.ID != "x" || !st.Done || st.Pages != 3 || len(st.Findings) != 1 || st.Findings[0].Offset != 9 {
+	if st, err := c.CheckStore(ctx, tarn.StoreCheckSpec{ID: "x"}); err != nil || st.ID != "x" || !st.Done || st.Pages != 3 || len(st.Findings) != 1 || st.Findings[0].Offset != 9 {
 		t.Errorf("CheckStore: %+v, %v", st, err)
 	}
 	if all, err := c.Timelines(ctx); err != nil || len(all) != 2 {

@@ -35,7 +35,7 @@ type Host interface {
 	Versions(ctx context.Context) ([]int, error)
 	StoreStats(ctx context.Context) (tarn.StoreStats, error)
 	// CheckStore begins a check of that name, or tells how far it is.
-	CheckStore(ctx context.Context, id string) (tarn.StoreCheck, error)
+	CheckStore(ctx context.Context, s tarn.StoreCheckSpec) (tarn.StoreCheck, error)
 	// Restart lets another process take the host's place, under running
 	// computes, unless from does not name this one any more; it returns the name
 	// of this one. With from "" it does only that.
@@ -145,8 +145,8 @@ func routes(h Host, log *slog.Logger) http.Handler {
 	handle(mux, log, methodStoreStats, func(ctx context.Context, _ none) (tarn.StoreStats, error) {
 		return h.StoreStats(ctx)
 	})
-	handle(mux, log, methodCheckStore, func(ctx context.Context, a checkArg) (tarn.StoreCheck, error) {
-		return h.CheckStore(ctx, a.ID)
+	handle(mux, log, methodCheckStore, func(ctx context.Context, a tarn.StoreCheckSpec) (tarn.StoreCheck, error) {
+		return h.CheckStore(ctx, a)
 	})
 	handle(mux, log, methodRestart, func(ctx context.Context, a restartArg) (restartResult, error) {
 		name, err := h.Restart(ctx, a.From)

@@ -43,10 +43,6 @@ type endpointArg struct {
 	Endpoint string `json:"endpoint"`
 }
 
-type checkArg struct {
-	ID string `json:"id"`
-}
-
 type restartArg struct {
 	From string `json:"from"`
 }

@@ -38,6 +38,7 @@ type StoreTimeline struct {
 type StoreCheck struct {
 	ID        string         `json:"id"`
 	Done      bool           `json:"done"`
+	Doing     string         `json:"doing,omitempty"` // what it verifies now
 	Error     string         `json:"error,omitempty"` // why it could not go on
 	Duration  string         `json:"duration"`        // so far
 	Timelines int            `json:"timelines"`       // verified; these counts only when it is done
@@ -47,7 +48,21 @@ type StoreCheck struct {
 	Heads     int64          `json:"heads"`
 	Pages     int64          `json:"pages"`
 	Bytes     int64          `json:"bytes"`
+	Bucket    *BucketCheck   `json:"bucket,omitempty"` // what was verified in the object store; absent where it was not
 	Findings  []StoreFinding `json:"findings"`
+}
+
+// BucketCheck is what a check verified in the object store.
+type BucketCheck struct {
+	URL       string `json:"url"`
+	Manifests int    `json:"manifests"`
+	Objects   int    `json:"objects"`
+	Bytes     int64  `json:"bytes"` // of the objects
+	Points    int    `json:"points"`
+	Pages     int64  `json:"pages"`
+	WAL       int    `json:"wal"` // objects of WAL
+	WALBytes  int64  `json:"wal_bytes"`
+	Repaired  int    `json:"repaired"`
 }
 
 // StoreFinding is something that is wrong in the page store.
@@ -64,6 +79,11 @@ type StoreFinding struct {
 func StoreCheckOf(c tarn.StoreCheck, branches map[tarn.TimelineID]string) StoreCheck {
 	out := StoreCheck{ID: c.ID, Done: c.Done, Error: c.Err, Duration: Duration(c.Took.Truncate(time.Millisecond)), Timelines: c.Timelines, Points: c.Points,
 		Maps: c.Maps, Tables: c.Tables, Heads: c.Heads, Pages: c.Pages, Bytes: c.Bytes, Findings: []StoreFinding{}}
+	out.Doing = c.Doing
+	if b := c.Bucket; b != nil {
+		one := BucketCheck(*b)
+		out.Bucket = &one
+	}
 	for _, f := range c.Findings {
 		out.Findings = append(out.Findings, StoreFinding{Branch: branches[f.Timeline], Timeline: string(f.Timeline), File: f.File,
 			Offset: f.Offset, Message: f.Message, Hint: f.Hint})
