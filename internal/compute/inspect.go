@@ -124,7 +124,7 @@ func (i *inspector) CheckStore(ctx context.Context, spec tarn.StoreCheckSpec) (t
 	i.mu.Lock()
 	c := i.running
 	if c == nil || c.ended() && c.state().ID != spec.ID {
-		c = i.of.beginCheck(ctx, s, spec)
+		c = beginCheck(ctx, i.of, s, spec)
 		i.running = c
 	}
 	i.mu.Unlock()
@@ -140,7 +140,7 @@ func (i *inspector) CheckStore(ctx context.Context, spec tarn.StoreCheckSpec) (t
 }
 
 // beginCheck begins a check; stop ends it.
-func (m *machine) beginCheck(ctx context.Context, s inspected, spec tarn.StoreCheckSpec) *checking {
+func beginCheck(ctx context.Context, m *machine, s inspected, spec tarn.StoreCheckSpec) *checking {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	c := &checking{began: time.Now(), cancel: cancel, done: make(chan struct{}), s: tarn.StoreCheck{ID: spec.ID, Doing: "the page store", Findings: []tarn.StoreFinding{}}}
 	go func() {
@@ -224,7 +224,7 @@ func CheckStore(ctx context.Context, dir string, log *slog.Logger) (s tarn.Store
 		return s, err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	c := (&machine{}).beginCheck(ctx, p, tarn.StoreCheckSpec{})
+	c := beginCheck(ctx, new(machine), p, tarn.StoreCheckSpec{})
 	defer c.cancel(nil)
 	select {
 	case <-c.done:
