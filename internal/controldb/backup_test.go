@@ -104,6 +104,7 @@ func fill(t *testing.T, conn string) {
 		VALUES ('kept', 'first', 'ks', 'main', now(), '00112233445566778899aabbccddeeff', 'READY', '112233445566778899aabbccddeeff00')`)
 	exec(t, conn, `INSERT INTO swaps (operation, source_timeline, source_lsn, timeline, replaced)
 		VALUES ('operations/1', '00112233445566778899aabbccddeeff', '16/B374D848', '2233445566778899aabbccddeeff0011', '00112233445566778899aabbccddeeff')`)
+	exec(t, conn, `INSERT INTO registered_catalogs VALUES ('shop', 'rc', 'kept', 'main', 'db', '[{"schema": "public", "name": "t", "columns": []}]')`)
 	fillIdentity(t, conn)
 	exec(t, conn, `INSERT INTO principals (name, type, admin) VALUES (E'odd "name"\t\\ ü\n', 'USER', true)`)
 }
