@@ -71,6 +71,7 @@ func cases() []testCase {
 		{"HeldTooMuch", heldTooMuch, newestOnly},
 		{"CopyInChunks", copyInChunks, newestOnly},
 		{"VerifyFinds", verifyFinds, newestOnly},
+		{"Derived", derived, newestOnly},
 		{"PartitionsMove", partitionsMove, bothVersions},
 		{"GeneratedColumns", generatedColumns, bothVersions},
 	}

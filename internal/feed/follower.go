@@ -277,9 +277,9 @@ func (f *follower) remove(ctx context.Context, r Retention) error {
 		}
 	}
 	if r == PurgeTables {
-		for _, t := range f.row.Tables {
-			if err := f.purge(ctx, t.Target); err != nil {
-				return fmt.Errorf("purge %s: %w", t.Target, err)
+		for _, n := range f.targets() {
+			if err := f.purge(ctx, n); err != nil {
+				return fmt.Errorf("purge %s: %w", n, err)
 			}
 		}
 	}
@@ -288,6 +288,20 @@ func (f *follower) remove(ctx context.Context, r Retention) error {
 		err = nil
 	}
 	return err
+}
+
+// targets are the Delta tables that the feed may have made.
+func (f *follower) targets() []tarn.TableName {
+	all := []tarn.TableName{{Catalog: f.row.Catalog, Schema: f.row.Schema, Table: deadLettersTable}}
+	for _, t := range f.row.Tables {
+		all = append(all, t.Target)
+		for _, suffix := range []string{currentSuffix, intervalsSuffix} {
+			n := t.Target
+			n.Table = derivedName(n.Table, suffix)
+			all = append(all, n)
+		}
+	}
+	return all
 }
 
 // leave drops what the feed has in the branch, waking its compute.

@@ -51,6 +51,7 @@ type Config struct {
 	Flush     time.Duration // a change is in Delta about this long after its commit; 0 = 2 s
 	Poll      time.Duration // how often new tables, computes and requests are looked for; 0 = 1 s
 	SpoolDir  string        // where large transactions wait for their commit; "" = the system's temporary directory
+	Upkeep    time.Duration // how often derived tables are refreshed and small files looked at; 0 = 30 s
 	Chunk     int64         // blocks of 8 KiB of a table that are copied by one commit; 0 = 16384 (128 MiB)
 }
 
@@ -65,6 +66,7 @@ type Keeper struct {
 	poll        time.Duration
 	spoolDir    string
 	chunkBlocks int64
+	upkeep      time.Duration
 	changed     chan struct{} // a feed was asked for
 
 	mu sync.Mutex // not held across I/O
@@ -77,7 +79,7 @@ type Keeper struct {
 func New(c Config) *Keeper {
 	k := &Keeper{
 		db: c.DB, catalog: c.Catalog, computes: c.Computes, openStore: c.OpenStore,
-		log: c.Log, flush: c.Flush, poll: c.Poll, spoolDir: c.SpoolDir, chunkBlocks: c.Chunk,
+		log: c.Log, flush: c.Flush, poll: c.Poll, spoolDir: c.SpoolDir, chunkBlocks: c.Chunk, upkeep: c.Upkeep,
 		changed: make(chan struct{}, 1), running: map[string]*follower{},
 	}
 	if k.log == nil {
@@ -88,6 +90,9 @@ func New(c Config) *Keeper {
 	}
 	if k.chunkBlocks <= 0 {
 		k.chunkBlocks = chunkBlocks
+	}
+	if k.upkeep <= 0 {
+		k.upkeep = 30 * time.Second
 	}
 	if k.poll <= 0 {
 		k.poll = time.Second

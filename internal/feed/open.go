@@ -105,7 +105,7 @@ func (s *session) openDelta(ctx context.Context, t *table, rel *pgoutput.Relatio
 			return serr
 		}
 		t.delta, err = delta.Create(ctx, store, "", delta.Metadata{
-			Name: t.target.Table, Schema: schema, Properties: map[string]string{"delta.appendOnly": "true"},
+			Name: t.target.Table, Schema: schema, Properties: map[string]string{"delta.appendOnly": "true", changeFeedProperty: "true"},
 		})
 	}
 	if err == nil {

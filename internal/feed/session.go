@@ -337,6 +337,10 @@ func (s *session) stream(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.rx.run(gctx) })
 	g.Go(func() error {
+		s.newUpkeep().run(gctx)
+		return nil
+	})
+	g.Go(func() error {
 		err := s.work(gctx)
 		if err == nil {
 			return nil // the receiver's error says why the events ended

@@ -221,7 +221,7 @@ func (w *world) start() {
 	w.keeper = feed.New(feed.Config{
 		DB: w.db, Catalog: w.catalog, Computes: w.computes, OpenStore: w.open,
 		Log:   slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: level})),
-		Flush: 50 * time.Millisecond, Poll: 100 * time.Millisecond, SpoolDir: w.t.TempDir(), Chunk: 8,
+		Flush: 50 * time.Millisecond, Poll: 100 * time.Millisecond, SpoolDir: w.t.TempDir(), Chunk: 8, Upkeep: 300 * time.Millisecond,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel, w.done = cancel, make(chan struct{})
