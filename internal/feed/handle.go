@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/pgoutput"
 )
 
@@ -102,17 +103,49 @@ func (s *session) boundary(ctx context.Context, e event) error {
 func (s *session) keepalive(ctx context.Context, e event) error {
 	if s.tx.open || s.streams.block != 0 {
 		if e.reply {
-			s.rx.confirm(s.flushed)
+			s.rx.confirm(0)
 		}
 		return nil
 	}
 	s.processed = max(s.processed, e.lsn)
 	if e.reply {
-		return s.flush(ctx) // a stopping server waits for this
+		if err := s.flush(ctx); err != nil {
+			return err
+		}
+		return s.acknowledge(ctx) // a stopping server waits for this
 	}
 	if !s.hasPending() {
 		s.flushed = s.processed
-		s.rx.flushed.Store(uint64(s.flushed))
 	}
 	return nil
+}
+
+// acknowledge records how far every table is and then tells the server so. No
+// slot of ours is ever confirmed beyond what is on record, in the control
+// database or in Delta: one that is was made by somebody else, and what lies
+// between was never sent to us.
+func (s *session) acknowledge(ctx context.Context) error {
+	if err := s.record(ctx); err != nil {
+		return err
+	}
+	if on, follows := s.onRecord(); follows {
+		s.rx.confirm(min(s.flushed, on))
+	} else {
+		s.rx.confirm(s.flushed)
+	}
+	return nil
+}
+
+// onRecord is how far the slot may be confirmed while any table is followed.
+func (s *session) onRecord() (lsn tarn.LSN, follows bool) {
+	for _, t := range s.follower.tables {
+		lsn = max(lsn, t.CommittedLSN)
+	}
+	for _, t := range s.tables {
+		if t.known {
+			lsn = max(lsn, t.base)
+		}
+		follows = follows || t.known && !t.stopped() && s.recorded(t.name).State == tarn.FeedStreaming
+	}
+	return lsn, follows
 }

@@ -118,7 +118,7 @@ func (s *session) openDelta(ctx context.Context, t *table, rel *pgoutput.Relatio
 }
 
 // recorded is a table's last recorded status.
-func (s *session) recorded(name string) tarn.FeedTable { return s.follower.tables[name] }
+func (f *follower) recorded(name string) tarn.FeedTable { return f.tables[name] }
 
 // record writes the tables' statuses to the control database.
 func (s *session) record(ctx context.Context) error {

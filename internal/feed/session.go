@@ -216,7 +216,14 @@ func (s *session) openSlot(ctx context.Context, fresh bool) error {
 		if err := s.src.free(ctx, *have); err != nil {
 			return err
 		}
-		return s.reopen(ctx)
+		if err := s.reopen(ctx); err != nil {
+			return err
+		}
+		if on, follows := s.onRecord(); follows && have.confirmed > on {
+			s.broken = brokenStreams // the next session makes a new slot
+			return fmt.Errorf("slot %s is confirmed to %s, the tables are at %s: it is not the one that was made, and what lies between is lost", s.slot, have.confirmed, on)
+		}
+		return nil
 	}
 	defer s.keepAwake(ctx)()
 	s.say(ctx, "making the replication slot: waits for the transactions that run now")
@@ -393,11 +400,11 @@ func (s *session) work(ctx context.Context) error {
 }
 
 // interval is how long a change may wait for others.
-func (s *session) interval() time.Duration {
-	if s.row.Flush > 0 {
-		return s.row.Flush
+func (f *follower) interval() time.Duration {
+	if f.row.Flush > 0 {
+		return f.row.Flush
 	}
-	return s.k.flush
+	return f.k.flush
 }
 
 func (s *session) hasPending() bool {
@@ -470,7 +477,7 @@ func (s *session) look(ctx context.Context) error {
 		err = s.copyDue(ctx)
 	}
 	if err == nil {
-		err = s.record(ctx)
+		err = s.acknowledge(ctx)
 	}
 	return err
 }
@@ -505,7 +512,13 @@ func (s *session) flush(ctx context.Context) error {
 		}
 	}
 	if s.rx != nil {
-		s.rx.confirm(s.flushed)
+		var safe tarn.LSN // what Delta says by itself; look confirms the rest
+		for _, t := range s.tables {
+			if t.known && t.base <= s.flushed {
+				safe = max(safe, t.base)
+			}
+		}
+		s.rx.confirm(safe)
 	}
 	return nil
 }
