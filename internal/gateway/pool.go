@@ -31,8 +31,8 @@ type pools struct {
 //	      └─▶ the first that is given back, in order of arrival
 type pool struct {
 	pools    *pools
-	endpoint tarn.Endpoint
-	servers  int // open or being opened
+	endpoint tarn.Endpoint // its name and UID; the rest is as it was once
+	servers  int           // open or being opened
 	lanes    map[laneKey]*lane
 	waiters  []*waiter // of all lanes, oldest first
 }
@@ -81,10 +81,9 @@ func (p *pools) enter(e tarn.Endpoint, k laneKey) *lane {
 	defer p.mu.Unlock()
 	of := p.by[e.UID]
 	if of == nil {
-		of = &pool{pools: p, lanes: make(map[laneKey]*lane)}
+		of = &pool{pools: p, endpoint: e, lanes: make(map[laneKey]*lane)}
 		p.by[e.UID] = of
 	}
-	of.endpoint = e
 	l := of.lanes[k]
 	if l == nil {
 		l = &lane{pool: of, key: k, welcome: make(map[string][]byte)}

@@ -45,6 +45,7 @@ func testPooler(t *testing.T, s *site) {
 	for name, f := range map[string]func(*testing.T, *site){
 		"shared": testPoolShared, "statements": testPoolStatements, "settings": testPoolSettings, "pins": testPoolPins,
 		"refusals": testPoolRefusals, "errors": testPoolErrors, "copy": testPoolCopy, "wire": testPoolWire, "cancel": testPoolCancel, "logins": testPoolLogins,
+		"limits": testPoolLimits, "many": testPoolMany, "asleep": testPoolAsleep, "drain": testPoolDrain,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, s) })
 	}

@@ -50,8 +50,9 @@ var sqlRoles = []string{
 // site is a gateway before a real Postgres.
 type site struct {
 	*gate
-	admin *pgx.Conn // as tarn_admin, past the gateway
-	kill  func()
+	admin  *pgx.Conn // as tarn_admin, past the gateway
+	kill   func()
+	status tarn.ComputeStatus
 }
 
 // TestPostgres runs every case against every installed version, each with a
@@ -103,7 +104,7 @@ func TestPostgres(t *testing.T) {
 					status := tarn.ComputeStatus{SocketDir: a.Host, Port: int(a.Port), State: tarn.ComputeActive, StartTime: time.Now()}
 					tw := &town{endpoints: []tarn.Endpoint{endpoint("shop"), endpoint("lab")}}
 					tw.wake = func(context.Context, tarn.EndpointName) (tarn.ComputeStatus, error) { return status, nil }
-					c.run(t, &site{gate: open(t, tw, nil), admin: admin, kill: server.Kill})
+					c.run(t, &site{gate: open(t, tw, nil), admin: admin, kill: server.Kill, status: status})
 				})
 			}
 		})
