@@ -50,6 +50,7 @@ type Endpoint struct {
 	UID        string // "ep-..."; stands in host names and routes connections
 	Host       string // address clients connect to, on port Port
 	Port       int
+	Domain     string // of DNS names that lead to the gateway; "" = none
 	State      EndpointState
 	LastActive time.Time
 	CreateTime time.Time

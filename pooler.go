@@ -19,3 +19,27 @@ func (e Endpoint) PoolerHost() string {
 	b[1] += 64
 	return netip.AddrFrom4(b).String()
 }
+
+// PoolerSuffix, behind an endpoint's UID, names its pooler.
+const PoolerSuffix = "-pooler"
+
+// InstancePrefix, before a project's UID, is the host name by which the
+// Provisioned API's programs reach its default endpoint.
+const InstancePrefix = "instance-"
+
+// Address is what clients connect to: the name in DNS when there is a domain,
+// the loopback address otherwise.
+func (e Endpoint) Address() string {
+	if e.Domain == "" {
+		return e.Host
+	}
+	return e.UID + "." + e.Domain
+}
+
+// PoolerAddress is the same of the endpoint's pooler.
+func (e Endpoint) PoolerAddress() string {
+	if e.Domain == "" {
+		return e.PoolerHost()
+	}
+	return e.UID + PoolerSuffix + "." + e.Domain
+}

@@ -1,6 +1,9 @@
 package tarn
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // DefaultBranch, DefaultEndpoint and DefaultDatabase are what every new
 // project begins with, as published.
@@ -23,6 +26,9 @@ type ProjectSpec struct {
 	// Native password logins; on by default in Tarn, where an application may
 	// have no token.
 	DisableNativeLogin bool
+	// Allowed are the networks from which clients may connect to the gateway;
+	// none = all.
+	Allowed []netip.Prefix
 	// ProtectDefault has the project begin with its default branch protected;
 	// from then on the branch itself says whether it is.
 	ProtectDefault bool

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,11 +68,13 @@ func parseHistory(s string) (time.Duration, error) {
 func projectUpdate(sh *shell) *cobra.Command {
 	var spec client.ProjectSpec
 	var history string
+	var allow []string
 	c := &cobra.Command{
-		Use: "update NAME", Short: "Change a project's history or display name",
-		Long: `Change a project's history or display name. A shorter history lets go of the past before it for good; a longer one
+		Use: "update NAME", Short: "Change a project's history, display name or allowed networks",
+		Long: `Change a project's history, display name, or the networks its Postgres clients may come from. A
+shorter history lets go of the past before it for good; a longer one
 reaches back no further than what is still there, and grows from now on. Snapshots are not concerned.`,
-		Example: "  tarn project update shop --history 14d\n  tarn project update shop --history 0",
+		Example: "  tarn project update shop --history 14d\n  tarn project update shop --history 0\n  tarn project update shop --allow-ip 10.0.0.0/8,192.0.2.7",
 		Args:    args(1, 1, "the project's name"), ValidArgsFunction: completeProject(sh),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := tarn.ParseID("project", args[0])
@@ -89,14 +92,24 @@ reaches back no further than what is still there, and grows from now on. Snapsho
 			if cmd.Flags().Changed("display-name") {
 				mask = append(mask, "spec.display_name")
 			}
+			if cmd.Flags().Changed("allow-ip") {
+				if slices.Equal(allow, []string{"all"}) {
+					allow = []string{}
+				}
+				if _, err := tarn.ParseAllowed(allow); err != nil {
+					return err
+				}
+				spec.AllowedIPs, mask = &allow, append(mask, "spec.allowed_ips")
+			}
 			if len(mask) == 0 {
-				return usage(cmd, "nothing to change: say --history or --display-name")
+				return usage(cmd, "nothing to change: say --history, --display-name or --allow-ip")
 			}
 			return updateProject(cmd.Context(), sh, tarn.ProjectName{Project: id}, strings.Join(mask, ","), spec)
 		},
 	}
 	c.Flags().StringVar(&spec.DisplayName, "display-name", "", "name shown to people")
 	c.Flags().StringVar(&history, "history", "", historyHelp)
+	c.Flags().StringSliceVar(&allow, "allow-ip", nil, "networks from which Postgres clients may connect, in place of those before, or all")
 	return c
 }
 
@@ -124,6 +137,9 @@ func updateProject(ctx context.Context, sh *shell, n tarn.ProjectName, mask stri
 			}
 		}
 		sh.say("Updated project %s: its branches keep %s.", n.Project, history)
+		if p.Status != nil && len(p.Status.AllowedIPs) > 0 {
+			sh.say("Clients may connect from %s only.", strings.Join(p.Status.AllowedIPs, ", "))
+		}
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -144,7 +145,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	signer := token.NewSigner(db, apiURL+oauth.Prefix, audience, token.Options{})
 	nodeClient := node.Dial(c.nodeSocket())
 	defer nodeClient.Close()
-	ctl := control.New(control.Config{DB: db, Node: nodeClient, Signer: signer, Verifier: signer, Owner: c.Owner, Port: c.GatewayPort, Log: log})
+	ctl := control.New(control.Config{DB: db, Node: nodeClient, Signer: signer, Verifier: signer, Owner: c.Owner, Port: c.GatewayPort, Domain: c.gate.Domain, Log: log})
 	begun, err := ctl.Bootstrap(ctx)
 	if err != nil {
 		return err
@@ -160,11 +161,9 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err := c.restoreAuthority(ctx); err != nil {
 		return err
 	}
-	gate := gateway.New(gateway.Config{
-		Router: &router{control: ctl}, Verifier: ctl.Identity, Dir: filepath.Join(c.Data, "ca"),
-		Main: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(c.GatewayPort)), Log: log,
-		Pool: gateway.Pool{Servers: c.gate.PoolSize, PerRole: c.gate.PoolRole, Queue: c.gate.PoolQueue},
-	})
+	gateConfig := c.gate.gateway(c.GatewayPort)
+	gateConfig.Router, gateConfig.Verifier, gateConfig.Dir, gateConfig.Log = &router{control: ctl, db: db}, ctl.Identity, filepath.Join(c.Data, "ca"), log
+	gate := gateway.New(gateConfig)
 	feeds := feed.New(feed.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, SpoolDir: filepath.Join(c.Data, "spool"), Log: log})
 	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Log: log})
 	signIn := oauth.New(oauth.Config{
@@ -290,9 +289,15 @@ func serveHTTP(ctx context.Context, c serverConfig, h http.Handler, log *slog.Lo
 }
 
 // router tells the gateway which endpoint a client means.
-type router struct{ control *control.Control }
+type router struct {
+	control *control.Control
+	db      *controldb.DB
+}
 
 func (r *router) Resolve(ctx context.Context, k gateway.RouteKey) (gateway.Route, error) {
+	if uid, ok := strings.CutPrefix(k.Endpoint, tarn.InstancePrefix); ok {
+		return r.instance(ctx, uid)
+	}
 	all, err := r.control.AllEndpoints(ctx)
 	if err != nil {
 		return gateway.Route{}, err
@@ -305,6 +310,16 @@ func (r *router) Resolve(ctx context.Context, k gateway.RouteKey) (gateway.Route
 		}
 	}
 	return gateway.Route{}, tarn.NotFound("no endpoint is reached there")
+}
+
+// instance finds the endpoint of a project by the project's UID, which stands
+// in the host names of the Provisioned API.
+func (r *router) instance(ctx context.Context, uid string) (gateway.Route, error) {
+	p, err := controldb.ProjectOfUID(ctx, r.db, uid)
+	if err != nil {
+		return gateway.Route{}, err
+	}
+	return r.Resolve(ctx, gateway.RouteKey{Project: p.Name.Project})
 }
 
 // reachedBy says whether e is what k means; a project means its default
@@ -324,7 +339,7 @@ func (r *router) route(ctx context.Context, e tarn.Endpoint) (gateway.Route, err
 	if err != nil {
 		return gateway.Route{}, err
 	}
-	to := gateway.Route{Endpoint: e}
+	to := gateway.Route{Endpoint: e, Allowed: p.Allowed}
 	if p.DisableNativeLogin {
 		to.Logins = gateway.TokensOnly
 	}

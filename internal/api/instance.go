@@ -294,7 +294,7 @@ func instanceOf(p tarn.Project, b tarn.Branch, e tarn.Endpoint) wire.DatabaseIns
 	}
 	i.DatabaseInstanceStatus = wire.DatabaseInstanceStatus{
 		CreationTime: wire.Time(p.CreateTime), Creator: p.Owner,
-		ReadWriteDNS: e.Host, State: instanceState(b, e),
+		ReadWriteDNS: instanceHost(p, e), State: instanceState(b, e),
 		EffectiveCapacity: capacity, EffectiveCustomTags: tags, EffectiveUsagePolicyID: p.Instance.UsagePolicy,
 		EffectiveEnablePgNativeLogin: &login, EffectiveEnableReadableSecondaries: &readable,
 		EffectiveNodeCount: &nodes, EffectiveRetentionWindowInDays: &days, EffectiveStopped: &disabled,
@@ -303,6 +303,14 @@ func instanceOf(p tarn.Project, b tarn.Branch, e tarn.Endpoint) wire.DatabaseIns
 		i.PgVersion = fmt.Sprintf("PG_VERSION_%d", p.PGVersion)
 	}
 	return i
+}
+
+// instanceHost is the name or address an instance is reached at.
+func instanceHost(p tarn.Project, e tarn.Endpoint) string {
+	if e.Domain == "" {
+		return e.Host
+	}
+	return tarn.InstancePrefix + p.UID + "." + e.Domain
 }
 
 // instanceState folds the states of branch and endpoint into the published

@@ -47,7 +47,7 @@ func (d *ownDoor) status(ctx context.Context, q *query) (any, error) {
 	for _, e := range es {
 		out.Projects = append(out.Projects, e.Name.Parent().Parent().String())
 		out.Branches = append(out.Branches, e.Name.Parent().String())
-		out.Endpoints = append(out.Endpoints, wire.Address{Name: e.Name.String(), Host: e.Host, Port: e.Port, State: string(e.State)})
+		out.Endpoints = append(out.Endpoints, wire.Address{Name: e.Name.String(), Host: e.Address(), Port: e.Port, State: string(e.State)})
 	}
 	slices.Sort(out.Projects)
 	slices.Sort(out.Branches)
@@ -123,7 +123,7 @@ func (d *ownDoor) connection(ctx context.Context, q *query) (any, error) {
 		return nil, err
 	}
 	return wire.Connection{
-		Endpoint: e.Name.String(), Host: e.Host, PooledHost: e.PoolerHost(), Port: e.Port,
+		Endpoint: e.Name.String(), Host: e.Address(), PooledHost: e.PoolerAddress(), Port: e.Port,
 		Database: tarn.DefaultDatabase, User: q.who.Name, CAFile: d.caFile,
 	}, nil
 }

@@ -135,7 +135,7 @@ func (d *projectDoor) get(ctx context.Context, q *query) (any, error) {
 var projectFields = [...]string{
 	"spec.budget_policy_id", "spec.custom_tags", "spec.default_endpoint_settings", "spec.display_name",
 	"spec.enable_pg_native_login", "spec.history_retention_duration", "spec.pg_version", "spec.default_branch",
-	"spec.project_default_settings", "initial_branch_spec", "initial_endpoint_spec",
+	"spec.project_default_settings", "spec.allowed_ips", "initial_branch_spec", "initial_endpoint_spec",
 }
 
 func (d *projectDoor) update(ctx context.Context, q *query) (any, error) {
@@ -186,6 +186,13 @@ func changeProject(p *tarn.Project, m mask, s wire.ProjectSpec) error {
 		}
 		p.History = h
 	}
+	if v := choose(m, s.AllowedIPs, nil, "spec.allowed_ips"); v != nil {
+		list, err := tarn.ParseAllowed(*v)
+		if err != nil {
+			return badField("spec.allowed_ips", "%v", err)
+		}
+		p.Allowed = list
+	}
 	var tags *[]wire.CustomTag
 	if len(s.CustomTags) > 0 {
 		tags = &s.CustomTags
@@ -223,6 +230,9 @@ func projectOf(p tarn.Project) wire.Project {
 		Owner:               p.Owner,
 		PgVersion:           p.PGVersion,
 		ProjectID:           p.Name.Project,
+	}
+	for _, n := range p.Allowed {
+		st.AllowedIPs = append(st.AllowedIPs, n.String())
 	}
 	if st.DisplayName == "" {
 		st.DisplayName = p.Name.Project

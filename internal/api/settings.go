@@ -117,7 +117,7 @@ func endpointOf(e tarn.Endpoint) wire.Endpoint {
 		SuspendTimeoutDuration: suspendOf(e.EndpointSpec),
 	}
 	if e.Host != "" {
-		st.Hosts = &wire.EndpointHosts{Host: e.Host, ReadWritePooledHost: e.PoolerHost()}
+		st.Hosts = &wire.EndpointHosts{Host: e.Address(), ReadWritePooledHost: e.PoolerAddress()}
 	}
 	if len(e.Settings) > 0 {
 		st.Settings = &wire.PgSettings{PgSettings: e.Settings}

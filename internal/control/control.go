@@ -57,6 +57,7 @@ type Config struct {
 	Verifier Verifier      // of what Signer signed
 	Owner    string        // name of the first admin, used at the first start; "" = <os user>@localhost
 	Port     int           // on which the gateway listens; 0 = 5432
+	Domain   string        // endpoints are also reached as <uid>.Domain; "" = no DNS
 	Hold     time.Duration // how long a deletion waits until synced tables and feeds let go; 0 = 1 min
 	Log      *slog.Logger  // nil = none
 }

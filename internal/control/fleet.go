@@ -135,7 +135,7 @@ func observe(ctx context.Context, cfg Config, f *fleet, es []tarn.Endpoint) {
 	}
 	for i := range es {
 		e := &es[i]
-		e.Port = cfg.Port
+		e.Port, e.Domain = cfg.Port, cfg.Domain
 		st := computes[e.UID]
 		e.State = stateOf(st.State)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/tarndb/tarn"
 )
 
 // client is one connection from outside.
@@ -151,7 +153,7 @@ func (c *client) handle(ctx context.Context) error {
 		return err
 	}
 	if p.code == requestCancel {
-		return c.s.cancel(soon, p.body)
+		return c.s.cancel(soon, c.remote.Addr(), p.body)
 	}
 	st, err := parseStartup(p)
 	if err != nil {
@@ -170,6 +172,10 @@ func (c *client) handle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !tarn.Allows(route.Allowed, c.remote.Addr()) {
+		return &fatal{code: codeAuthSpec, msg: fmt.Sprintf("connections from %s to endpoint %s are not allowed", c.remote.Addr(), route.Endpoint.UID),
+			hint: "Add the address with: tarn project update " + route.Endpoint.Name.Project + " --allow-ip …"}
+	}
 	l := &login{c: c, st: st, route: route}
 	if err := l.admit(ctx); err != nil {
 		return err
@@ -182,7 +188,7 @@ func (c *client) handle(ctx context.Context) error {
 		return err
 	}
 	defer b.conn.Close()
-	x := c.s.sessions.open(&session{client: c, backend: b, touched: c.s.touches.of(route.Endpoint)}, st, route.Endpoint.UID)
+	x := c.s.sessions.open(&session{client: c, backend: b, allowed: route.Allowed, touched: c.s.touches.of(route.Endpoint)}, st, route.Endpoint.UID)
 	defer c.s.sessions.close(x)
 	if err := c.begin(x); err != nil {
 		return err

@@ -43,7 +43,8 @@ type RouteKey struct {
 type Route struct {
 	Endpoint tarn.Endpoint // State says whether a Wake will have to start something
 	Logins   Logins
-	Pooled   bool // through the pooler; the gateway itself reads it from names that end in -pooler
+	Allowed  []netip.Prefix // where clients may come from; none = everywhere
+	Pooled   bool           // through the pooler; the gateway itself reads it from names that end in -pooler
 }
 
 // Logins is which ways of proving oneself an endpoint takes.
@@ -70,6 +71,9 @@ type Config struct {
 	Names    []string       // further DNS names in the server certificate
 	Log      *slog.Logger   // nil = discarded
 
+	CertFile   string         // certificate for clients that name it, and for all on addresses beyond loopback; "" = the authority's
+	KeyFile    string         // read again when either file changes
+	Proxies    []netip.Prefix // load balancers, whose connections begin with a PROXY protocol v2 header
 	Pool       Pool
 	MaxClients int           // connections at once; 0 = 10 000
 	Handshake  time.Duration // for a client to say what it wants and who it is; 0 = 20 s
@@ -90,6 +94,7 @@ type Pool struct {
 type Server struct {
 	c         Config
 	log       *slog.Logger
+	cert      *certFile  // nil without Config.CertFile
 	authority *authority // nil until Run has loaded it
 	roles     *roleBook
 	failures  *failures
@@ -151,6 +156,11 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("start gateway: %w", err)
 	}
 	s.authority = a
+	if s.c.CertFile != "" {
+		if s.cert, err = openCertFile(s.c.CertFile, s.c.KeyFile); err != nil {
+			return fmt.Errorf("start gateway: %w", err)
+		}
+	}
 	s.pools.ctx = ctx
 	s.listen(ctx)
 	s.drain()

@@ -34,6 +34,7 @@ type town struct {
 	endpoints []tarn.Endpoint
 	addrs     map[netip.Addr]string // → UID
 	logins    gateway.Logins
+	allowed   []netip.Prefix
 	wakes     int
 	wake      func(ctx context.Context, n tarn.EndpointName) (tarn.ComputeStatus, error)
 }
@@ -51,7 +52,7 @@ func (t *town) Resolve(_ context.Context, k gateway.RouteKey) (gateway.Route, er
 	defer t.mu.Unlock()
 	for _, e := range t.endpoints {
 		if k.Endpoint == e.UID || k.Project != "" && k.Project == e.Name.Project || k.Address.IsValid() && t.addrs[k.Address] == e.UID {
-			return gateway.Route{Endpoint: e, Logins: t.logins}, nil
+			return gateway.Route{Endpoint: e, Logins: t.logins, Allowed: t.allowed}, nil
 		}
 	}
 	return gateway.Route{}, tarn.NotFound("no endpoint %+v", k)

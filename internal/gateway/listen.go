@@ -124,6 +124,7 @@ func (s *Server) listen(ctx context.Context) {
 				again = true
 			case <-sweep.C:
 				s.roles.sweep()
+				s.cert.refresh(s.log)
 				s.pools.sweep()
 			}
 		}

@@ -74,7 +74,7 @@ func (c *client) pooled(ctx context.Context, st *startup, route Route) error {
 	if err != nil {
 		return err
 	}
-	x := c.s.sessions.open(&session{client: c, guest: g}, st, route.Endpoint.UID)
+	x := c.s.sessions.open(&session{client: c, guest: g, allowed: route.Allowed}, st, route.Endpoint.UID)
 	g.x = x
 	defer c.s.sessions.close(x)
 	if err := c.begin(x); err != nil {

@@ -112,9 +112,6 @@ func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
 // routes from one that only leads here.
 const uidPrefix = "ep-"
 
-// poolerSuffix, behind an endpoint's UID, names its pooler.
-const poolerSuffix = "-pooler"
-
 // named is the endpoint a TLS server name means, or "".
 func (s *Server) named(serverName string) string {
 	label, rest, _ := strings.Cut(strings.ToLower(serverName), ".")
@@ -145,7 +142,7 @@ func (c *client) find(ctx context.Context, o routeOptions) (Route, error) {
 	var by string
 	pooled := false // whoever says so once means it
 	for _, w := range ways {
-		name, suffix := strings.CutSuffix(w.key.Endpoint, poolerSuffix)
+		name, suffix := strings.CutSuffix(w.key.Endpoint, tarn.PoolerSuffix)
 		w.key.Endpoint, pooled = name, pooled || suffix
 		r, err := c.s.c.Router.Resolve(ctx, w.key)
 		switch {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tarndb/tarn"
 )
 
 // Session is one open session as Sessions lists it.
@@ -36,10 +38,11 @@ type sessions struct {
 type session struct {
 	what    Session // ApplicationName is in name
 	client  *client
-	backend *backend // nil when pooled
-	guest   *guest   // nil when not
-	secret  []byte   // of the cancel key we gave the client
-	touched *touch   // nil when pooled: see lane.awake
+	backend *backend       // nil when pooled
+	guest   *guest         // nil when not
+	allowed []netip.Prefix // where cancel requests may come from
+	secret  []byte         // of the cancel key we gave the client
+	touched *touch         // nil when pooled: see lane.awake
 	name    atomic.Pointer[string]
 
 	frames frames      // of fromBackend alone
@@ -120,14 +123,14 @@ func (s *Server) Sessions() []Session {
 
 // cancel serves a cancel request. Whatever it finds, the client is told
 // nothing: the connection closes.
-func (s *Server) cancel(ctx context.Context, body []byte) error {
+func (s *Server) cancel(ctx context.Context, from netip.Addr, body []byte) error {
 	if len(body) < 5 || len(body) > 4+256 {
 		return nil
 	}
 	s.sessions.mu.Lock()
 	x := s.sessions.by[binary.BigEndian.Uint32(body)]
 	s.sessions.mu.Unlock()
-	if x == nil || subtle.ConstantTimeCompare(x.secret, body[4:]) != 1 {
+	if x == nil || subtle.ConstantTimeCompare(x.secret, body[4:]) != 1 || !tarn.Allows(x.allowed, from) {
 		return nil
 	}
 	if x.guest == nil {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -57,6 +59,15 @@ func readPacket(r io.Reader) (packet, error) {
 func (c *client) greet(ctx context.Context) (packet, error) {
 	// A packet is read through a buffer so that bytes a client sent too early
 	// are noticed: what stands in it when TLS begins was never encrypted.
+	if slices.ContainsFunc(c.s.c.Proxies, func(p netip.Prefix) bool { return p.Contains(c.remote.Addr()) }) {
+		from, err := readProxyHeader(c.raw)
+		if err != nil {
+			return packet{}, err
+		}
+		if from.IsValid() {
+			c.remote = from
+		}
+	}
 	r := bufio.NewReaderSize(c.raw, 16)
 	first, err := r.Peek(1)
 	if err != nil {
@@ -122,7 +133,18 @@ func (c *client) upgrade(ctx context.Context, conn net.Conn) error {
 	if err != nil {
 		return &fatal{code: codeInternal, msg: "no server certificate", err: err}
 	}
-	t := tls.Server(conn, cert.config())
+	config := cert.config()
+	if c.s.cert != nil {
+		own := config.Certificates[0]
+		config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if f := c.s.cert.current(); !c.local.Addr().IsLoopback() || hello.ServerName != "" && f.tls.Leaf.VerifyHostname(hello.ServerName) == nil {
+				cert = f
+				return &f.tls, nil
+			}
+			return &own, nil
+		}
+	}
+	t := tls.Server(conn, config)
 	if err := t.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}

@@ -34,6 +34,7 @@ type ProjectSpec struct {
 	EnablePgNativeLogin      *bool             `json:"enable_pg_native_login,omitempty"`
 	HistoryRetentionDuration string            `json:"history_retention_duration,omitempty"`
 	PgVersion                *int              `json:"pg_version,omitempty"`
+	AllowedIPs               *[]string         `json:"allowed_ips,omitempty"` // ours: networks of clients; empty = all
 }
 
 // ProjectStatus is a project as observed.
@@ -49,6 +50,7 @@ type ProjectStatus struct {
 	Owner                    string            `json:"owner,omitempty"`
 	PgVersion                int               `json:"pg_version,omitempty"`
 	ProjectID                string            `json:"project_id,omitempty"`
+	AllowedIPs               []string          `json:"allowed_ips,omitempty"` // ours
 }
 
 // EndpointSettings are the limits new endpoints of a project get.
