@@ -62,8 +62,8 @@ func (c *gatewayConfig) complete() error {
 	if c.Domain != strings.Trim(c.Domain, ".") || strings.ContainsAny(c.Domain, "/: *") {
 		return tarn.Invalid("--domain %q: want a DNS name such as db.example.com", c.Domain)
 	}
-	if c.Drain < 0 || c.Drain > time.Hour {
-		return tarn.Invalid("--drain-timeout %s: want 0s to 1h", c.Drain)
+	if c.Drain < 0 || c.Drain > maxDrain {
+		return tarn.Invalid("--drain-timeout %s: want 0s to %s", c.Drain, maxDrain)
 	}
 	if c.PoolQueue < 0 {
 		return tarn.Invalid("--pool-wait %s: want a positive duration", c.PoolQueue)

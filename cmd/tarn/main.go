@@ -75,7 +75,7 @@ func newRoot(sh *shell) *cobra.Command {
 		projectCommand(sh), branchCommand(sh), snapshotCommand(sh), endpointCommand(sh),
 		psqlCommand(sh), connectionStringCommand(sh), credentialCommand(sh),
 		syncCommand(sh), feedCommand(sh), ingestCommand(sh), tableCommand(sh),
-		tokenCommand(sh), storeCommand(sh), statusCommand(sh), versionCommand(sh),
+		tokenCommand(sh), storeCommand(sh), statusCommand(sh), connectionsCommand(sh), versionCommand(sh),
 	)
 	return root
 }

@@ -209,7 +209,8 @@ func (p process) awaitEnd(ctx context.Context, help relief) error {
 const (
 	controlGrace = 30 * time.Second
 	nodeGrace    = 2 * time.Minute
-	upGrace      = controlGrace + nodeGrace + 10*time.Second
+	maxDrain     = 2 * time.Minute // that sessions of the gateway may have on top
+	upGrace      = controlGrace + maxDrain + nodeGrace + 10*time.Second
 )
 
 // end asks p to end, and kills it when it has not after grace. killed tells
@@ -248,7 +249,7 @@ func stopProcesses(ctx context.Context, data string, rec processes, tell func(st
 		name  string
 		grace time.Duration
 		help  relief
-	}{{rec.Up, "tarn up", upGrace, noRelief}, {rec.Control, "control", controlGrace, noRelief}, {rec.Node, "node", nodeGrace, nodeRelief(data)}} {
+	}{{rec.Up, "tarn up", upGrace, noRelief}, {rec.Control, "control", controlGrace + maxDrain, noRelief}, {rec.Node, "node", nodeGrace, nodeRelief(data)}} {
 		what := fmt.Sprintf("waiting for %s (process %d) to end", one.name, one.p.PID)
 		err := telling(tell, what, nil, func() error {
 			killed, err := one.p.end(ctx, one.grace, one.help)

@@ -171,7 +171,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	})
 	handler := api.New(api.Config{
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
-		OAuth: signIn, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Processes: c.processes, Volumes: c.volumesInUse,
+		OAuth: signIn, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Processes: c.processes, Volumes: c.volumesInUse, Sessions: sessionsOf(gate),
 		PageStore: nodeClient, Log: log,
 	})
 
@@ -182,7 +182,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	g.Go(func() error { return cat.Follow(ctx, ctl, 5*time.Second, log) })
 	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return followEndpoints(ctx, ctl, gate) })
-	g.Go(func() error { return serveHTTP(ctx, c, handler, log) })
+	g.Go(func() error { return serveHTTP(ctx, c, withMetrics(handler, gate), log) })
 	g.Go(func() error { return c.copyAuthority(ctx, gate.CAPath(), log) })
 	if c.ControlDB == "" && c.Remote != nil {
 		backup := controldb.NewBackup(db, c.Remote, controldb.BackupOptions{Log: log})

@@ -89,7 +89,7 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	var g errgroup.Group
 	g.Go(func() error {
 		defer stopNode() // only when control has ended
-		return s.keep(ctx, child{"control", controlGrace, noRelief}, process{}, func(p process) { started <- func(r *processes) { r.Control = p } })
+		return s.keep(ctx, child{"control", controlGrace + s.c.gate.Drain, noRelief}, process{}, func(p process) { started <- func(r *processes) { r.Control = p } })
 	})
 	g.Go(func() error {
 		defer giveUp() // without a node control is of no use

@@ -44,6 +44,7 @@ type Config struct {
 	LakeURL   string                // root of catalog lake, for programs on this computer
 	PageStore PageStore             // of the node; nil = nothing is told of it
 	Processes func() []wire.Process // of this Tarn, computes excepted; nil = none shown
+	Sessions  func() []wire.GatewaySession // of the gateway; nil = none shown
 	Volumes   func() string         // how branches are kept; nil = not shown
 	Log       *slog.Logger          // nil = discard
 }

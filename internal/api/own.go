@@ -22,6 +22,7 @@ type ownDoor struct {
 	storage   string // URL; "" = none
 	processes func() []wire.Process
 	volumes   func() string
+	sessions  func() []wire.GatewaySession
 }
 
 func (d *ownDoor) status(ctx context.Context, q *query) (any, error) {

@@ -18,7 +18,7 @@ func routes(c Config) []route {
 		catalogs  = &catalogDoor{control: c.Control, catalog: c.Catalog, ops: ops}
 		tokens    = &tokenDoor{control: c.Control}
 		unity     = &unityDoor{catalog: c.Catalog, open: c.OpenTable, log: c.Log}
-		own       = &ownDoor{control: c.Control, workspace: c.Workspace, caFile: c.CAFile, version: c.Version, lakeURL: c.LakeURL, storage: c.Storage, processes: c.Processes, volumes: c.Volumes}
+		own       = &ownDoor{control: c.Control, workspace: c.Workspace, caFile: c.CAFile, version: c.Version, lakeURL: c.LakeURL, storage: c.Storage, processes: c.Processes, volumes: c.Volumes, sessions: c.Sessions}
 		store     = &storeDoor{control: c.Control, store: c.PageStore}
 		lake      = &lakeDoor{catalog: c.Catalog, open: c.OpenTable}
 	)
@@ -111,6 +111,7 @@ func routes(c Config) []route {
 		{"GET " + uc + "tables/{table}/exists", signedIn, unity.tableExists},
 
 		{"GET " + mine + "status", signedIn, own.status},
+		{"GET " + mine + "connections", signedIn, own.connections},
 		{"GET " + mine + "store/stats", adminOnly, store.stats},
 		{"POST " + mine + "store/checks", adminOnly, store.begin},
 		{"GET " + mine + "store/checks/{check}", adminOnly, store.check},

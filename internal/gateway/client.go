@@ -27,6 +27,8 @@ type client struct {
 	tls        *tls.Conn // nil until the handshake is done
 	binding    []byte    // hash of the certificate it was done with
 	serverName string
+	arrived    time.Time
+	woke       time.Duration // that its login waited for the compute
 
 	mu      sync.Mutex // not held across I/O
 	ending  bool
@@ -35,7 +37,7 @@ type client struct {
 }
 
 func newClient(s *Server, raw *net.TCPConn) *client {
-	return &client{s: s, raw: raw, local: addrPort(raw.LocalAddr()), remote: addrPort(raw.RemoteAddr())}
+	return &client{s: s, raw: raw, arrived: time.Now(), local: addrPort(raw.LocalAddr()), remote: addrPort(raw.RemoteAddr())}
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -99,6 +101,9 @@ func (c *client) begin(x *session) error {
 func (c *client) serve(ctx context.Context) {
 	defer c.raw.Close()
 	err := c.handle(ctx)
+	if err != nil {
+		c.s.metrics.ended(err)
+	}
 	var f *fatal
 	switch {
 	case err == nil:
@@ -153,6 +158,7 @@ func (c *client) handle(ctx context.Context) error {
 		return err
 	}
 	if p.code == requestCancel {
+		c.s.metrics.connections.WithLabelValues("cancel").Inc()
 		return c.s.cancel(soon, c.remote.Addr(), p.body)
 	}
 	st, err := parseStartup(p)
@@ -193,7 +199,8 @@ func (c *client) handle(ctx context.Context) error {
 	if err := c.begin(x); err != nil {
 		return err
 	}
-	c.s.log.Debug("gateway session open", "addr", c.remote.String(), "endpoint", route.Endpoint.UID)
+	c.s.opened(x)
+	defer c.s.closed(x)
 	x.run(first)
 	return nil
 }

@@ -16,6 +16,7 @@ type frames struct {
 	rest   int     // bytes of the current message still to come
 	kind   byte    // of the current or last message
 	status byte    // of the last ReadyForQuery: I, T or E; 0 before
+	done   uint64  // statements completed
 	small  []byte  // body so far of a message we read
 	lost   bool    // that was no protocol we know
 }
@@ -62,6 +63,8 @@ func (f *frames) settle() {
 		return
 	}
 	switch {
+	case f.kind == 'C':
+		f.done++
 	case f.kind == 'Z' && len(f.small) == 1:
 		f.status = f.small[0]
 	case f.kind == 'S' && f.name != nil:

@@ -102,6 +102,7 @@ type Server struct {
 	sessions  *sessions
 	touches   *touches
 	pools     *pools
+	metrics   *metrics
 	doors     doors
 	buffers   *sync.Pool
 
@@ -131,6 +132,7 @@ func New(c Config) *Server {
 	}
 	s.doors.init()
 	s.pools = newPools(s)
+	s.metrics = newMetrics(s.pools)
 	if c.Main.IsValid() {
 		s.SetAddresses(nil)
 	}

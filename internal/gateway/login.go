@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/tarndb/tarn"
@@ -90,7 +91,12 @@ func (l *login) role(ctx context.Context) (r role, remembered bool, err error) {
 
 func (l *login) lookup(ctx context.Context) (role, error) {
 	var r role
+	began := time.Now()
 	err := l.c.s.useCompute(ctx, l.route.Endpoint, func(ctx context.Context, st tarn.ComputeStatus) (err error) {
+		if st.StartTime.After(l.c.arrived) { // it was not there when the client came
+			l.c.woke = time.Since(began)
+			l.c.s.metrics.wakes.Observe(l.c.woke.Seconds())
+		}
 		if !utf8.ValidString(l.st.user) { // no such role, and no text Postgres takes
 			return nil
 		}

@@ -119,6 +119,8 @@ func (l *lane) acquire(ctx context.Context, want settings, told func()) (*server
 	defer end.Stop()
 	notice := time.NewTimer(queueNotice)
 	defer notice.Stop()
+	began := time.Now()
+	defer func() { l.pool.pools.s.metrics.queue.Observe(time.Since(began).Seconds()) }()
 	for {
 		w := l.ask(want.key)
 		var h handout

@@ -80,12 +80,13 @@ func (c *client) pooled(ctx context.Context, st *startup, route Route) error {
 	if err := c.begin(x); err != nil {
 		return err
 	}
+	c.s.opened(x)
+	defer c.s.closed(x)
 	out := append(make([]byte, 0, 1024), 'R', 0, 0, 0, 8, 0, 0, 0, 0)
 	out = x.appendKey(append(out, hello...))
 	if _, err := c.tls.Write(append(out, 'Z', 0, 0, 0, 5, 'I')); err != nil {
 		return err
 	}
-	c.s.log.Debug("gateway session open", "addr", c.remote.String(), "endpoint", route.Endpoint.UID)
 	g.run()
 	return nil
 }
@@ -165,6 +166,7 @@ func (g *guest) messages() error {
 		if size < 0 || size > 1<<30 {
 			return g.fault("invalid message length")
 		}
+		g.x.in.Add(uint64(size) + 5)
 		if err := g.message(kind, int(size)); err != nil {
 			return err
 		}
@@ -606,6 +608,7 @@ func (g *guest) target(s *server, name string, executes bool) string {
 
 // tell writes to the client. Called by the server's goroutine.
 func (g *guest) tell(p []byte) error {
+	g.x.out.Add(uint64(len(p)))
 	_, err := g.c.tls.Write(p)
 	return err
 }

@@ -22,8 +22,13 @@ import (
 // another is a second gateway before the same Postgres.
 func (s *site) another(t *testing.T, change func(*gateway.Config)) *site {
 	tw := &town{endpoints: []tarn.Endpoint{endpoint("shop")}}
-	tw.wake = func(context.Context, tarn.EndpointName) (tarn.ComputeStatus, error) { return s.status, nil }
+	tw.wake = awake(s.status)
 	return &site{gate: open(t, tw, change), admin: s.admin, kill: s.kill, status: s.status}
+}
+
+// awake answers with a compute that runs.
+func awake(st tarn.ComputeStatus) func(context.Context, tarn.EndpointName) (tarn.ComputeStatus, error) {
+	return func(context.Context, tarn.EndpointName) (tarn.ComputeStatus, error) { return st, nil }
 }
 
 // testPoolLimits: who finds no connection waits, then fails alone.

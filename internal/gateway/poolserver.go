@@ -316,6 +316,7 @@ func (s *server) message(kind byte, body []byte, whole bool) verdict {
 		}
 	case 'C':
 		s.copyIn = false
+		s.guest.x.done.Add(1)
 		if s.unseen && (bytes.HasPrefix(body, []byte("DEALLOCATE ALL")) || bytes.HasPrefix(body, []byte("DISCARD ALL"))) {
 			s.forget()
 			s.guest.book.forget()

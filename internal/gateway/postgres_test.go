@@ -78,6 +78,7 @@ func TestPostgres(t *testing.T) {
 		{"psql", testPsql},
 		{"guessing", testGuessing},
 		{"pooler", testPooler},
+		{"telemetry", testTelemetry},
 		{"endings", testEndings},
 		// The last one kills the server.
 	}

@@ -87,6 +87,7 @@ func (x *session) bulk(drop *bool) (int, error) {
 // ask passes bytes to the backend; false when it is gone.
 func (x *session) ask(p []byte) bool {
 	x.asked.Store(true)
+	x.in.Add(uint64(len(p)))
 	x.left.Store(bytes.HasSuffix(p, terminate))
 	x.touch(p)
 	_, err := x.backend.conn.Write(p)
@@ -156,8 +157,10 @@ func (x *session) fromBackend() {
 // tell passes bytes to the client.
 func (x *session) tell(p []byte) error {
 	x.frames.feed(p)
+	x.out.Add(uint64(len(p)))
 	if x.frames.ready() {
 		x.asked.Store(false)
+		x.done.Store(x.frames.done)
 	}
 	_, err := x.client.tls.Write(p)
 	return err

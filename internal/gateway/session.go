@@ -25,6 +25,11 @@ type Session struct {
 	PID             uint32 // what the client takes for its backend's process id
 	Pooled          bool   // it has a server connection only within transactions
 	Started         time.Time
+	Wake            time.Duration // that the login waited for the compute to start; 0 = it ran
+	BytesIn         uint64        // from the client
+	BytesOut        uint64
+	Statements      uint64 // completed
+	Busy            bool   // in a statement or a transaction
 }
 
 // sessions is every open session, found by the key that cancels it.
@@ -44,6 +49,8 @@ type session struct {
 	secret  []byte         // of the cancel key we gave the client
 	touched *touch         // nil when pooled: see lane.awake
 	name    atomic.Pointer[string]
+	in, out atomic.Uint64 // bytes
+	done    atomic.Uint64 // statements
 
 	frames frames      // of fromBackend alone
 	asked  atomic.Bool // the client sent something since the last ReadyForQuery
@@ -79,7 +86,7 @@ func (s *sessions) open(x *session, st *startup, endpoint string) *session {
 	}
 	x.what = Session{
 		Endpoint: endpoint, Role: st.user, Database: cmp.Or(st.param("database"), st.user),
-		ClientAddr: x.client.remote, PID: pid, Started: time.Now().UTC(), Pooled: x.guest != nil,
+		ClientAddr: x.client.remote, PID: pid, Started: time.Now().UTC(), Pooled: x.guest != nil, Wake: x.client.woke,
 	}
 	s.by[pid] = x
 	if !x.what.Pooled {
@@ -112,13 +119,24 @@ func (s *Server) Sessions() []Session {
 	s.sessions.mu.Lock()
 	all := make([]Session, 0, len(s.sessions.by))
 	for _, x := range s.sessions.by {
-		w := x.what
-		w.ApplicationName = *x.name.Load()
-		all = append(all, w)
+		all = append(all, x.snapshot())
 	}
 	s.sessions.mu.Unlock()
 	slices.SortFunc(all, func(a, b Session) int { return a.Started.Compare(b.Started) })
 	return all
+}
+
+// snapshot is the session as it is now.
+func (x *session) snapshot() Session {
+	w := x.what
+	w.ApplicationName = *x.name.Load()
+	w.BytesIn, w.BytesOut, w.Statements = x.in.Load(), x.out.Load(), x.done.Load()
+	if x.guest != nil {
+		w.Busy = x.guest.server.Load() != nil
+	} else {
+		w.Busy = x.asked.Load()
+	}
+	return w
 }
 
 // cancel serves a cancel request. Whatever it finds, the client is told

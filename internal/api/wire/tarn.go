@@ -152,3 +152,26 @@ type TableCommit struct {
 	Params    map[string]string `json:"operation_parameters,omitempty"`
 	Metrics   map[string]string `json:"operation_metrics,omitempty"`
 }
+
+// GatewaySession is a client of the Postgres gateway.
+type GatewaySession struct {
+	Endpoint        string  `json:"endpoint"` // its UID
+	EndpointName    string  `json:"endpoint_name"`
+	PID             uint32  `json:"pid"` // what the client takes for its backend's
+	Role            string  `json:"role"`
+	Database        string  `json:"database"`
+	ApplicationName string  `json:"application_name,omitempty"`
+	ClientAddr      string  `json:"client_addr"`
+	Pooled          bool    `json:"pooled"`
+	Busy            bool    `json:"busy"`
+	Started         string  `json:"started"`
+	WakeSecs        float64 `json:"wake_seconds,omitempty"` // that its login waited for the compute
+	BytesIn         uint64  `json:"bytes_in"`
+	BytesOut        uint64  `json:"bytes_out"`
+	Statements      uint64  `json:"statements"`
+}
+
+// GatewaySessions is every open session, oldest first.
+type GatewaySessions struct {
+	Connections []GatewaySession `json:"connections"`
+}
