@@ -10,7 +10,7 @@ import (
 type GatewaySessions = wire.GatewaySessions
 
 // Connections lists the open sessions of the Postgres gateway.
-func (c *Client) Connections(ctx context.Context) (GatewaySessions, error) {
+func Connections(ctx context.Context, c *Client) (GatewaySessions, error) {
 	var s GatewaySessions
 	err := c.get(ctx, mine+"connections", nil, &s)
 	return s, err

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
+	"github.com/tarndb/tarn/client"
 	"github.com/tarndb/tarn/internal/api/wire"
 	"github.com/tarndb/tarn/internal/gateway"
 )
@@ -25,7 +26,7 @@ func connectionsCommand(sh *shell) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := c.Connections(cmd.Context())
+			all, err := client.Connections(cmd.Context(), c)
 			if err != nil {
 				return err
 			}

@@ -36,17 +36,17 @@ type Config struct {
 	// OpenTable opens the Delta table at a catalog location. nil = table
 	// contents are answered with "not implemented".
 	OpenTable func(ctx context.Context, location string) (*delta.Table, error)
-	OAuth     http.Handler          // of everything under /oidc/; nil = nothing there
-	PublicURL string                // how clients reach the server; "" = as the request says
-	CAFile    string                // certificate authority of the gateway, shown to clients on this computer
-	Version   string                // of Tarn
-	Storage   string                // URL of the object store; "" = none
-	LakeURL   string                // root of catalog lake, for programs on this computer
-	PageStore PageStore             // of the node; nil = nothing is told of it
-	Processes func() []wire.Process // of this Tarn, computes excepted; nil = none shown
+	OAuth     http.Handler                 // of everything under /oidc/; nil = nothing there
+	PublicURL string                       // how clients reach the server; "" = as the request says
+	CAFile    string                       // certificate authority of the gateway, shown to clients on this computer
+	Version   string                       // of Tarn
+	Storage   string                       // URL of the object store; "" = none
+	LakeURL   string                       // root of catalog lake, for programs on this computer
+	PageStore PageStore                    // of the node; nil = nothing is told of it
+	Processes func() []wire.Process        // of this Tarn, computes excepted; nil = none shown
 	Sessions  func() []wire.GatewaySession // of the gateway; nil = none shown
-	Volumes   func() string         // how branches are kept; nil = not shown
-	Log       *slog.Logger          // nil = discard
+	Volumes   func() string                // how branches are kept; nil = not shown
+	Log       *slog.Logger                 // nil = discard
 }
 
 // Prefixes are the path prefixes New answers, for a mux that also serves other

@@ -69,6 +69,7 @@ const (
 	serverIdle  = time.Minute            // an unused server connection is closed
 	queueNotice = 5 * time.Second        // a client is told that it waits
 	touchAfter  = 250 * time.Millisecond // a compute nobody spoke to for so long may have gone to sleep
+	peekAfter   = 2 * time.Millisecond   // Postgres may have said farewell on a connection unused for so long
 	maxWelcomes = 64
 	fullPause   = 2 * time.Second
 )
@@ -143,7 +144,8 @@ func (l *lane) acquire(ctx context.Context, want settings, told func()) (*server
 		if h.err != nil {
 			return nil, h.err
 		}
-		if time.Since(h.server.used) < touchAfter || l.awake(ctx, h.server) {
+		unused := time.Since(h.server.used)
+		if (unused < peekAfter || !h.server.ending()) && (unused < touchAfter || l.awake(ctx, h.server)) {
 			return h.server, nil
 		}
 		h.server.discard()

@@ -74,7 +74,7 @@ func (c *client) pooled(ctx context.Context, st *startup, route Route) error {
 	if err != nil {
 		return err
 	}
-	x := c.s.sessions.open(&session{client: c, guest: g, allowed: route.Allowed}, st, route.Endpoint.UID)
+	x := c.s.sessions.open(&session{client: c, guest: g, allowed: route.Allowed, touched: c.s.touches.of(route.Endpoint)}, st, route.Endpoint.UID)
 	g.x = x
 	defer c.s.sessions.close(x)
 	if err := c.begin(x); err != nil {
@@ -723,6 +723,7 @@ func (g *guest) flush() {
 		return
 	}
 	if s := g.server.Load(); s != nil {
+		g.x.touch(g.out) // one that is pinned may find its compute frozen
 		s.backend.conn.Write(g.out)
 	}
 	if cap(g.out) > bulkSize {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -127,6 +128,22 @@ func (s *server) isDead() bool {
 	default:
 		return false
 	}
+}
+
+// ending says whether Postgres has taken leave, or gone, on a connection that
+// serves nobody, and its reader has not come to it yet.
+func (s *server) ending() bool {
+	raw, err := s.backend.conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	over := false
+	err = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		over = err == nil && (n == 0 || b[0] == 'E') || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
+	})
+	return over || err != nil || s.isDead()
 }
 
 // report takes note of a ParameterStatus.

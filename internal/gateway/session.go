@@ -47,7 +47,7 @@ type session struct {
 	guest   *guest         // nil when not
 	allowed []netip.Prefix // where cancel requests may come from
 	secret  []byte         // of the cancel key we gave the client
-	touched *touch         // nil when pooled: see lane.awake
+	touched *touch
 	name    atomic.Pointer[string]
 	in, out atomic.Uint64 // bytes
 	done    atomic.Uint64 // statements
