@@ -526,7 +526,6 @@ func (c *compaction) relocate(v *Volume) error {
 		if err != nil {
 			return err
 		}
-		v.log.writeBehind()
 	}
 	// A map is due sooner: the tables of what was moved stay in memory until then.
 	v.ix.behind.Add(int64(moved) * 128)
@@ -569,5 +568,6 @@ func (c *compaction) move(v *Volume, slot int, m move) (moved int, err error) {
 		moved += k
 		i += k
 	}
+	v.log.writeBehind()
 	return moved, nil
 }

@@ -396,9 +396,9 @@ func TestCompactBesideWriters(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	stop := make(chan struct{})
+	tl := s.timelines[id]
 	go func() {
-		rounds := 0
-		for tl := s.timelines[id]; ; rounds++ {
+		for rounds := 0; ; rounds++ {
 			select {
 			case <-stop:
 				if rounds == 0 {

@@ -50,6 +50,8 @@ type log struct {
 	written  atomic.Uint64 // place in the last segment: every page before it is in its file
 	waiting  atomic.Int32  // len(sealed)
 
+	beside besides
+
 	syncing sync.Mutex // one fdatasync at a time; who waits for it finds its work done
 	writing sync.Mutex // one writer of batches, one maker of room
 
@@ -184,15 +186,38 @@ func (l *log) endBatch() position {
 	return position{l.tail.last.id.Number, l.tail.next}
 }
 
-// writeBehind writes full batches out unless somebody else is at it. It is
-// called after an append, without locks; errors wait for who needs the space
-// or the sync.
+// besides writes full batches out beside those who append: half a megabyte, and
+// telling the kernel to start on it, is nothing that one request should wait for.
+type besides struct {
+	once sync.Once // starts it
+	kick chan struct{}
+	quit chan struct{}
+	work sync.WaitGroup
+}
+
+// writeBehind has full batches written out. It is called after an append, before
+// the volume can be closed; errors wait for who needs the space or the sync.
 func (l *log) writeBehind() {
-	if l.waiting.Load() == 0 || !l.writing.TryLock() {
+	if l.waiting.Load() == 0 {
 		return
 	}
-	defer l.writing.Unlock()
-	l.drain() //nolint:errcheck // the batch stays, and with it the error
+	l.beside.once.Do(func() { l.beside.work.Go(l.writeBeside) })
+	select {
+	case l.beside.kick <- struct{}{}:
+	default: // it will look once more
+	}
+}
+
+// writeBeside writes batches out until the log is released.
+func (l *log) writeBeside() {
+	for {
+		select {
+		case <-l.beside.kick:
+			l.flush() //nolint:errcheck // the batch stays, and with it the error
+		case <-l.beside.quit:
+			return
+		}
+	}
 }
 
 func (l *log) flush() error {
@@ -515,8 +540,10 @@ func (l *log) finish() (end, error) {
 	return e, nil
 }
 
-// release lets go of the last segment.
+// release lets go of the last segment. Nobody appends any more.
 func (l *log) release() {
+	close(l.beside.quit)
+	l.beside.work.Wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.tail.last != nil {

@@ -491,7 +491,8 @@ func (s *Store) newVolume(t *timeline, ix *index, e end) *Volume {
 
 // newLog makes the log that goes on at e.
 func (s *Store) newLog(t *timeline, ix *index, e end, epoch uint64) *log {
-	l := &log{files: s.files, dir: s.manifests.dir, timeline: t.id, epoch: epoch, limit: s.limit, pool: &s.batches, ix: ix, slog: s.slog}
+	l := &log{files: s.files, dir: s.manifests.dir, timeline: t.id, epoch: epoch, limit: s.limit, pool: &s.batches, ix: ix, slog: s.slog,
+		beside: besides{kick: make(chan struct{}, 1), quit: make(chan struct{})}}
 	l.appended.Store(uint64(e.seq))
 	l.synced.Store(uint64(e.seq))
 	if e.last == nil {

@@ -67,8 +67,8 @@ func (v *Volume) WriteAt(ino layer.Ino, p []byte, off uint64) (int, error) {
 	n.write.Lock()
 	done, err := v.contents.write(n, p, off)
 	n.write.Unlock()
-	v.freeze.RUnlock()
 	v.log.writeBehind()
+	v.freeze.RUnlock()
 	if err != nil {
 		return done, &fileError{"write", ino, "", err}
 	}

@@ -47,8 +47,8 @@ func (v *Volume) change(op string, dir layer.Ino, name string, do func() error) 
 		v.names.Lock()
 		err = do()
 		v.names.Unlock()
-		v.freeze.RUnlock()
 		v.log.writeBehind()
+		v.freeze.RUnlock()
 	}
 	if err != nil {
 		return &fileError{op, dir, name, err}

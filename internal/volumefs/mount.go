@@ -23,9 +23,10 @@ const (
 	fsType  = "fuse." + subtype
 
 	// maxRequest bounds one READ or WRITE. It is a multiple of a page, so that
-	// a long write is cut between pages. Four cuts of a megabyte are served
-	// in parallel and need a quarter of the buffers.
-	maxRequest = 32 * layer.PageSize
+	// a long write is cut between pages. A run of pages in the log is about as
+	// long; several are served in parallel, and larger ones cost more processor
+	// time a page, not less.
+	maxRequest = 64 * layer.PageSize
 
 	// unmountPatience is how long a busy mount is asked politely.
 	unmountPatience = 5 * time.Second
