@@ -49,13 +49,23 @@ func (s *SyncedTables) List(ctx context.Context, project string) ([]SyncedTable,
 	return all, err
 }
 
-// Refresh starts an update of a synced table through its pipeline.
-func (s *SyncedTables) Refresh(ctx context.Context, t SyncedTable) error {
+// Refresh starts an update of a synced table through its pipeline and gives the
+// update's id.
+func (s *SyncedTables) Refresh(ctx context.Context, t SyncedTable) (string, error) {
+	return s.refresh(ctx, t, false)
+}
+
+// Resync starts an update that loads the whole table, with whatever columns its
+// source has now.
+func (s *SyncedTables) Resync(ctx context.Context, t SyncedTable) (string, error) {
+	return s.refresh(ctx, t, true)
+}
+
+func (s *SyncedTables) refresh(ctx context.Context, t SyncedTable, full bool) (string, error) {
 	if t.Status == nil || t.Status.PipelineID == "" {
-		return tarn.Conflict("synced table %s has no pipeline yet", t.SyncedTableID)
+		return "", tarn.Conflict("synced table %s has no pipeline yet", t.SyncedTableID)
 	}
-	path := "/api/2.0/pipelines/" + url.PathEscape(t.Status.PipelineID) + "/updates"
-	return s.c.do(ctx, http.MethodPost, path, nil, wire.StartUpdate{}, nil)
+	return s.c.Pipelines().Start(ctx, t.Status.PipelineID, full)
 }
 
 // Leftover says what happens to what a mover has written when it is deleted.

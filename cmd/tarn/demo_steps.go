@@ -162,7 +162,7 @@ func (d *demo) syncTable(ctx context.Context, name, key string) error {
 		if err != nil {
 			return err
 		}
-		if err := d.c.SyncedTables().Refresh(ctx, t); err != nil {
+		if _, err := d.c.SyncedTables().Refresh(ctx, t); err != nil {
 			return fmt.Errorf("refresh synced table %s: %w", n, err)
 		}
 	} else if err != nil {

@@ -165,7 +165,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	gateConfig.Router, gateConfig.Verifier, gateConfig.Dir, gateConfig.Log = &router{control: ctl, db: db}, ctl.Identity, filepath.Join(c.Data, "ca"), log
 	gate := gateway.New(gateConfig)
 	feeds := feed.New(feed.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, SpoolDir: filepath.Join(c.Data, "spool"), Log: log})
-	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Log: log})
+	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Alerts: c.alerts, Log: log})
 	signIn := oauth.New(oauth.Config{
 		DB: db, Identity: ctl.Identity, Signer: signer, PublicURL: apiURL, AccountID: api.AccountID(ctl.Workspace()), AccessLife: c.TokenLife, Log: log,
 	})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/blob"
+	"github.com/tarndb/tarn/internal/syncedtable"
 	"github.com/tarndb/tarn/internal/token"
 )
 
@@ -35,6 +36,7 @@ type serverConfig struct {
 	Volumes     string        // auto, fuse or directory
 	TokenLife   time.Duration // of OAuth access tokens
 
+	alerts  syncedtable.Alerts // told of every synced table
 	gate    gatewayConfig
 	storage storage    // what was asked of Remote
 	Remote  blob.Store // where everything is copied to that must outlive Data; nil = nowhere
@@ -50,6 +52,8 @@ func (c *serverConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSKey, "tls-key", "", "key file of the API's certificate")
 	f.IntVar(&c.GatewayPort, "gateway-port", 5432, "port of the Postgres gateway on every endpoint's address")
 	c.gate.flags(f)
+	f.StringVar(&c.alerts.Webhook, "alert-webhook", "", "URL that is told of failures, lag and dead letters of synced tables")
+	f.StringArrayVar(&c.alerts.Command, "alert-command", nil, "program that is told the same on its standard input; repeat the flag for its arguments")
 	f.StringVar(&c.Volumes, "volumes", autoVolumes, "how branches are kept: fuse (the page store), directory (plain directories, without FUSE), or auto: as the data directory has them, else fuse where it works")
 	f.DurationVar(&c.TokenLife, "token-life", token.MaxLife, "how long OAuth access tokens work, at most 1h")
 	c.storage.flags(f)
@@ -114,10 +118,13 @@ func (c *serverConfig) complete() error {
 // args gives the flags that make another process see the same configuration.
 func (c *serverConfig) args() []string {
 	a := []string{"--data", c.Data, "--listen", c.API, "--gateway-port", strconv.Itoa(c.GatewayPort), "--owner", c.Owner, "--volumes", c.Volumes, "--token-life", c.TokenLife.String()}
-	for flag, v := range map[string]string{"--pg-bin": c.PGBin, "--control-db": c.ControlDB, "--tls-cert": c.TLSCert, "--tls-key": c.TLSKey} {
+	for flag, v := range map[string]string{"--pg-bin": c.PGBin, "--control-db": c.ControlDB, "--tls-cert": c.TLSCert, "--tls-key": c.TLSKey, "--alert-webhook": c.alerts.Webhook} {
 		if v != "" {
 			a = append(a, flag, v)
 		}
+	}
+	for _, word := range c.alerts.Command {
+		a = append(a, "--alert-command", word)
 	}
 	return append(append(a, c.gate.args()...), c.storage.args()...)
 }

@@ -15,15 +15,17 @@ import (
 
 func syncCommand(sh *shell) *cobra.Command {
 	c := group("sync", "Synced tables: Postgres tables kept equal to Delta tables")
-	c.AddCommand(syncCreate(sh), syncList(sh), syncGet(sh), syncRefresh(sh), syncDelete(sh))
+	c.AddCommand(syncCreate(sh), syncList(sh), syncShow(sh), syncRefresh(sh, refreshNew), syncRefresh(sh, refreshAll), syncUpdate(sh),
+		syncVerify(sh), syncDeadLetters(sh), syncReplay(sh), syncEvents(sh), syncStop(sh), syncDelete(sh))
 	return c
 }
 
 // syncFlags are what is asked of a new synced table.
 type syncFlags struct {
-	source, name, mode, branch, database string
-	key                                  []string
-	noWait                               bool
+	source, name, mode, branch, database, timeseries string
+	key, types                                       []string
+	noWait                                           bool
+	settings                                         syncSettingsFlags
 }
 
 func syncCreate(sh *shell) *cobra.Command {
@@ -58,10 +60,14 @@ func syncCreate(sh *shell) *cobra.Command {
 			return sh.showSynced(t)
 		},
 	}
+	f.settings.add(c)
+	c.Flags().StringVar(&f.timeseries, "timeseries-key", "", "column by which the newest of several rows of one key is kept")
+	c.Flags().StringSliceVar(&f.types, "type", nil, "another Postgres type for a column, e.g. note=varchar(40) or embedding=vector(768)")
 	c.Flags().StringVar(&f.source, "source", "", "Delta table, catalog.schema.table")
 	c.Flags().StringVar(&f.name, "name", "", "synced table, catalog.schema.table")
 	c.Flags().StringSliceVar(&f.key, "key", nil, "columns of the primary key, separated by commas")
-	c.Flags().StringVar(&f.mode, "mode", "snapshot", "snapshot, triggered or continuous")
+	c.Flags().StringVar(&f.mode, "mode", "snapshot", "snapshot (all rows at each refresh), triggered (what changed, at each refresh) or continuous")
+	completeFlag(c, "mode", words("snapshot", "triggered", "continuous"))
 	c.Flags().StringVar(&f.branch, "branch", "", "branch to write to (default: the project's default branch)")
 	c.Flags().StringVar(&f.database, "dbname", "", "Postgres database (default "+tarn.DefaultDatabase+")")
 	c.Flags().BoolVar(&f.noWait, "no-wait", false, "return while the table is still loading")
@@ -82,9 +88,13 @@ func (f syncFlags) spec(cmd *cobra.Command) (tarn.TableName, client.SyncedSpec, 
 		return tarn.TableName{}, client.SyncedSpec{}, err
 	}
 	n, err := tarn.ParseTableName(f.name)
+	if err != nil {
+		return n, client.SyncedSpec{}, err
+	}
+	types, err := readTypes(cmd, f.types)
 	return n, client.SyncedSpec{
-		SourceTableFullName: f.source, PrimaryKeyColumns: f.key,
-		SchedulingPolicy: strings.ToUpper(f.mode), PostgresDatabase: f.database,
+		SourceTableFullName: f.source, PrimaryKeyColumns: f.key, TimeseriesKey: f.timeseries, TypeOverrides: types,
+		SchedulingPolicy: strings.ToUpper(f.mode), PostgresDatabase: f.database, Settings: f.settings.read(client.SyncSettings{}, cmd),
 	}, err
 }
 
@@ -92,41 +102,25 @@ func (f syncFlags) spec(cmd *cobra.Command) (tarn.TableName, client.SyncedSpec, 
 const (
 	syncPoll   = 200 * time.Millisecond
 	syncReport = 2 * time.Second
-	// A refresh that has changed nothing for this long had nothing to change.
-	syncQuiet = 10 * time.Second
 )
 
-// waitSynced waits until the table is loaded: readable, and with another last
-// sync than before ("" = any).
-func (sh *shell) waitSynced(ctx context.Context, c *client.Client, n tarn.TableName, before string) (client.SyncedTable, error) {
+// waitSynced waits until an update of the table has ended, or, when none is
+// named, until the table is at rest.
+func (sh *shell) waitSynced(ctx context.Context, c *client.Client, n tarn.TableName, update string) (client.SyncedTable, error) {
 	tick := time.NewTicker(syncPoll)
 	defer tick.Stop()
-	began, reported, said := time.Now(), time.Now(), ""
-	quiet := time.Now()
+	bar := sh.bar()
+	defer bar.end()
 	for {
 		t, err := c.SyncedTables().Get(ctx, n)
 		if err != nil {
 			return t, err
 		}
-		state := strings.TrimPrefix(t.Status.DetailedState, "SYNCED_TABLE_")
-		switch tarn.SyncState(state) {
-		case tarn.SyncOfflineFailed, tarn.SyncPipelineFailed:
-			return t, tarn.Conflict("synced table %s did not load: %s", n, first(t.Status.Message, state)).
-				WithHint("mend the cause, then: tarn sync refresh " + n.String())
-		case tarn.SyncOnline:
-			if syncedAt(t) != before || time.Since(quiet) > syncQuiet {
-				return t, nil
-			}
-		default:
-			quiet = time.Now()
+		done, err := sh.updateEnded(ctx, c, t, update)
+		if err != nil || done {
+			return t, err
 		}
-		if time.Since(reported) >= syncReport {
-			if line := loading(t); line != said {
-				sh.note("%s (%s)", line, time.Since(began).Round(time.Second))
-				said = line
-			}
-			reported = time.Now()
-		}
+		bar.show(loading(t))
 		select {
 		case <-ctx.Done():
 			return t, context.Cause(ctx)
@@ -135,11 +129,37 @@ func (sh *shell) waitSynced(ctx context.Context, c *client.Client, n tarn.TableN
 	}
 }
 
-func syncedAt(t client.SyncedTable) string {
-	if t.Status.LastSync == nil {
-		return ""
+func (sh *shell) updateEnded(ctx context.Context, c *client.Client, t client.SyncedTable, update string) (bool, error) {
+	state := tarn.SyncState(strings.TrimPrefix(t.Status.DetailedState, "SYNCED_TABLE_"))
+	message := t.Status.Message
+	if state == tarn.SyncContinuing {
+		v := t.Status.LastProcessedCommitVersion
+		return v != nil && t.Status.LagSeconds == 0, nil
 	}
-	return t.Status.LastSync.SyncStartTime + " " + t.Status.LastSync.SyncEndTime
+	if state.Due() {
+		return false, nil
+	}
+	if update != "" {
+		u, err := c.Pipelines().Update(ctx, t.Status.PipelineID, update)
+		if err != nil {
+			return false, err
+		}
+		switch tarn.UpdateState(u.State) {
+		case tarn.UpdateCompleted:
+			return true, nil
+		case tarn.UpdateCanceled:
+			return true, tarn.Conflict("the update of synced table %s was cancelled: %s", t.SyncedTableID, first(u.Message, "it was stopped"))
+		case tarn.UpdateFailed:
+			message, state = u.Message, tarn.SyncPipelineFailed
+		default:
+			return false, nil
+		}
+	}
+	if state.Failed() {
+		return true, tarn.Conflict("synced table %s did not load: %s", t.SyncedTableID, first(message, string(state))).
+			WithHint("mend the cause, then: tarn sync refresh " + t.SyncedTableID)
+	}
+	return true, nil
 }
 
 func loading(t client.SyncedTable) string {
@@ -150,7 +170,7 @@ func loading(t client.SyncedTable) string {
 	case p.TotalRowCount == 0:
 		return fmt.Sprintf("loading %s: %d rows", t.SyncedTableID, p.SyncedRowCount)
 	}
-	return fmt.Sprintf("loading %s: %d of %d rows, %.0f %%", t.SyncedTableID, p.SyncedRowCount, p.TotalRowCount, 100*p.SyncProgressCompletion)
+	return fmt.Sprintf("loading %s: %s %.0f %%, %d of %d rows", t.SyncedTableID, drawn(p.SyncProgressCompletion), 100*p.SyncProgressCompletion, p.SyncedRowCount, p.TotalRowCount)
 }
 
 func (sh *shell) showSynced(t client.SyncedTable) error {
@@ -158,6 +178,12 @@ func (sh *shell) showSynced(t client.SyncedTable) error {
 		sh.say("%s from %s: %s", t.SyncedTableID, t.Spec.SourceTableFullName, strings.TrimPrefix(t.Status.DetailedState, "SYNCED_TABLE_"))
 		if v := t.Status.LastProcessedCommitVersion; v != nil {
 			sh.say("version %d, read since %s", *v, shortTime(t.Status.LastSyncTime))
+		}
+		if t.Status.RejectedRows > 0 {
+			sh.say("%d rows could not be stored: tarn sync dead-letters %s", t.Status.RejectedRows, t.SyncedTableID)
+		}
+		if lag := t.Status.LagSeconds; lag > 0 && t.Status.SourceVersion != nil {
+			sh.say("version %d of the source has been waiting for %s", *t.Status.SourceVersion, time.Duration(lag*float64(time.Second)).Round(time.Second))
 		}
 		if t.Status.Message != "" {
 			sh.say("%s", t.Status.Message)
@@ -198,59 +224,11 @@ func syncList(sh *shell) *cobra.Command {
 	}
 }
 
-func syncGet(sh *shell) *cobra.Command {
-	return &cobra.Command{
-		Use: "get NAME", Short: "Show one synced table", Args: args(1, 1, "the synced table's name"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, n, err := sh.tableNamed(args[0])
-			if err != nil {
-				return err
-			}
-			t, err := c.SyncedTables().Get(cmd.Context(), n)
-			if err != nil {
-				return err
-			}
-			return sh.showSynced(t)
-		},
-	}
-}
-
-func syncRefresh(sh *shell) *cobra.Command {
-	var noWait bool
-	c := &cobra.Command{
-		Use: "refresh NAME", Short: "Bring a synced table to the source's newest version", Args: args(1, 1, "the synced table's name"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, n, err := sh.tableNamed(args[0])
-			if err != nil {
-				return err
-			}
-			t, err := c.SyncedTables().Get(cmd.Context(), n)
-			if err != nil {
-				return err
-			}
-			before := syncedAt(t)
-			if err := c.SyncedTables().Refresh(cmd.Context(), t); err != nil {
-				return err
-			}
-			if noWait {
-				t, err = c.SyncedTables().Get(cmd.Context(), n)
-			} else {
-				t, err = sh.waitSynced(cmd.Context(), c, n, before)
-			}
-			if err != nil {
-				return err
-			}
-			return sh.showSynced(t)
-		},
-	}
-	c.Flags().BoolVar(&noWait, "no-wait", false, "return while the table is still loading")
-	return c
-}
-
 func syncDelete(sh *shell) *cobra.Command {
 	var purge bool
 	c := &cobra.Command{
 		Use: "delete NAME", Short: "Stop syncing; the Postgres table stays unless --purge", Args: args(1, 1, "the synced table's name"),
+		ValidArgsFunction: completeSynced(sh),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, n, err := sh.tableNamed(args[0])
 			if err != nil {

@@ -8,6 +8,7 @@ func routes(c Config) []route {
 		host      = &hostDoor{workspace: c.Workspace}
 		instances = &instanceDoor{control: c.Control, workspace: c.Workspace}
 		synced    = &syncedDoor{control: c.Control, keeper: c.SyncedTables, ops: ops}
+		pipelines = &pipelineDoor{keeper: c.SyncedTables}
 		projects  = &projectDoor{control: c.Control, ops: ops}
 		branches  = &branchDoor{control: c.Control, ops: ops}
 		snapshots = &snapshotDoor{control: c.Control, ops: ops}
@@ -93,8 +94,13 @@ func routes(c Config) []route {
 		{"DELETE " + pg + "synced_tables/{table}", ofTable, synced.delete},
 		{"GET " + pg + "{operation...}", signedIn, ops.get},
 
-		{"GET /api/2.0/pipelines/{pipeline}", ofPipeline, synced.pipeline},
-		{"POST /api/2.0/pipelines/{pipeline}/updates", ofPipeline, synced.refresh},
+		{"GET /api/2.0/pipelines", signedIn, pipelines.list},
+		{"GET /api/2.0/pipelines/{pipeline}", ofPipeline, pipelines.get},
+		{"GET /api/2.0/pipelines/{pipeline}/updates", ofPipeline, pipelines.updates},
+		{"POST /api/2.0/pipelines/{pipeline}/updates", ofPipeline, pipelines.start},
+		{"GET /api/2.0/pipelines/{pipeline}/updates/{update}", ofPipeline, pipelines.update},
+		{"GET /api/2.0/pipelines/{pipeline}/events", ofPipeline, pipelines.events},
+		{"POST /api/2.0/pipelines/{pipeline}/stop", ofPipeline, pipelines.stop},
 
 		{"POST /api/2.0/token/create", signedIn, tokens.create},
 		{"GET /api/2.0/token/list", signedIn, tokens.list},
@@ -120,6 +126,10 @@ func routes(c Config) []route {
 		{"GET " + mine + branch + "/window", signedIn, pasts.window},
 		{"POST " + mine + project + "/branches/{verb}", signedIn, pasts.act},
 		{"GET " + mine + "synced_tables", signedIn, synced.list},
+		{"PATCH " + mine + "synced_tables/{table}", ofTable, synced.change},
+		{"POST " + mine + "synced_tables/{table}/verify", ofTable, synced.verify},
+		{"GET " + mine + "synced_tables/{table}/dead_letters", ofTable, synced.deadLetters},
+		{"POST " + mine + "synced_tables/{table}/replay", ofTable, synced.replay},
 		{"PATCH " + mine + config, signedIn, feeds.update},
 		{"POST " + mine + config + "/resync", signedIn, feeds.resync},
 		{"POST " + mine + config + "/verify", signedIn, feeds.verify},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
@@ -123,19 +124,24 @@ func readSyncedSpec(field, name string, in *wire.SyncedTableSpec) (tarn.SyncedTa
 		return s, badField("spec", "is missing")
 	case len(in.PrimaryKeyColumns) == 0:
 		return s, badField("spec.primary_key_columns", "is missing: name the columns of the primary key")
-	case len(in.TypeOverrides) > 0:
-		return s, unbuilt("spec.type_overrides are not there yet")
 	case len(in.ExtraColumns) > 0:
 		return s, unbuilt("spec.extra_columns are not there yet")
-	case in.TimeseriesKey != "":
-		return s, unbuilt("spec.timeseries_key is not there yet")
 	case in.ExistingPipelineID != "":
 		return s, unbuilt("spec.existing_pipeline_id: every synced table has its own pipeline here; leave it out")
 	}
 	if s.Source, err = tarn.ParseTableName(in.SourceTableFullName); err != nil {
 		return s, badField("spec.source_table_full_name", "%s", err)
 	}
-	s.PrimaryKey = in.PrimaryKeyColumns
+	s.PrimaryKey, s.TimeseriesKey = in.PrimaryKeyColumns, in.TimeseriesKey
+	for _, o := range in.TypeOverrides {
+		if o.PgType == "" {
+			return s, badField("spec.type_overrides", "column %q names no pg_type", o.ColumnName)
+		}
+		s.TypeOverrides = append(s.TypeOverrides, tarn.TypeOverride{Column: o.ColumnName, Type: o.PgType, Size: o.Size})
+	}
+	if in.Settings != nil {
+		s.SyncSettings = readSyncSettings(*in.Settings)
+	}
 	s.Policy = tarn.SyncPolicy(in.SchedulingPolicy)
 	if known := []tarn.SyncPolicy{"", tarn.SyncSnapshot, tarn.SyncTriggered, tarn.SyncContinuous}; !slices.Contains(known, s.Policy) {
 		return s, badField("spec.scheduling_policy", "got %q, want SNAPSHOT, TRIGGERED or CONTINUOUS", in.SchedulingPolicy)
@@ -145,6 +151,15 @@ func readSyncedSpec(field, name string, in *wire.SyncedTableSpec) (tarn.SyncedTa
 	}
 	return s, nil
 }
+
+func readSyncSettings(in wire.SyncSettings) tarn.SyncSettings {
+	return tarn.SyncSettings{
+		Interval: seconds(in.IntervalSeconds), Schedule: tarn.Schedule{Cron: in.Cron, Zone: in.TimeZone}, OnReject: tarn.RejectPolicy(in.OnReject),
+		Alerts: tarn.Alerts{Webhook: in.AlertWebhook, Lag: seconds(in.AlertLagSeconds), DeadLetters: in.AlertDeadLetters},
+	}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func (d *syncedDoor) read(ctx context.Context, q *query) (tarn.SyncedTable, error) {
 	n, err := q.table()
@@ -266,61 +281,10 @@ func (d *syncedDoor) delete(ctx context.Context, q *query) (any, error) {
 // projectOf is the project of the synced table that a request's path names, by
 // the table or by its pipeline.
 func (d *syncedDoor) projectOf(ctx context.Context, a access, q *query) (tarn.ProjectName, error) {
-	find := d.read
 	if a == ofPipeline {
-		find = d.ofPipeline
+		p, err := d.keeper.Pipelines().Get(ctx, q.r.PathValue("pipeline"))
+		return tarn.ProjectName{Project: p.Project}, err
 	}
-	t, err := find(ctx, q)
+	t, err := d.read(ctx, q)
 	return t.Branch.Parent(), err
-}
-
-// ofPipeline finds the synced table a pipeline moves.
-func (d *syncedDoor) ofPipeline(ctx context.Context, q *query) (tarn.SyncedTable, error) {
-	id := q.r.PathValue("pipeline")
-	ts, err := d.keeper.List(ctx, "")
-	if err != nil {
-		return tarn.SyncedTable{}, err
-	}
-	i := slices.IndexFunc(ts, func(t tarn.SyncedTable) bool { return t.PipelineID == id })
-	if i < 0 {
-		return tarn.SyncedTable{}, tarn.NotFound("no pipeline has id %q", id)
-	}
-	return ts[i], nil
-}
-
-func (d *syncedDoor) pipeline(ctx context.Context, q *query) (any, error) {
-	t, err := d.ofPipeline(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	p := wire.Pipeline{PipelineID: t.PipelineID, Name: "synced table " + t.Name.String(), State: "IDLE", Cause: t.Message}
-	switch t.State {
-	case tarn.SyncProvisioning, tarn.SyncInitialSnapshot, tarn.SyncUpdating:
-		p.State = "RUNNING"
-	case tarn.SyncOfflineFailed, tarn.SyncPipelineFailed:
-		p.State = "FAILED"
-	}
-	return p, nil
-}
-
-// refresh starts an update. full_refresh needs no care: every update here
-// reloads the whole table.
-func (d *syncedDoor) refresh(ctx context.Context, q *query) (any, error) {
-	var in wire.StartUpdate
-	if err := q.decode(&in); err != nil {
-		return nil, err
-	}
-	t, err := d.ofPipeline(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	kind := tarn.RefreshNew
-	if in.FullRefresh != nil && *in.FullRefresh {
-		kind = tarn.RefreshFull
-	}
-	id, err := d.keeper.Refresh(ctx, t.Name, kind)
-	if err != nil {
-		return nil, err
-	}
-	return wire.StartUpdateResponse{UpdateID: id}, nil
 }

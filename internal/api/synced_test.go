@@ -27,7 +27,6 @@ func TestSyncedSpec(t *testing.T) {
 		`{"source_table_full_name":"a.b.c"}`,
 		`{"source_table_full_name":"b.c","primary_key_columns":["id"]}`,
 		`{"source_table_full_name":"a.b.c","primary_key_columns":["id"],"scheduling_policy":"HOURLY"}`,
-		`{"source_table_full_name":"a.b.c","primary_key_columns":["id"],"timeseries_key":"ts"}`,
 		`{"source_table_full_name":"a.b.c","primary_key_columns":["id"],"type_overrides":[{"column_name":"v"}]}`,
 		`{"source_table_full_name":"a.b.c","primary_key_columns":["id"],"existing_pipeline_id":"x"}`,
 	} {

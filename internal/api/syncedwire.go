@@ -1,6 +1,8 @@
 package api
 
 import (
+	"time"
+
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
 )
@@ -16,10 +18,25 @@ func specOf(t tarn.SyncedTable) *wire.SyncedTableSpec {
 		PrimaryKeyColumns:   t.PrimaryKey,
 		SchedulingPolicy:    string(policyOf(t.Policy)),
 	}
+	s.TimeseriesKey, s.Settings = t.TimeseriesKey, syncSettingsOf(t.SyncSettings)
+	for _, o := range t.TypeOverrides {
+		s.TypeOverrides = append(s.TypeOverrides, wire.TypeOverride{ColumnName: o.Column, PgType: o.Type, Size: o.Size})
+	}
 	if t.NewPipelineCatalog != "" || t.NewPipelineSchema != "" {
 		s.NewPipelineSpec = &wire.NewPipelineSpec{StorageCatalog: t.NewPipelineCatalog, StorageSchema: t.NewPipelineSchema}
 	}
 	return s
+}
+
+// syncSettingsOf is nil when they say nothing.
+func syncSettingsOf(s tarn.SyncSettings) *wire.SyncSettings {
+	if s == (tarn.SyncSettings{}) {
+		return nil
+	}
+	return &wire.SyncSettings{
+		IntervalSeconds: s.Interval.Seconds(), Cron: s.Schedule.Cron, TimeZone: s.Schedule.Zone, OnReject: string(s.OnReject),
+		AlertWebhook: s.Alerts.Webhook, AlertLagSeconds: s.Alerts.Lag.Seconds(), AlertDeadLetters: s.Alerts.DeadLetters,
+	}
 }
 
 func policyOf(p tarn.SyncPolicy) tarn.SyncPolicy {
@@ -45,6 +62,13 @@ func progressOf(t tarn.SyncedTable) *wire.SyncedTableProgress {
 	if t.RowsTotal > 0 {
 		p.SyncProgressCompletion = min(1, float64(t.RowsSynced)/float64(t.RowsTotal))
 	}
+	if t.State.Due() && !t.Newest.Time.IsZero() {
+		p.LatestVersionCurrentlyProcessing = &t.Newest.Version
+	}
+	// What is left takes as long, by row, as what is done.
+	if spent := t.UpdateTime.Sub(t.CreateTime); t.State == tarn.SyncInitialSnapshot && t.RowsSynced > 0 && t.RowsTotal > t.RowsSynced {
+		p.EstimatedCompletionTimeSeconds = spent.Seconds() * float64(t.RowsTotal-t.RowsSynced) / float64(t.RowsSynced)
+	}
 	return p
 }
 
@@ -65,13 +89,18 @@ func syncedDatabaseOf(t tarn.SyncedTable) wire.SyncedDatabaseTable {
 	}
 	at := wire.SyncedDatabaseApplyStatus{LastProcessedCommitVersion: applied(t), Timestamp: wire.Time(t.SyncEnd)}
 	switch t.State {
-	case tarn.SyncProvisioning:
+	case tarn.SyncProvisioning, tarn.SyncProvisioningRes:
 		st.ProvisioningStatus = &wire.SyncedProvisioningStatus{}
 	case tarn.SyncInitialSnapshot:
 		st.ProvisioningStatus = &wire.SyncedProvisioningStatus{InitialPipelineSyncProgress: progressOf(t)}
+		if p := st.ProvisioningStatus.InitialPipelineSyncProgress; p != nil {
+			p.ProvisioningPhase = provisioningPhase(t)
+		}
+	case tarn.SyncContinuing, tarn.SyncUpdatingResources:
+		st.ContinuousStatus = &wire.SyncedContinuousStatus{SyncedDatabaseApplyStatus: at}
 	case tarn.SyncUpdating:
 		st.TriggeredUpdateStatus = &wire.SyncedTriggeredStatus{SyncedDatabaseApplyStatus: at, TriggeredUpdateProgress: progressOf(t)}
-	case tarn.SyncOnline:
+	case tarn.SyncOnline, tarn.SyncStopped:
 		st.TriggeredUpdateStatus = &wire.SyncedTriggeredStatus{SyncedDatabaseApplyStatus: at}
 	case tarn.SyncPipelineFailed, tarn.SyncOfflineFailed:
 		st.FailedStatus = &at
@@ -90,6 +119,14 @@ func syncedDatabaseOf(t tarn.SyncedTable) wire.SyncedDatabaseTable {
 	}
 }
 
+// provisioningPhase tells rows on their way from the indexes behind them.
+func provisioningPhase(t tarn.SyncedTable) string {
+	if t.RowsTotal > 0 && t.RowsSynced >= t.RowsTotal {
+		return "PROVISIONING_PHASE_INDEX_SORT"
+	}
+	return "PROVISIONING_PHASE_MAIN"
+}
+
 // syncedOf writes t as the postgres service spells it: everything flat.
 func syncedOf(t tarn.SyncedTable) wire.SyncedTable {
 	spec := specOf(t)
@@ -100,8 +137,15 @@ func syncedOf(t tarn.SyncedTable) wire.SyncedTable {
 		LastProcessedCommitVersion: applied(t), LastSyncTime: wire.Time(t.SyncEnd),
 		UnityCatalogProvisioningState: unityActive,
 	}
-	if t.State == tarn.SyncInitialSnapshot || t.State == tarn.SyncUpdating {
+	if t.State.Due() {
 		st.OngoingSyncProgress = progressOf(t)
+	}
+	if t.State == tarn.SyncInitialSnapshot {
+		st.ProvisioningPhase = provisioningPhase(t)
+	}
+	st.RejectedRows, st.LagSeconds = t.Rejected, t.Lag(time.Now()).Seconds()
+	if !t.Newest.Time.IsZero() {
+		st.SourceVersion = &t.Newest.Version
 	}
 	if v := applied(t); v != nil {
 		st.LastSync = &wire.SyncedTablePosition{

@@ -107,6 +107,7 @@ type SyncedDatabaseTableStatus struct {
 	ProvisioningStatus    *SyncedProvisioningStatus  `json:"provisioning_status,omitempty"`
 	TriggeredUpdateStatus *SyncedTriggeredStatus     `json:"triggered_update_status,omitempty"`
 	FailedStatus          *SyncedDatabaseApplyStatus `json:"failed_status,omitempty"`
+	ContinuousStatus      *SyncedContinuousStatus    `json:"continuous_update_status,omitempty"`
 }
 
 // SyncedDatabasePosition is where the last good sync stood.
@@ -131,6 +132,12 @@ type SyncedProvisioningStatus struct {
 type SyncedTriggeredStatus struct {
 	SyncedDatabaseApplyStatus
 	TriggeredUpdateProgress *SyncedTableProgress `json:"triggered_update_progress,omitempty"`
+}
+
+// SyncedContinuousStatus is shown while a table follows its source.
+type SyncedContinuousStatus struct {
+	SyncedDatabaseApplyStatus
+	InitialPipelineSyncProgress *SyncedTableProgress `json:"initial_pipeline_sync_progress,omitempty"`
 }
 
 // SyncedDatabaseApplyStatus says which Delta version was applied last.

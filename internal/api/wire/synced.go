@@ -12,12 +12,86 @@ type SyncedTableSpec struct {
 	NewPipelineSpec                *NewPipelineSpec `json:"new_pipeline_spec,omitempty"`
 	ExistingPipelineID             string           `json:"existing_pipeline_id,omitempty"`
 	CreateDatabaseObjectsIfMissing *bool            `json:"create_database_objects_if_missing,omitempty"`
+	TypeOverrides                  []TypeOverride   `json:"type_overrides,omitempty"`
 	// Of these Tarn only needs to know whether they were asked for.
-	TypeOverrides []json.RawMessage `json:"type_overrides,omitempty"`
-	ExtraColumns  []json.RawMessage `json:"extra_columns,omitempty"`
+	ExtraColumns []json.RawMessage `json:"extra_columns,omitempty"`
+	// Tarn's own; left out when it says nothing.
+	Settings *SyncSettings `json:"tarn_settings,omitempty"`
 
 	Branch           string `json:"branch,omitempty"`
 	PostgresDatabase string `json:"postgres_database,omitempty"`
+}
+
+// TypeOverride gives a column another Postgres type.
+type TypeOverride struct {
+	ColumnName string `json:"column_name"`
+	PgType     string `json:"pg_type"`
+	Size       int    `json:"size,omitempty"`
+}
+
+// SyncSettings are what Tarn has beside the published spec.
+type SyncSettings struct {
+	IntervalSeconds  float64 `json:"interval_seconds,omitempty"` // of CONTINUOUS
+	Cron             string  `json:"cron,omitempty"`             // of SNAPSHOT and TRIGGERED
+	TimeZone         string  `json:"time_zone,omitempty"`        // of cron; "" = UTC
+	OnReject         string  `json:"on_reject,omitempty"`        // CONTINUE or STOP
+	AlertWebhook     string  `json:"alert_webhook,omitempty"`
+	AlertLagSeconds  float64 `json:"alert_lag_seconds,omitempty"`
+	AlertDeadLetters int64   `json:"alert_dead_letters,omitempty"`
+}
+
+// SyncedTableChange is a change of a synced table in place: what is left out
+// stays.
+type SyncedTableChange struct {
+	SchedulingPolicy *string       `json:"scheduling_policy,omitempty"`
+	Settings         *SyncSettings `json:"settings,omitempty"`
+}
+
+// DeadLetter is a row of a source that Postgres cannot store.
+type DeadLetter struct {
+	ID      int64           `json:"id"`
+	Version int64           `json:"version"`
+	Reason  string          `json:"reason"`
+	Row     json.RawMessage `json:"row"`
+	Lossy   bool            `json:"lossy,omitempty"` // U+FFFD stands for what JSON or Postgres has no form for
+	Tries   int             `json:"tries,omitempty"`
+	Time    string          `json:"time"`
+}
+
+// ListDeadLetters is one page of dead letters.
+type ListDeadLetters struct {
+	DeadLetters   []DeadLetter `json:"dead_letters"`
+	NextPageToken string       `json:"next_page_token,omitempty"`
+}
+
+// Replay asks for dead letters to be stored again.
+type Replay struct {
+	ReplaceText bool `json:"replace_text,omitempty"` // U+FFFD may stand for what Postgres has no form for
+}
+
+// Replayed is what became of them.
+type Replayed struct {
+	Stored int64 `json:"stored"`
+	Left   int64 `json:"left"`
+}
+
+// Verification is a comparison of both sides of a synced table.
+type Verification struct {
+	Equal      bool            `json:"equal"`
+	Version    int64           `json:"version"`
+	SourceRows int64           `json:"source_rows"`
+	TargetRows int64           `json:"target_rows"`
+	Rejected   int64           `json:"rejected"`
+	Older      int64           `json:"older,omitempty"`
+	Buckets    int             `json:"buckets"`
+	Different  int             `json:"different_buckets"`
+	Keys       []KeyDifference `json:"keys,omitempty"`
+}
+
+// KeyDifference names a key whose rows differ.
+type KeyDifference struct {
+	Key  string `json:"key"`
+	What string `json:"what"`
 }
 
 // NewPipelineSpec names where a pipeline keeps its state.
@@ -31,6 +105,10 @@ type SyncedTableProgress struct {
 	SyncedRowCount         int64   `json:"synced_row_count"`
 	TotalRowCount          int64   `json:"total_row_count"`
 	SyncProgressCompletion float64 `json:"sync_progress_completion"`
+
+	LatestVersionCurrentlyProcessing *int64  `json:"latest_version_currently_processing,omitempty"`
+	EstimatedCompletionTimeSeconds   float64 `json:"estimated_completion_time_seconds,omitempty"`
+	ProvisioningPhase                string  `json:"provisioning_phase,omitempty"` // database API only
 }
 
 // SyncedTable is a synced table as the postgres API spells it.
@@ -54,6 +132,12 @@ type SyncedTableStatus struct {
 	LastSyncTime                  string               `json:"last_sync_time,omitempty"`
 	OngoingSyncProgress           *SyncedTableProgress `json:"ongoing_sync_progress,omitempty"`
 	UnityCatalogProvisioningState string               `json:"unity_catalog_provisioning_state,omitempty"`
+	ProvisioningPhase             string               `json:"provisioning_phase,omitempty"`
+
+	// Tarn's own.
+	RejectedRows  int64   `json:"tarn_rejected_rows,omitempty"`
+	SourceVersion *int64  `json:"tarn_source_version,omitempty"`
+	LagSeconds    float64 `json:"tarn_lag_seconds,omitempty"`
 }
 
 // SyncedTablePosition is where the last good sync stood.
@@ -67,22 +151,4 @@ type SyncedTablePosition struct {
 type DeltaTableSyncTime struct {
 	DeltaCommitTime    string `json:"delta_commit_time,omitempty"`
 	DeltaCommitVersion int64  `json:"delta_commit_version"`
-}
-
-// StartUpdate asks a pipeline for a run.
-type StartUpdate struct {
-	FullRefresh *bool `json:"full_refresh,omitempty"`
-}
-
-// StartUpdateResponse names the run.
-type StartUpdateResponse struct {
-	UpdateID string `json:"update_id"`
-}
-
-// Pipeline is what moves one synced table.
-type Pipeline struct {
-	PipelineID string `json:"pipeline_id"`
-	Name       string `json:"name"`
-	State      string `json:"state"` // IDLE, RUNNING or FAILED
-	Cause      string `json:"cause,omitempty"`
 }
