@@ -65,7 +65,7 @@ func (s *SyncedTables) refresh(ctx context.Context, t SyncedTable, full bool) (s
 	if t.Status == nil || t.Status.PipelineID == "" {
 		return "", tarn.Conflict("synced table %s has no pipeline yet", t.SyncedTableID)
 	}
-	return s.c.Pipelines().Start(ctx, t.Status.PipelineID, full)
+	return s.Pipelines().Start(ctx, t.Status.PipelineID, full)
 }
 
 // Leftover says what happens to what a mover has written when it is deleted.

@@ -68,8 +68,8 @@ func (s *SyncedTables) Replay(ctx context.Context, n tarn.TableName, replaceText
 // Pipelines are what moves synced tables and feeds.
 type Pipelines struct{ c *Client }
 
-// Pipelines speaks of pipelines.
-func (c *Client) Pipelines() *Pipelines { return &Pipelines{c} }
+// Pipelines speaks of the pipelines that move them.
+func (s *SyncedTables) Pipelines() *Pipelines { return &Pipelines{s.c} }
 
 const pipelinesPath = "/api/2.0/pipelines"
 

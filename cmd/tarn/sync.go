@@ -109,14 +109,14 @@ const (
 func (sh *shell) waitSynced(ctx context.Context, c *client.Client, n tarn.TableName, update string) (client.SyncedTable, error) {
 	tick := time.NewTicker(syncPoll)
 	defer tick.Stop()
-	bar := sh.bar()
+	bar := newBar(sh)
 	defer bar.end()
 	for {
 		t, err := c.SyncedTables().Get(ctx, n)
 		if err != nil {
 			return t, err
 		}
-		done, err := sh.updateEnded(ctx, c, t, update)
+		done, err := updateEnded(ctx, c, t, update)
 		if err != nil || done {
 			return t, err
 		}
@@ -129,7 +129,7 @@ func (sh *shell) waitSynced(ctx context.Context, c *client.Client, n tarn.TableN
 	}
 }
 
-func (sh *shell) updateEnded(ctx context.Context, c *client.Client, t client.SyncedTable, update string) (bool, error) {
+func updateEnded(ctx context.Context, c *client.Client, t client.SyncedTable, update string) (bool, error) {
 	state := tarn.SyncState(strings.TrimPrefix(t.Status.DetailedState, "SYNCED_TABLE_"))
 	message := t.Status.Message
 	if state == tarn.SyncContinuing {
@@ -140,7 +140,7 @@ func (sh *shell) updateEnded(ctx context.Context, c *client.Client, t client.Syn
 		return false, nil
 	}
 	if update != "" {
-		u, err := c.Pipelines().Update(ctx, t.Status.PipelineID, update)
+		u, err := c.SyncedTables().Pipelines().Update(ctx, t.Status.PipelineID, update)
 		if err != nil {
 			return false, err
 		}

@@ -27,7 +27,7 @@ type bar struct {
 	shown    bool
 }
 
-func (sh *shell) bar() *bar {
+func newBar(sh *shell) *bar {
 	b := &bar{sh: sh, began: time.Now(), reported: time.Now()}
 	if f, ok := sh.err.(interface{ Fd() uintptr }); ok {
 		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
@@ -66,7 +66,7 @@ func drawn(part float64) string {
 
 // during runs f and shows that something goes on.
 func during[T any](sh *shell, line string, f func() (T, error)) (T, error) {
-	b := sh.bar()
+	b := newBar(sh)
 	defer b.end()
 	type result struct {
 		v   T
@@ -276,7 +276,7 @@ func syncVerify(sh *shell) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := sh.show(v, func() { sh.showVerification(v) }); err != nil {
+		if err := sh.show(v, func() { showVerification(sh, v) }); err != nil {
 			return err
 		}
 		if !v.Equal {
@@ -289,7 +289,7 @@ func syncVerify(sh *shell) *cobra.Command {
 	return c
 }
 
-func (sh *shell) showVerification(v client.Verification) {
+func showVerification(sh *shell, v client.Verification) {
 	word := "equal"
 	if !v.Equal {
 		word = fmt.Sprintf("different in %d of %d buckets", v.Different, v.Buckets)
@@ -344,7 +344,7 @@ func syncEvents(sh *shell) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		es, err := c.Pipelines().Events(ctx, t.Status.PipelineID)
+		es, err := c.SyncedTables().Pipelines().Events(ctx, t.Status.PipelineID)
 		if err != nil {
 			return err
 		}
@@ -364,7 +364,7 @@ func syncStop(sh *shell) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := c.Pipelines().Stop(ctx, t.Status.PipelineID); err != nil {
+		if err := c.SyncedTables().Pipelines().Stop(ctx, t.Status.PipelineID); err != nil {
 			return err
 		}
 		return sh.show(wire.Empty{}, func() { sh.say("Stopped the pipeline of %s.", n) })

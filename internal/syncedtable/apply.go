@@ -171,7 +171,11 @@ func (a *applier) apply(ctx context.Context, c *chunk, next *position) error {
 	for i := 1; i < n; i++ {
 		g.Go(func() error {
 			return a.inTx(gctx, i, next, func(tx pgx.Tx) (err error) {
-				done[i], err = a.part(gctx, tx, i, c, c.part(i, n), nil)
+				if done[i], err = a.part(gctx, tx, i, c, c.part(i, n), nil); err != nil {
+					return err
+				}
+				// Counted with the part: when it is done again it adds nothing.
+				_, err = tx.Exec(gctx, addRowsSQL, a.s.w.row.UID, done[i].fresh-done[i].deleted)
 				return err
 			})
 		})
@@ -188,7 +192,7 @@ func (a *applier) apply(ctx context.Context, c *chunk, next *position) error {
 		for _, d := range done {
 			sum = sum.and(d)
 		}
-		return a.move(ctx, tx, sum, next)
+		return a.move(ctx, tx, sum, next, done[0].fresh-done[0].deleted)
 	})
 	if others := g.Wait(); err == nil {
 		err = others
@@ -197,14 +201,13 @@ func (a *applier) apply(ctx context.Context, c *chunk, next *position) error {
 }
 
 // move ends a transaction's work by the position.
-func (a *applier) move(ctx context.Context, tx pgx.Tx, n counts, next *position) error {
-	next.rows = max(0, a.s.pos.rows+n.fresh-n.deleted)
+func (a *applier) move(ctx context.Context, tx pgx.Tx, n counts, next *position, grown int64) error {
 	if a.s.pos.rejected > 0 || n.letters > 0 {
 		if err := tx.QueryRow(ctx, countLettersSQL, a.s.w.row.UID, a.s.pos.generation).Scan(&next.rejected); err != nil {
 			return fmt.Errorf("count dead letters: %w", err)
 		}
 	}
-	if err := movePosition(ctx, tx, a.s.w.row.UID, a.s.pos, *next); err != nil {
+	if err := movePosition(ctx, tx, a.s.w.row.UID, a.s.pos, next, grown); err != nil {
 		return err
 	}
 	a.upserted, a.deleted = a.upserted+n.upserted, a.deleted+n.deleted
@@ -409,6 +412,6 @@ func (a *applier) large(ctx context.Context, version int64, next *position) erro
 				return err
 			}
 		}
-		return a.move(ctx, tx, sum, next)
+		return a.move(ctx, tx, sum, next, sum.fresh-sum.deleted)
 	})
 }

@@ -41,6 +41,7 @@ func TestFollow(t *testing.T) {
 		{name: "ReloadWhenMuchChanged", run: reloadWhenMuchChanged},
 		{name: "VerifyNamesKeys", run: verifyNamesKeys},
 		{name: "Schedule", run: scheduled},
+		{name: "SchemaOfItsOwn", run: schemaOfItsOwn},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := l.world(t)
@@ -577,6 +578,33 @@ func scheduled(t *testing.T, w *world) {
 	check(t, err)
 	if us[0].Cause != tarn.CauseSchedule {
 		t.Errorf("update %+v", us[0])
+	}
+}
+
+// The Postgres schema is made, for the project's owner, and the changes find
+// their way into it.
+func schemaOfItsOwn(t *testing.T, w *world) {
+	s := w.source("t", col("id", "long"), col("v", "string"))
+	s.write(add, `{"id":1,"v":"a"}`)
+	x := w.triggered("id")
+	x.Name.Schema = "serving"
+	w.create(x)
+	at := func(v int64) {
+		eventually(t, "online", func() any { return nil }, func() bool {
+			row, err := w.keeper.Get(t.Context(), x.Name)
+			check(t, err)
+			if row.State.Failed() {
+				t.Fatal(row.Message)
+			}
+			return row.State == tarn.SyncOnline && row.Version == v
+		})
+	}
+	at(1)
+	s.write(add, `{"id":2,"v":"b"}`)
+	w.refresh(x.Name)
+	at(2)
+	if got := w.text(`SELECT count(*) || nspowner::regrole::text FROM serving.t, pg_namespace WHERE nspname = 'serving' GROUP BY nspowner`); got != `2"ada@example.com"` {
+		t.Errorf("rows and owner %s", got)
 	}
 }
 

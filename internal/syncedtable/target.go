@@ -64,6 +64,11 @@ func (s *session) furnish(ctx context.Context, b built) ([]index, error) {
 	if err := s.makeSchema(ctx, project.Owner); err != nil {
 		return nil, err
 	}
+	for _, role := range []string{writerRole, ownerRole} {
+		if _, err := s.conn.Exec(ctx, "GRANT USAGE ON SCHEMA "+pgx.Identifier{s.w.row.Name.Schema}.Sanitize()+" TO "+role); err != nil {
+			return nil, fmt.Errorf("let %s into the Postgres schema: %w", role, err)
+		}
+	}
 	if err := s.admitOwner(ctx, project.Owner); err != nil {
 		return nil, err
 	}

@@ -174,8 +174,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (uid) DO UPDATE SET table_name = $2, relation = $3, source_id = $4, version = $5, version_time = $6,
 	generation = $7, rows = $8, rejected = $9, started = $10, finished = clock_timestamp()
 WHERE p.generation < $7`
-	movePositionSQL = `UPDATE tarn_sync.position SET version = $4, version_time = $5, rows = $6, rejected = $7, started = $8, finished = clock_timestamp()
-WHERE uid = $1 AND generation = $2 AND version = $3`
+	movePositionSQL = `UPDATE tarn_sync.position SET version = $4, version_time = $5, rows = greatest(0, rows + $6), rejected = $7, started = $8, finished = clock_timestamp()
+WHERE uid = $1 AND generation = $2 AND version = $3 RETURNING rows`
+	addRowsSQL = `UPDATE tarn_sync.position SET rows = greatest(0, rows + $2) WHERE uid = $1`
 )
 
 // writePosition records what a load brought, in the transaction that makes it
@@ -195,13 +196,14 @@ func writePosition(ctx context.Context, tx pgx.Tx, uid string, n tarn.TableName,
 // movePosition takes the position from one version to another, in the
 // transaction that applied the changes between. When it is not where it was
 // thought to be nothing is moved, and the transaction has to end.
-func movePosition(ctx context.Context, tx pgx.Tx, uid string, from, to position) error {
-	tag, err := tx.Exec(ctx, movePositionSQL, uid, from.generation, from.version, to.version, to.time, to.rows, to.rejected, to.started)
+// grown is by how many rows the table grew; to.rows becomes the number.
+func movePosition(ctx context.Context, tx pgx.Tx, uid string, from position, to *position, grown int64) error {
+	err := tx.QueryRow(ctx, movePositionSQL, uid, from.generation, from.version, to.version, to.time, grown, to.rejected, to.started).Scan(&to.rows)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errBusy
+	}
 	if err != nil {
 		return fmt.Errorf("move position: %w", err)
-	}
-	if tag.RowsAffected() != 1 {
-		return errBusy
 	}
 	return nil
 }
