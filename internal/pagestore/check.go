@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
 
@@ -109,6 +110,11 @@ func (k *check) timeline(ctx context.Context) error {
 			ix.release()
 		}
 		if err := k.found(err); err != nil {
+			return err
+		}
+	}
+	for _, l := range k.man.images() {
+		if err := k.found(k.checkImage(l)); err != nil {
 			return err
 		}
 	}
@@ -308,4 +314,29 @@ func samePlace(a *index, x pageRef, b *index, y pageRef) bool {
 func (d *directory) same(o *directory) bool {
 	return o != nil && d.next == o.next && slices.Equal(d.order, o.order) &&
 		!slices.ContainsFunc(d.order, func(n dirName) bool { return d.names[n.name] != o.names[n.name] })
+}
+
+// checkImage verifies that an image is there, and its header.
+func (k *check) checkImage(l layerFile) error {
+	s := k.store
+	f := newSegment(s.files, s.manifests.dir, layer.FileID{Timeline: k.of.id, Kind: layer.FileImage, Number: l.Number})
+	f.retain()
+	defer f.release()
+	o, err := f.open()
+	if err != nil {
+		return fmt.Errorf("read image: %w", err)
+	}
+	size, err := o.Size()
+	if err != nil {
+		return fmt.Errorf("read image: %w", err)
+	}
+	b := make([]byte, layer.BlockSize)
+	if n, err := o.ReadAt(b, 0); n < len(b) && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read image: %w", err)
+	}
+	decode := func() error {
+		_, err := layer.DecodeImageHeader(f.path, b, size, k.of.id, l.Number)
+		return err
+	}
+	return reread(o, b, 0, decode(), decode)
 }

@@ -301,6 +301,12 @@ func TestOrderIsRestored(t *testing.T) {
 	if one := st.Timelines[0]; one.Images == 0 || one.ImageBytes < pages*layer.PageSize || one.Loose > looseLeast {
 		t.Errorf("stats: %+v", one)
 	}
+	img := filepath.Join(dir, "timelines", string(id), fileName(layer.FileImage, 2))
+	flipIn(t, img, 37)
+	if found := findings(t, s); len(found) != 1 || !strings.Contains(found[0].Err.Error(), img) {
+		t.Errorf("with a damaged image: %+v", found)
+	}
+	flipIn(t, img, 37)
 	// What is in order stays where it is.
 	if more, err := compact(ctx, s, s.timelines[id], (*stretch).worth); err != nil || more || len(s.timelines[id].man.images()) != st.Timelines[0].Images {
 		t.Errorf("compacted again: %v, %v", more, err)

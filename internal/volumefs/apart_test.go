@@ -24,6 +24,7 @@ var apartRule = volumefs.ApartRule{
 // Through a mount, files that are kept apart are files like others, and the
 // volume has nothing of them; their directory can be renamed and emptied.
 func TestApart(t *testing.T) {
+	requireMount(t)
 	v := newMemory(uint32(os.Geteuid()), uint32(os.Getegid()))
 	kept := filepath.Join(t.TempDir(), "apart")
 	a, err := volumefs.NewApart(v, kept, apartRule, nil)
