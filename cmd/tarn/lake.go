@@ -13,13 +13,14 @@ import (
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/blob"
 	"github.com/tarndb/tarn/internal/blob/dir"
+	"github.com/tarndb/tarn/internal/blob/open"
 	"github.com/tarndb/tarn/internal/delta"
 )
 
 // tableAt opens the Delta table at a location, a folder or a URL, without a
 // server: what `tarn table --path` reads.
 func tableAt(ctx context.Context, location string) (*delta.Table, error) {
-	s, err := existingStore(location)
+	s, err := existingStore(ctx, location)
 	if err != nil {
 		return nil, err
 	}
@@ -31,16 +32,20 @@ func tableAt(ctx context.Context, location string) (*delta.Table, error) {
 }
 
 // existingStore finds the store of a location. It makes nothing: a folder that is
-// not there is an error.
-func existingStore(location string) (blob.Store, error) {
+// not there is an error. Buckets are reached by AWS's standard chain of
+// environment and files.
+func existingStore(ctx context.Context, location string) (blob.Store, error) {
 	path := location
 	if scheme, _, ok := strings.Cut(location, "://"); ok {
 		u, err := url.Parse(location)
 		if err != nil {
 			return nil, tarn.Invalid("table location %q: %w", location, err)
 		}
+		if scheme == "s3" {
+			return open.Store(ctx, location, open.Options{})
+		}
 		if scheme != "file" {
-			return nil, tarn.Invalid("table location %q: this Tarn reads folders and file:// URLs, not %s", location, scheme)
+			return nil, tarn.Invalid("table location %q: this Tarn reads folders, file:// and s3:// URLs, not %s", location, scheme)
 		}
 		path = u.Path
 	}

@@ -17,7 +17,8 @@ import (
 func tableCommand(sh *shell) *cobra.Command {
 	c := group("table", "Delta tables: of the catalog, or in any folder with --path")
 	c.Long = c.Short + ".\n\nA table that needs a Delta feature Tarn does not know is refused with exit code 3\nand the feature's name on standard error."
-	c.AddCommand(tableList(sh), tableHead(sh), tableCount(sh), tableHistory(sh), tableRegister(sh), tableDrop(sh))
+	c.AddCommand(tableList(sh), tableShow(sh), tableHead(sh), tableRead(sh), tableCount(sh), tableHistory(sh), tableChanges(sh),
+		tableOptimize(sh), tableVacuum(sh), tableRestore(sh), tableRegister(sh), tableDrop(sh))
 	return c
 }
 
@@ -28,7 +29,7 @@ type source struct {
 }
 
 func (s *source) register(c *cobra.Command) {
-	c.Flags().StringVar(&s.path, "path", "", "folder or file:// URL of a table, read without a server")
+	c.Flags().StringVar(&s.path, "path", "", "folder, file:// or s3:// URL of a table, used without a server")
 }
 
 func (s *source) registerVersion(c *cobra.Command) {
@@ -97,7 +98,7 @@ func tableHead(sh *shell) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return sh.show(rows, func() { sh.printRows(rows) })
+			return sh.show(rows, func() { printRows(sh, rows) })
 		},
 	}
 	s.register(c)
@@ -121,7 +122,7 @@ func (sh *shell) head(ctx context.Context, s source, name string, limit int64) (
 	return c.Tables().Head(ctx, n, s.version, limit)
 }
 
-func (sh *shell) printRows(t client.TableRows) {
+func printRows(sh *shell, t client.TableRows) {
 	var names []string
 	for _, c := range t.Columns {
 		names = append(names, strings.ReplaceAll(c.Name, " ", "_"))

@@ -33,7 +33,7 @@ const changeTypeColumn = "_change_type"
 
 // ErrNoChangeFeed means the table did not keep a change data feed
 // (delta.enableChangeDataFeed) over the whole of the asked versions.
-var ErrNoChangeFeed = errors.New("the change data feed was not enabled")
+var ErrNoChangeFeed = errors.New("the change data feed was not enabled (table property delta.enableChangeDataFeed)")
 
 // SchemaChangedError means the columns changed in the asked versions in a way
 // that changes from before cannot be given as rows of the newest schema.

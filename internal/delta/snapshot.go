@@ -204,3 +204,15 @@ func (a *addAction) statRows() (int64, bool) {
 
 // lowerTrim is for comparing words of properties.
 func lowerTrim(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
+
+// Protocol is what a reader and a writer of a table must know.
+type Protocol struct {
+	MinReader, MinWriter           int
+	ReaderFeatures, WriterFeatures []string // named ones only
+}
+
+// Protocol gives the table's protocol.
+func (s *Snapshot) Protocol() Protocol {
+	p := s.state.protocol
+	return Protocol{p.MinReader, p.MinWriter, slices.Clone(p.ReaderFeatures), slices.Clone(p.WriterFeatures)}
+}
