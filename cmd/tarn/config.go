@@ -17,7 +17,8 @@ import (
 )
 
 // This file reads files, flags and environment for the command line, and
-// serverconfig.go for `tarn up`; nothing else does.
+// serverconfig.go for `tarn up`, and signedin.go the profile's sign-in; nothing
+// else does.
 
 // defaultHost is where `tarn up` serves.
 const defaultHost = "http://127.0.0.1:8181"
@@ -27,6 +28,7 @@ type flags struct {
 	host      string
 	tokenFile string
 	project   string
+	profile   string
 	json      bool
 }
 
@@ -34,6 +36,7 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.host, "host", "", "server URL (TARN_HOST, DATABRICKS_HOST; default: the profile's, else "+defaultHost+")")
 	s.StringVar(&f.tokenFile, "token-file", "", "file with the access token, - for standard input (TARN_TOKEN, DATABRICKS_TOKEN; default: the profile's)")
 	s.StringVar(&f.project, "project", "", "project of a branch given without one (TARN_PROJECT; default: the profile's, else the only one)")
+	s.StringVar(&f.profile, "profile", os.Getenv("TARN_PROFILE"), "which of your sign-ins to use (TARN_PROFILE; default: the one `tarn up` writes)")
 	s.BoolVar(&f.json, "json", false, "print JSON: the objects of the HTTP API")
 }
 
@@ -44,20 +47,32 @@ type profile struct {
 	Token   string `json:"token"`
 	Project string `json:"project,omitempty"`
 	Data    string `json:"data,omitempty"` // data directory of the Tarn at Host, for `tarn down`
+
+	SignIn signedIn `json:"sign_in,omitzero"` // goes before Token
 }
 
-// profilePath is <user configuration directory>/tarn/profile.json.
-func profilePath() (string, error) {
+// profilePath is <user configuration directory>/tarn/profile.json, and of a
+// named profile profiles/NAME.json beside it.
+func profilePath(name string) (string, error) {
 	dir, err := os.UserConfigDir()
 	if err != nil {
 		return "", fmt.Errorf("find the configuration directory: %w", err)
 	}
-	return filepath.Join(dir, "tarn", "profile.json"), nil
+	switch {
+	case name == "":
+		return filepath.Join(dir, "tarn", "profile.json"), nil
+	case len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "":
+		return "", tarn.Invalid("--profile %q: want letters, digits, - and _", name)
+	}
+	return filepath.Join(dir, "tarn", "profiles", name+".json"), nil
 }
 
 // loadProfile reads the profile; a missing one is empty.
-func loadProfile() (profile, error) {
-	path, err := profilePath()
+func loadProfile(name string) (profile, error) {
+	path, err := profilePath(name)
+	if err != nil && name != "" {
+		return profile{}, err
+	}
 	if err != nil {
 		return profile{}, nil // nowhere to have one
 	}
@@ -77,8 +92,8 @@ func loadProfile() (profile, error) {
 
 // saveProfile replaces the profile. It is written beside and renamed over, so
 // that a crash leaves the old one or the new one.
-func saveProfile(p profile) (string, error) {
-	path, err := profilePath()
+func saveProfile(name string, p profile) (string, error) {
+	path, err := profilePath(name)
 	if err != nil {
 		return "", err
 	}
@@ -127,7 +142,7 @@ func (sh *shell) settings() (settings, error) {
 }
 
 func (sh *shell) resolve() (settings, error) {
-	p, err := loadProfile()
+	p, err := loadProfile(sh.flags.profile)
 	if err != nil {
 		return settings{}, err
 	}
@@ -154,7 +169,9 @@ func (sh *shell) resolve() (settings, error) {
 	case os.Getenv("DATABRICKS_TOKEN") != "" && sameHost(s.host, os.Getenv("DATABRICKS_HOST")):
 		token = os.Getenv("DATABRICKS_TOKEN")
 	case sameHost(s.host, first(p.Host, defaultHost)):
-		token = p.Token
+		if token, err = freshToken(sh.flags.profile, p); err != nil {
+			return settings{}, err
+		}
 	}
 	s.token = tarn.Secret(strings.TrimSpace(token))
 	return s, nil
@@ -182,7 +199,7 @@ func (sh *shell) client() (*client.Client, error) {
 	}
 	if s.token == "" {
 		return nil, tarn.Denied("no token for %s", s.host).
-			WithHint("start Tarn with `tarn up`, which writes one to your profile, or set TARN_TOKEN or --token-file")
+			WithHint("start Tarn with `tarn up`, which writes one to your profile, sign in with `tarn login`, or set TARN_TOKEN or --token-file")
 	}
 	return client.New(client.Options{Host: s.host, Token: s.token, UserAgent: "tarn/" + version()})
 }

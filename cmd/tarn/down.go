@@ -91,7 +91,7 @@ func (c *serverConfig) locateRunning() error {
 	if _, err := os.Stat(processesFile(c.Data)); err == nil {
 		return nil
 	}
-	p, err := loadProfile()
+	p, err := loadProfile("")
 	if err != nil || p.Data == "" {
 		return err
 	}

@@ -83,7 +83,7 @@ func TestConnectionURL(t *testing.T) {
 func TestProfileIsPrivate(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	for _, p := range []profile{{Host: "http://h", Token: "secret"}, {Host: "http://h2", Token: "other", Project: "shop"}} {
-		path, err := saveProfile(p)
+		path, err := saveProfile("", p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +91,7 @@ func TestProfileIsPrivate(t *testing.T) {
 		if err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("mode %v %v, want 0600", st.Mode(), err)
 		}
-		if got, err := loadProfile(); err != nil || got != p {
+		if got, err := loadProfile(""); err != nil || got != p {
 			t.Errorf("got %v %v", got, err)
 		}
 		if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".profile-*")); len(left) > 0 {
