@@ -163,6 +163,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	}
 	gateConfig := c.gate.gateway(c.GatewayPort)
 	gateConfig.Router, gateConfig.Verifier, gateConfig.Dir, gateConfig.Log = &router{control: ctl, db: db}, ctl.Identity, filepath.Join(c.Data, "ca"), log
+	gateConfig.Groups, gateConfig.Issuer = ctl.Identity, apiURL+oauth.Prefix
 	gate := gateway.New(gateConfig)
 	feeds := feed.New(feed.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, SpoolDir: filepath.Join(c.Data, "spool"), Log: log})
 	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Alerts: c.alerts, Log: log})
@@ -353,7 +354,7 @@ func (r *router) Wake(ctx context.Context, n tarn.EndpointName) (tarn.ComputeSta
 // welcome makes sure that the command line of whoever started Tarn has a token
 // that works: at the first start, and when its profile was lost.
 func (c *serverConfig) welcome(ctx context.Context, apiURL string, ctl *control.Control, b control.Beginning) error {
-	p, err := loadProfile()
+	p, err := loadProfile("")
 	if err != nil {
 		return err
 	}
@@ -371,9 +372,12 @@ func (c *serverConfig) welcome(ctx context.Context, apiURL string, ctl *control.
 		}
 	}
 	now := profile{Host: apiURL, Token: secret.Reveal(), Project: p.Project, Data: c.Data}
+	if sameHost(p.Host, apiURL) {
+		now.SignIn = p.SignIn // whoever signed in goes on as that one
+	}
 	if now == p {
 		return nil
 	}
-	_, err = saveProfile(now)
+	_, err = saveProfile("", now)
 	return err
 }

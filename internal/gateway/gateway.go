@@ -61,10 +61,17 @@ type Verifier interface {
 	Verify(ctx context.Context, raw string) (token.Claims, error)
 }
 
+// Groups tells who is in which group of the workspace.
+type Groups interface {
+	MemberOf(ctx context.Context, member, group string) (bool, error)
+}
+
 // Config is what a Server is built from.
 type Config struct {
 	Router   Router
 	Verifier Verifier
+	Groups   Groups         // whose members may log in as a group's role; nil = nobody
+	Issuer   string         // URL of the authorization server, for clients that fetch a token themselves
 	Dir      string         // certificate authority; made at first start, its key with mode 0600
 	Main     netip.AddrPort // shared address, routed by server name or options; zero = none
 	Domain   string         // endpoints are also reached as <uid>.Domain; "" = no DNS

@@ -31,6 +31,9 @@ const tokenHint = "Get a new one from your workspace (POST /api/2.0/database/cre
 // else. Every other name, known or not, gets the same SCRAM exchange.
 func (l *login) prove(ctx context.Context, r role) (proof, error) {
 	if r.known && r.oauth && !r.super {
+		if l.st.route.auth == bearerOption {
+			return byToken, l.proveBearer(ctx)
+		}
 		return l.proveInClear(ctx, r)
 	}
 	v, ok := parseVerifier(r.secret)
@@ -86,13 +89,30 @@ func (l *login) checkToken(ctx context.Context, raw string) error {
 		return f
 	case err != nil:
 		return translate("verify token", err)
-	case subtle.ConstantTimeCompare([]byte(claims.Subject), []byte(l.st.user)) != 1:
-		return l.wrong(fmt.Sprintf("The token belongs to %q; log in as that role.", claims.Subject))
 	case !claims.Opens(l.route.Endpoint.UID):
 		return l.wrong(fmt.Sprintf("The token was issued for other endpoints (%s), not for %s.",
 			strings.Join(claims.Endpoints, ", "), l.route.Endpoint.UID))
 	}
+	mine, err := l.mayBe(ctx, claims.Subject)
+	switch {
+	case err != nil:
+		return translate("look up group", err)
+	case !mine:
+		return l.wrong(fmt.Sprintf("The token belongs to %q, which is not in a group %q; log in as that role.", claims.Subject, l.st.user))
+	}
 	return nil
+}
+
+// mayBe says whether a principal may log in as the role asked for: its own, or
+// that of a group it is in.
+func (l *login) mayBe(ctx context.Context, subject string) (bool, error) {
+	if subtle.ConstantTimeCompare([]byte(subject), []byte(l.st.user)) == 1 {
+		return true, nil
+	}
+	if l.c.s.c.Groups == nil {
+		return false, nil
+	}
+	return l.c.s.c.Groups.MemberOf(ctx, subject, l.st.user)
 }
 
 // proveSCRAM runs one exchange against v. With the right password the client

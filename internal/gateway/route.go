@@ -9,7 +9,10 @@ import (
 )
 
 // routeOptions is what the startup parameter "options" says of where to go.
-type routeOptions struct{ endpoint, project string }
+type routeOptions struct {
+	endpoint, project string
+	auth              string // how the client wants to prove itself; see bearerOption
+}
 
 // takeRoute takes the routing options out of a startup "options" value and
 // returns what is left for Postgres. Every spelling a client may be able to
@@ -42,6 +45,8 @@ func takeRoute(options string) (string, routeOptions, error) {
 			into = &r.endpoint
 		case ok && name == "project":
 			into = &r.project
+		case ok && name == "auth":
+			into = &r.auth
 		default:
 			left = append(left, words[i:next+1]...)
 			i = next
