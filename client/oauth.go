@@ -24,10 +24,10 @@ const oauthScopes = "all-apis offline_access"
 // OAuth signs people and service principals in.
 type OAuth struct{ c *Client }
 
-// OAuth speaks with the authorization server; it needs no token.
-func (c *Client) OAuth() *OAuth { return &OAuth{c} }
+// OAuthOf speaks with the authorization server; it needs no token.
+func OAuthOf(c *Client) *OAuth { return &OAuth{c} }
 
-// Tokens is what a sign-in gives.
+// OAuthTokens is what a sign-in gives.
 type OAuthTokens struct {
 	Access  tarn.Secret
 	Refresh tarn.Secret // "" = it cannot be renewed

@@ -35,8 +35,8 @@ func scimFolder(t tarn.PrincipalType) string {
 // Principals are users, service principals and groups.
 type Principals struct{ c *Client }
 
-// Principals speaks of who there is.
-func (c *Client) Principals() *Principals { return &Principals{c} }
+// PrincipalsOf speaks of who there is at a server.
+func PrincipalsOf(c *Client) *Principals { return &Principals{c} }
 
 // TypeOf tells what kind of principal u is.
 func TypeOf(u User) tarn.PrincipalType {
@@ -160,18 +160,18 @@ func permissionsOf(n tarn.ProjectName) string {
 }
 
 // Permissions tells who may do what with a project.
-func (c *Client) Permissions(ctx context.Context, n tarn.ProjectName) (ObjectPermissions, error) {
+func (p *Principals) Permissions(ctx context.Context, n tarn.ProjectName) (ObjectPermissions, error) {
 	var out ObjectPermissions
-	err := c.get(ctx, permissionsOf(n), nil, &out)
+	err := p.c.get(ctx, permissionsOf(n), nil, &out)
 	return out, err
 }
 
 // Grant gives a principal a level on a project.
-func (c *Client) Grant(ctx context.Context, n tarn.ProjectName, u User, l tarn.Level) (ObjectPermissions, error) {
+func (p *Principals) Grant(ctx context.Context, n tarn.ProjectName, u User, l tarn.Level) (ObjectPermissions, error) {
 	a := accessOf(u)
 	a.PermissionLevel = string(l)
 	var out ObjectPermissions
-	err := c.do(ctx, http.MethodPatch, permissionsOf(n), nil, wire.SetPermissions{List: []wire.AccessControl{a}}, &out)
+	err := p.c.do(ctx, http.MethodPatch, permissionsOf(n), nil, wire.SetPermissions{List: []wire.AccessControl{a}}, &out)
 	return out, err
 }
 
@@ -189,8 +189,8 @@ func accessOf(u User) (a wire.AccessControl) {
 
 // Ungrant takes a principal's level on a project away. The published API can
 // only replace all levels, so one that is given at the same time may be lost.
-func (c *Client) Ungrant(ctx context.Context, n tarn.ProjectName, u User) (ObjectPermissions, error) {
-	now, err := c.Permissions(ctx, n)
+func (p *Principals) Ungrant(ctx context.Context, n tarn.ProjectName, u User) (ObjectPermissions, error) {
+	now, err := p.Permissions(ctx, n)
 	if err != nil {
 		return now, err
 	}
@@ -201,9 +201,9 @@ func (c *Client) Ungrant(ctx context.Context, n tarn.ProjectName, u User) (Objec
 			had = true
 			continue
 		}
-		for _, p := range a.AllPermissions {
-			if !p.Inherited {
-				in.List = append(in.List, wire.AccessControl{UserName: a.UserName, GroupName: a.GroupName, ServiceName: a.ServiceName, PermissionLevel: p.PermissionLevel})
+		for _, l := range a.AllPermissions {
+			if !l.Inherited {
+				in.List = append(in.List, wire.AccessControl{UserName: a.UserName, GroupName: a.GroupName, ServiceName: a.ServiceName, PermissionLevel: l.PermissionLevel})
 			}
 		}
 	}
@@ -211,6 +211,6 @@ func (c *Client) Ungrant(ctx context.Context, n tarn.ProjectName, u User) (Objec
 		return now, tarn.NotFound("%s has no permission on project %s", NameOf(u), n.Project)
 	}
 	var out ObjectPermissions
-	err = c.do(ctx, http.MethodPut, permissionsOf(n), nil, in, &out)
+	err = p.c.do(ctx, http.MethodPut, permissionsOf(n), nil, in, &out)
 	return out, err
 }

@@ -34,7 +34,7 @@ The first password is set by an admin, with: tarn principal password NAME. An ac
 		Example: "  tarn login --host https://tarn.example.com\n  tarn login --device\n  tarn login --client-id 5b0c... --client-secret-file secret --profile nightly",
 		Args:    args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			host, err := sh.host()
+			host, err := hostMeant(sh)
 			if err != nil {
 				return err
 			}
@@ -49,7 +49,7 @@ The first password is set by an admin, with: tarn principal password NAME. An ac
 			case clientID != "" && device:
 				return usage(cmd, "--client-id signs a program in, --device a person: say one of them")
 			case clientID != "":
-				secret, err := sh.clientSecret(secretFile)
+				secret, err := clientSecret(sh, secretFile)
 				if err != nil {
 					return err
 				}
@@ -58,14 +58,14 @@ The first password is set by an admin, with: tarn principal password NAME. An ac
 					return err
 				}
 			case device:
-				s, err = sh.loginDevice(ctx, c)
+				s, err = loginDevice(sh, ctx, c)
 			default:
-				s, err = sh.loginBrowser(ctx, c, noBrowser)
+				s, err = loginBrowser(sh, ctx, c, noBrowser)
 			}
 			if err != nil {
 				return err
 			}
-			return sh.remember(cmd.Context(), c.Host(), s)
+			return remember(sh, cmd.Context(), c.Host(), s)
 		},
 	}
 	c.Flags().BoolVar(&device, "device", false, "show a code to type in on another device, for a computer without a browser")
@@ -76,7 +76,7 @@ The first password is set by an admin, with: tarn principal password NAME. An ac
 }
 
 func loginService(ctx context.Context, c *client.Client, id string, secret tarn.Secret) (signedIn, error) {
-	t, err := c.OAuth().Service(ctx, id, secret)
+	t, err := client.OAuthOf(c).Service(ctx, id, secret)
 	return signedIn{Access: t.Access.Reveal(), Expiry: t.Expiry.Format(time.RFC3339), ClientID: id, ClientSecret: secret.Reveal()}, err
 }
 
@@ -84,13 +84,13 @@ func signedInOf(t client.OAuthTokens) signedIn {
 	return signedIn{Access: t.Access.Reveal(), Refresh: t.Refresh.Reveal(), Expiry: t.Expiry.Format(time.RFC3339)}
 }
 
-func (sh *shell) loginDevice(ctx context.Context, c *client.Client) (signedIn, error) {
-	d, err := c.OAuth().BeginDevice(ctx)
+func loginDevice(sh *shell, ctx context.Context, c *client.Client) (signedIn, error) {
+	d, err := client.OAuthOf(c).BeginDevice(ctx)
 	if err != nil {
 		return signedIn{}, err
 	}
 	sh.note("Open %s on any device and enter the code  %s", d.URL, d.UserCode)
-	t, err := c.OAuth().AwaitDevice(ctx, d)
+	t, err := client.OAuthOf(c).AwaitDevice(ctx, d)
 	return signedInOf(t), err
 }
 
@@ -111,12 +111,12 @@ func listenForLogin() (net.Listener, error) {
 	return nil, tarn.Unavailable("listen for the browser's answer: %w", err).WithHint("ports 8020 to 8040 are taken; use tarn login --device")
 }
 
-func (sh *shell) loginBrowser(ctx context.Context, c *client.Client, noBrowser bool) (signedIn, error) {
+func loginBrowser(sh *shell, ctx context.Context, c *client.Client, noBrowser bool) (signedIn, error) {
 	l, err := listenForLogin()
 	if err != nil {
 		return signedIn{}, err
 	}
-	in := c.OAuth().Begin("http://" + l.Addr().String())
+	in := client.OAuthOf(c).Begin("http://" + l.Addr().String())
 	type came struct{ code, problem string }
 	back := make(chan came, 1)
 	srv := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -151,7 +151,7 @@ func (sh *shell) loginBrowser(ctx context.Context, c *client.Client, noBrowser b
 		if got.problem != "" || got.code == "" {
 			return signedIn{}, tarn.Denied("sign in: %s", first(got.problem, "the browser came back without a code"))
 		}
-		t, err := c.OAuth().Finish(ctx, in, got.code)
+		t, err := client.OAuthOf(c).Finish(ctx, in, got.code)
 		return signedInOf(t), err
 	}
 }
@@ -169,7 +169,7 @@ func openBrowser(url string) {
 }
 
 // remember keeps a sign-in in the profile and says who it is.
-func (sh *shell) remember(ctx context.Context, host string, s signedIn) error {
+func remember(sh *shell, ctx context.Context, host string, s signedIn) error {
 	c, err := client.New(client.Options{Host: host, Token: tarn.Secret(s.Access), UserAgent: "tarn/" + version()})
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ func logoutCommand(sh *shell) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := c.OAuth().Revoke(cmd.Context(), tarn.Secret(s.Refresh)); err != nil {
+				if err := client.OAuthOf(c).Revoke(cmd.Context(), tarn.Secret(s.Refresh)); err != nil {
 					return fmt.Errorf("the tokens are forgotten here, but the server was not told: %w", err)
 				}
 			}

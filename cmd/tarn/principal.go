@@ -47,16 +47,16 @@ which gets an application id to sign in with. Neither can use a project before i
 			if service {
 				in, t = client.User{DisplayName: args[0]}, tarn.PrincipalService
 			}
-			u, err := c.Principals().Create(cmd.Context(), t, in)
+			u, err := client.PrincipalsOf(c).Create(cmd.Context(), t, in)
 			if err != nil {
 				return err
 			}
 			if admin {
-				admins, err := c.Principals().Find(cmd.Context(), tarn.AdminsGroup)
+				admins, err := client.PrincipalsOf(c).Find(cmd.Context(), tarn.AdminsGroup)
 				if err != nil {
 					return err
 				}
-				if _, err := c.Principals().Change(cmd.Context(), admins, members("add", u.ID)); err != nil {
+				if _, err := client.PrincipalsOf(c).Change(cmd.Context(), admins, members("add", u.ID)); err != nil {
 					return err
 				}
 			}
@@ -95,7 +95,7 @@ func principalList(sh *shell) *cobra.Command {
 			}
 			all := []client.User{}
 			for _, t := range types {
-				us, err := c.Principals().List(cmd.Context(), t, "")
+				us, err := client.PrincipalsOf(c).List(cmd.Context(), t, "")
 				if err != nil {
 					return err
 				}
@@ -145,7 +145,7 @@ func withPrincipal(sh *shell, c *cobra.Command, do func(ctx context.Context, c *
 		if err != nil {
 			return err
 		}
-		u, err := c.Principals().Find(cmd.Context(), args[0])
+		u, err := client.PrincipalsOf(c).Find(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func completePrincipal(sh *shell) completion {
 	return firstOnly(completing(sh, func(ctx context.Context, c *client.Client, _ string) ([]string, error) {
 		var names []string
 		for _, t := range typeWords {
-			us, err := c.Principals().List(ctx, t, "")
+			us, err := client.PrincipalsOf(c).List(ctx, t, "")
 			if err != nil {
 				return nil, err
 			}
@@ -187,7 +187,7 @@ func principalShow(sh *shell) *cobra.Command {
 func principalSwitch(sh *shell, verb, short string, active bool) *cobra.Command {
 	return withPrincipal(sh, &cobra.Command{Use: verb + " NAME", Short: short},
 		func(ctx context.Context, c *client.Client, u client.User, _ []string) error {
-			u, err := c.Principals().Change(ctx, u, client.Change{Op: "replace", Path: "active", Value: active})
+			u, err := client.PrincipalsOf(c).Change(ctx, u, client.Change{Op: "replace", Path: "active", Value: active})
 			if err != nil {
 				return err
 			}
@@ -200,7 +200,7 @@ func principalDelete(sh *shell) *cobra.Command {
 		Use: "delete NAME", Short: "Delete a principal with its tokens, secrets and permissions",
 		Long: "Delete a principal with its tokens, secrets, memberships and permissions. Postgres roles of its name stay,\nand nobody can log in as them with a token.",
 	}, func(ctx context.Context, c *client.Client, u client.User, _ []string) error {
-		if err := c.Principals().Delete(ctx, u); err != nil {
+		if err := client.PrincipalsOf(c).Delete(ctx, u); err != nil {
 			return err
 		}
 		return sh.show(wire.Empty{}, func() { sh.say("Deleted %s.", client.NameOf(u)) })
@@ -221,7 +221,7 @@ func principalPassword(sh *shell) *cobra.Command {
 			var password string
 			if !remove {
 				var err error
-				if password, err = sh.readSecret("Password: "); err != nil {
+				if password, err = readSecret(sh, "Password: "); err != nil {
 					return err
 				}
 				if password == "" {
@@ -232,7 +232,7 @@ func principalPassword(sh *shell) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := c.Principals().SetPassword(cmd.Context(), name, tarn.Secret(password)); err != nil {
+			if err := client.PrincipalsOf(c).SetPassword(cmd.Context(), name, tarn.Secret(password)); err != nil {
 				return err
 			}
 			return sh.show(wire.Empty{}, func() {
@@ -249,7 +249,7 @@ func principalPassword(sh *shell) *cobra.Command {
 }
 
 // readSecret reads one line, without showing it when a person types.
-func (sh *shell) readSecret(prompt string) (string, error) {
+func readSecret(sh *shell, prompt string) (string, error) {
 	if interactive(sh.in) {
 		return hidden(sh, prompt)
 	}
@@ -279,7 +279,7 @@ func secretCreate(sh *shell) *cobra.Command {
 				return err
 			}
 		}
-		s, err := c.Principals().CreateSecret(ctx, u, life)
+		s, err := client.PrincipalsOf(c).CreateSecret(ctx, u, life)
 		if err != nil {
 			return err
 		}
@@ -295,7 +295,7 @@ func secretCreate(sh *shell) *cobra.Command {
 func secretList(sh *shell) *cobra.Command {
 	return withPrincipal(sh, &cobra.Command{Use: "list NAME", Short: "List secrets without their values"},
 		func(ctx context.Context, c *client.Client, u client.User, _ []string) error {
-			all, err := c.Principals().Secrets(ctx, u)
+			all, err := client.PrincipalsOf(c).Secrets(ctx, u)
 			if err != nil {
 				return err
 			}
@@ -316,7 +316,7 @@ func secretList(sh *shell) *cobra.Command {
 func secretDelete(sh *shell) *cobra.Command {
 	return withPrincipal(sh, &cobra.Command{Use: "delete NAME ID", Short: "End a secret", Args: args(2, 2, "the principal's name and the secret's id")},
 		func(ctx context.Context, c *client.Client, u client.User, args []string) error {
-			if err := c.Principals().DeleteSecret(ctx, u, args[0]); err != nil {
+			if err := client.PrincipalsOf(c).DeleteSecret(ctx, u, args[0]); err != nil {
 				return err
 			}
 			return sh.show(wire.Empty{}, func() { sh.say("Deleted secret %s.", args[0]) })

@@ -20,7 +20,7 @@ func groupCommand(sh *shell) *cobra.Command {
 			})
 		}),
 		withGroup(sh, &cobra.Command{Use: "delete NAME", Short: "Delete a group; its members stay"}, func(ctx context.Context, c *client.Client, u client.User) error {
-			if err := c.Principals().Delete(ctx, u); err != nil {
+			if err := client.PrincipalsOf(c).Delete(ctx, u); err != nil {
 				return err
 			}
 			return sh.show(wire.Empty{}, func() { sh.say("Deleted group %s.", u.DisplayName) })
@@ -39,7 +39,7 @@ func members(op string, ids ...string) client.Change {
 
 func findAll(ctx context.Context, c *client.Client, names []string) (ids []string, err error) {
 	for _, n := range names {
-		u, err := c.Principals().Find(ctx, n)
+		u, err := client.PrincipalsOf(c).Find(ctx, n)
 		if err != nil {
 			return nil, err
 		}
@@ -66,7 +66,7 @@ func groupCreate(sh *shell) *cobra.Command {
 			for _, id := range ids {
 				in.Members = append(in.Members, wire.ScimValue{Value: id})
 			}
-			u, err := c.Principals().Create(cmd.Context(), tarn.PrincipalGroup, in)
+			u, err := client.PrincipalsOf(c).Create(cmd.Context(), tarn.PrincipalGroup, in)
 			if err != nil {
 				return err
 			}
@@ -83,7 +83,7 @@ func groupList(sh *shell) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := c.Principals().List(cmd.Context(), tarn.PrincipalGroup, "")
+			all, err := client.PrincipalsOf(c).List(cmd.Context(), tarn.PrincipalGroup, "")
 			if err != nil {
 				return err
 			}
@@ -123,7 +123,7 @@ func groupMembers(sh *shell, op, short string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if u, err = c.Principals().Change(ctx, u, members(op, ids...)); err != nil {
+		if u, err = client.PrincipalsOf(c).Change(ctx, u, members(op, ids...)); err != nil {
 			return err
 		}
 		return sh.show(u, func() { sh.say("Group %s now has: %s", u.DisplayName, dash(displays(u.Members))) })
@@ -141,20 +141,20 @@ func permissionList(sh *shell) *cobra.Command {
 		Use: "list PROJECT", Short: "List who may do what with a project",
 		Args: args(1, 1, "the project's name"), ValidArgsFunction: completeProject(sh),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, n, err := sh.projectArg(args[0])
+			c, n, err := projectArg(sh, args[0])
 			if err != nil {
 				return err
 			}
-			p, err := c.Permissions(cmd.Context(), n)
+			p, err := client.PrincipalsOf(c).Permissions(cmd.Context(), n)
 			if err != nil {
 				return err
 			}
-			return sh.showPermissions(p)
+			return showPermissions(sh, p)
 		},
 	}
 }
 
-func (sh *shell) projectArg(name string) (*client.Client, tarn.ProjectName, error) {
+func projectArg(sh *shell, name string) (*client.Client, tarn.ProjectName, error) {
 	id, err := tarn.ParseID("project", name)
 	if err != nil {
 		return nil, tarn.ProjectName{}, err
@@ -163,7 +163,7 @@ func (sh *shell) projectArg(name string) (*client.Client, tarn.ProjectName, erro
 	return c, tarn.ProjectName{Project: id}, err
 }
 
-func (sh *shell) showPermissions(p client.ObjectPermissions) error {
+func showPermissions(sh *shell, p client.ObjectPermissions) error {
 	return sh.show(p, func() {
 		var rows [][]string
 		for _, a := range p.List {
@@ -194,19 +194,19 @@ func permissionGrant(sh *shell) *cobra.Command {
 			if !l.Covers(tarn.CanCreate) {
 				return usage(cmd, "no level %q; there are CAN_CREATE, CAN_USE and CAN_MANAGE", args[2])
 			}
-			c, n, err := sh.projectArg(args[0])
+			c, n, err := projectArg(sh, args[0])
 			if err != nil {
 				return err
 			}
-			u, err := c.Principals().Find(cmd.Context(), args[1])
+			u, err := client.PrincipalsOf(c).Find(cmd.Context(), args[1])
 			if err != nil {
 				return err
 			}
-			p, err := c.Grant(cmd.Context(), n, u, l)
+			p, err := client.PrincipalsOf(c).Grant(cmd.Context(), n, u, l)
 			if err != nil {
 				return err
 			}
-			return sh.showPermissions(p)
+			return showPermissions(sh, p)
 		},
 	}
 }
@@ -216,19 +216,19 @@ func permissionRevoke(sh *shell) *cobra.Command {
 		Use: "revoke PROJECT PRINCIPAL", Short: "Take a principal's level on a project away",
 		Args: args(2, 2, "a project and a principal"), ValidArgsFunction: completeProject(sh),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, n, err := sh.projectArg(args[0])
+			c, n, err := projectArg(sh, args[0])
 			if err != nil {
 				return err
 			}
-			u, err := c.Principals().Find(cmd.Context(), args[1])
+			u, err := client.PrincipalsOf(c).Find(cmd.Context(), args[1])
 			if err != nil {
 				return err
 			}
-			p, err := c.Ungrant(cmd.Context(), n, u)
+			p, err := client.PrincipalsOf(c).Ungrant(cmd.Context(), n, u)
 			if err != nil {
 				return err
 			}
-			return sh.showPermissions(p)
+			return showPermissions(sh, p)
 		},
 	}
 }

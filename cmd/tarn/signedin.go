@@ -84,7 +84,7 @@ func freshToken(name string, p profile) (string, error) {
 		next, err = loginService(ctx, c, next.ClientID, tarn.Secret(next.ClientSecret))
 	case next.Refresh != "":
 		var t client.OAuthTokens
-		t, err = c.OAuth().Refresh(ctx, tarn.Secret(next.Refresh))
+		t, err = client.OAuthOf(c).Refresh(ctx, tarn.Secret(next.Refresh))
 		next = signedInOf(t)
 	}
 	var refused *client.OAuthError
@@ -147,7 +147,7 @@ func dropSignIn(name string) (host string, s signedIn, err error) {
 }
 
 // host is the server meant, for commands that need no token.
-func (sh *shell) host() (string, error) {
+func hostMeant(sh *shell) (string, error) {
 	p, err := loadProfile(sh.flags.profile)
 	if err != nil {
 		return "", err
@@ -157,11 +157,11 @@ func (sh *shell) host() (string, error) {
 
 // clientSecret is a service principal's secret, as --client-secret-file or the
 // environment gives it.
-func (sh *shell) clientSecret(file string) (tarn.Secret, error) {
+func clientSecret(sh *shell, file string) (tarn.Secret, error) {
 	var s string
 	switch {
 	case file == "-":
-		line, err := sh.readSecret("Client secret: ")
+		line, err := readSecret(sh, "Client secret: ")
 		if err != nil {
 			return "", err
 		}
