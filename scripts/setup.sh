@@ -134,6 +134,32 @@ JS
   esac
 fi
 
+# ---- what a Postgres is known by --------------------------------------------
+# The extension databricks_auth, and with a C compiler two modules that do
+# nothing and are named in shared_preload_libraries. Tarn works without them.
+put() { # file, directory: copied when it differs
+  [ -d "$2" ] || return 1
+  cmp -s "$1" "$2/$(basename "$1")" && return
+  if [ -w "$2" ]; then install -m 644 "$1" "$2/"; else $sudo install -m 644 "$1" "$2/" 2>/dev/null; fi
+}
+for bin in build/postgres-18/bin /usr/lib/postgresql/*/bin; do
+  [ -x "$bin/postgres" ] || continue
+  major=$("$bin/postgres" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+  case $bin in
+    build/*) lib=build/postgres-18/lib/postgresql share=build/postgres-18/share/postgresql ;;
+    *) lib=/usr/lib/postgresql/$major/lib share=/usr/share/postgresql/$major ;;
+  esac
+  put scripts/databricks_auth/databricks_auth.control "$share/extension" && put scripts/databricks_auth/databricks_auth--1.0.sql "$share/extension" ||
+    say "$share/extension cannot be written: no extension databricks_auth on Postgres $major"
+  command -v cc >/dev/null || continue
+  mkdir -p "build/preload/$major"
+  for name in neon databricks_auth; do
+    so=build/preload/$major/$name.so
+    [ "$so" -nt scripts/databricks_auth/preload.c ] || cc -shared -fPIC -O2 -s -DPG_MAJOR="$major" -o "$so" scripts/databricks_auth/preload.c || continue
+    put "$so" "$lib" || say "$lib cannot be written: $name is not named in shared_preload_libraries of Postgres $major"
+  done
+done
+
 # ---- for the tests ---------------------------------------------------------
 if [ "$what" = test ]; then
   want="${PYTHON_PACKAGES[*]}"

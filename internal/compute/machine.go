@@ -100,5 +100,13 @@ func (m *machine) settings(s tarn.ComputeSpec) (map[string]string, error) {
 	if err == nil && m.store.PageWrites() == tornPages {
 		all["full_page_writes"] = "on"
 	}
+	for _, in := range m.o.Installs {
+		if err != nil || in.Major != s.PGVersion {
+			continue
+		}
+		if v := in.Preload(all["shared_preload_libraries"]); v != "" {
+			all["shared_preload_libraries"] = v
+		}
+	}
 	return all, err
 }

@@ -90,11 +90,12 @@ func New(cfg Config) *Control {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	told := &signals{}
-	directory := &Directory{told: told}
+	seen := &fleet{node: cfg.Node}
+	directory := newDirectory(cfg, seen)
 	c := &Control{
 		Identity: &Identity{cfg: cfg, directory: directory}, Access: &Access{cfg: cfg}, Directory: directory,
 		Pasts: &Pasts{cfg: cfg, signals: told}, Snapshots: &Snapshots{cfg: cfg, signals: told},
-		cfg: cfg, fleet: &fleet{node: cfg.Node}, signals: told,
+		cfg: cfg, fleet: seen, signals: told,
 	}
 	c.Databases = &Databases{c}
 	return c

@@ -111,7 +111,11 @@ func (c *Control) WakeEndpoint(ctx context.Context, n tarn.EndpointName) (tarn.C
 	if err != nil {
 		return tarn.ComputeStatus{}, fmt.Errorf("wake endpoint %s: %w", n, err)
 	}
-	return c.fleet.wake(ctx, computeSpec(w))
+	st, err := c.fleet.wake(ctx, computeSpec(w))
+	if err == nil {
+		c.Directory.woke(st)
+	}
+	return st, err
 }
 
 const (

@@ -40,7 +40,7 @@ func (i *Identity) CreatePrincipal(ctx context.Context, p tarn.Principal) (tarn.
 	if err != nil {
 		return tarn.Principal{}, fmt.Errorf("create principal: %w", err)
 	}
-	i.directory.changed()
+	i.directory.changed(ctx)
 	return p, nil
 }
 
@@ -120,7 +120,7 @@ func (i *Identity) UpdatePrincipal(ctx context.Context, id string, change func(*
 	if err != nil {
 		return tarn.Principal{}, fmt.Errorf("update principal: %w", err)
 	}
-	i.directory.changed()
+	i.directory.changed(ctx)
 	return now, nil
 }
 
@@ -158,7 +158,7 @@ func (i *Identity) DeletePrincipal(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("delete principal: %w", err)
 	}
-	i.directory.changed()
+	i.directory.changed(ctx)
 	return nil
 }
 

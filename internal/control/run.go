@@ -29,6 +29,7 @@ func (c *Control) Run(ctx context.Context) error {
 		g.Go(func() error { w.run(ctx); return nil })
 	}
 	g.Go(func() error { (&sweeper{c: c}).run(ctx); return nil })
+	g.Go(func() error { c.Directory.run(ctx); return nil })
 	return g.Wait()
 }
 

@@ -143,5 +143,5 @@ func (s *sweeper) prune(ctx context.Context) error {
 		return nil
 	}
 	s.pruned = time.Now()
-	return controldb.PruneOperations(ctx, s.c.cfg.DB, time.Now().Add(-keepDone))
+	return errors.Join(controldb.PruneOperations(ctx, s.c.cfg.DB, time.Now().Add(-keepDone)), controldb.SweepIdentity(ctx, s.c.cfg.DB))
 }
