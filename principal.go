@@ -117,6 +117,27 @@ const (
 	RoleNoLogin RoleAuth = "NO_LOGIN"
 )
 
+// RoleSpec is what is asked of a Postgres role.
+type RoleSpec struct {
+	ID         string // in resource names; "" = made from Name
+	Name       string // in Postgres
+	Identity   PrincipalType
+	Auth       RoleAuth // "" = OAuth for an identity, a password otherwise
+	Superuser  bool     // in SuperuserRole
+	CreateDB   bool
+	CreateRole bool
+	BypassRLS  bool
+}
+
+// Plain says whether the role has nothing but its name.
+func (s RoleSpec) Plain() bool { return !s.Superuser && !s.CreateDB && !s.CreateRole && !s.BypassRLS }
+
+// Role is a Postgres role of a branch as it is found there.
+type Role struct {
+	RoleSpec
+	OID uint32 // never given again in the same branch
+}
+
 // OAuthMarkerRole is the NOLOGIN role whose members log in with a token.
 const OAuthMarkerRole = "tarn_oauth"
 

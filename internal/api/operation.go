@@ -40,6 +40,8 @@ func (d *operationDoor) get(ctx context.Context, q *query) (any, error) {
 	switch {
 	case parts[0] == "synced_tables" && len(parts) == 4:
 		return d.ofSyncedTable(ctx, name, parts[1], parts[3])
+	case len(parts) == 8 && parts[4] == "roles":
+		return (&roleDoor{control: d.control, ops: d}).operation(ctx, name, strings.Join(parts[:4], "/"), parts[5], parts[7])
 	case len(parts) == 10 && parts[6] == "cdf-configs":
 		return d.ofFeed(ctx, name, strings.Join(parts[:4], "/"), parts[7], parts[9])
 	case len(parts) == 8 && parts[4] == "databases":

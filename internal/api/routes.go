@@ -35,7 +35,7 @@ func routes(c Config) []route {
 		configs  = branch + "/databases/{database}/cdf-configs"
 		config   = configs + "/{config}"
 	)
-	return append(identityRoutes(c), []route{
+	return append(append(identityRoutes(c), roleRoutes(&roleDoor{control: c.Control, ops: ops})...), []route{
 		{"GET /.well-known/databricks-config", public, host.config},
 
 		{"POST " + db + "instances", signedIn, instances.create},

@@ -71,6 +71,7 @@ type Control struct {
 	Access    *Access
 	Directory *Directory
 	Databases *Databases
+	Roles     *Roles
 
 	cfg       Config
 	fleet     *fleet // the node's computes as last seen
@@ -98,6 +99,7 @@ func New(cfg Config) *Control {
 		cfg: cfg, fleet: seen, signals: told,
 	}
 	c.Databases = &Databases{c}
+	c.Roles = &Roles{cfg: cfg, computes: c}
 	return c
 }
 
