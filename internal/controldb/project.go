@@ -35,6 +35,9 @@ func scanProject(r pgx.Row) (p tarn.Project, err error) {
 		&p.Instance.Capacity, &p.Instance.NodeCount, &p.Instance.Readable, &p.Instance.Stopped, &p.Instance.UsagePolicy, &p.Endpoint.FreezeAfter, &p.Allowed,
 		(*stamp)(&p.CreateTime), (*stamp)(&p.UpdateTime))
 	p.CustomTags, p.Endpoint.Settings = noEmpty(p.CustomTags), noEmpty(p.Endpoint.Settings)
+	if len(p.Allowed) == 0 {
+		p.Allowed = nil // read as it was written
+	}
 	return p, err
 }
 
