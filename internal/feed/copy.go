@@ -196,6 +196,7 @@ func (s *session) copyRows(ctx context.Context, conn *pgx.Conn, l listed, ex exp
 	}
 	t.status.sync, t.status.estimate = time.Now().UTC(), 0
 	t.setState(tarn.FeedStreaming, "")
+	s.event(ctx, tarn.EventInfo, tarn.EventFlowProgress, "copied table %s: %d rows in %s", l.name, t.status.copied, time.Since(started).Round(time.Millisecond))
 	s.log.Info("copied table", "path", l.name, "lsn", ex.Point, "count", t.status.copied, "took", time.Since(started))
 	return s.record(ctx)
 }

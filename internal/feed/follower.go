@@ -34,6 +34,8 @@ type follower struct {
 	broken  int                // streams in a row that Postgres could not decode
 	message string             // last recorded
 	tables  map[string]tarn.FeedTable
+	update  string // id of the pipeline's update that this session is; "" = none
+	rows    int64  // history rows committed by it
 }
 
 // errAsked ends a follower because its feed is being deleted.
@@ -174,7 +176,7 @@ func (f *follower) step(ctx context.Context) (gone bool, err error) {
 	}
 	if going, err := f.branchGoing(ctx); err != nil || going {
 		if err == nil {
-			err = controldb.DeleteFeed(ctx, f.k.db, row.UID)
+			err = f.forget(ctx)
 		}
 		return err == nil, err
 	}
@@ -190,7 +192,11 @@ func (f *follower) step(ctx context.Context) (gone bool, err error) {
 		pause(ctx, f.k.poll)
 		return false, nil
 	}
+	if err := f.beginUpdate(ctx); err != nil {
+		return false, err
+	}
 	err = f.follow(ctx, status)
+	f.endUpdate(ctx, err)
 	if errors.Is(err, errBranchGoing) {
 		return false, nil
 	}
@@ -283,7 +289,15 @@ func (f *follower) remove(ctx context.Context, r Retention) error {
 			}
 		}
 	}
-	err = controldb.DeleteFeed(ctx, f.k.db, f.row.UID)
+	return f.forget(ctx)
+}
+
+// forget removes the rows of the feed and its pipeline.
+func (f *follower) forget(ctx context.Context) error {
+	if err := controldb.DeletePipeline(ctx, f.k.db, f.row.PipelineID); err != nil && tarn.KindOf(err) != tarn.KindNotFound {
+		return err
+	}
+	err := controldb.DeleteFeed(ctx, f.k.db, f.row.UID)
 	if tarn.KindOf(err) == tarn.KindNotFound {
 		err = nil
 	}

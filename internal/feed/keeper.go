@@ -155,6 +155,10 @@ func (k *Keeper) create(ctx context.Context, s tarn.FeedSpec) (tarn.Feed, error)
 	if err != nil {
 		return tarn.Feed{}, fmt.Errorf("create feed %s: %w", s.ID, err)
 	}
+	// A crash in between is made good when the feed is first followed.
+	if err := k.newFollower(f, func(error) {}).pipeline(ctx); err != nil {
+		return tarn.Feed{}, fmt.Errorf("create feed %s: %w", s.ID, err)
+	}
 	k.wake()
 	return f, nil
 }

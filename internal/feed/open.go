@@ -160,6 +160,9 @@ func (s *session) record(ctx context.Context) error {
 		}
 	}
 	for _, t := range all {
+		before := s.follower.tables[t.PostgresTable]
+		s.rows += max(0, t.Rows-before.Rows)
+		s.tellChange(ctx, before, t)
 		s.follower.tables[t.PostgresTable] = t
 	}
 	return nil

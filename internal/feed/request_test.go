@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/controldb"
 )
 
 // settings are changed while the feed runs; a table that is left out and taken
@@ -60,6 +61,23 @@ func settings(t *testing.T, w *world) {
 		return len(h) == before+1+1+3 && h[before+1].kind() == "truncate"
 	})
 	w.sameRows("s", "s", "a", "id")
+	// The pipeline tells of it.
+	updates, err := controldb.ListUpdates(t.Context(), w.db, w.feed("s").PipelineID, 10)
+	check(t, err)
+	if len(updates) < 4 || updates[0].State != tarn.UpdateRunning || updates[1].State != tarn.UpdateCanceled {
+		t.Errorf("updates %+v", updates)
+	}
+	events, err := controldb.ListEvents(t.Context(), w.db, w.feed("s").PipelineID, 0, 100)
+	check(t, err)
+	var told []string
+	for _, e := range events {
+		told = append(told, e.Message)
+	}
+	for _, want := range []string{"made replication slot", "copied table a: 3 rows", "table a is not followed any more: the feed leaves the table out"} {
+		if !strings.Contains(strings.Join(told, "\n"), want) {
+			t.Errorf("no event %q in\n%s", want, strings.Join(told, "\n"))
+		}
+	}
 	for _, bad := range []tarn.FeedSettings{{Include: []string{"[x"}}, {Flush: time.Millisecond}, {MaxWAL: 1}, {Derived: "views"}} {
 		if _, err := w.keeper.Update(t.Context(), w.branch, "s", bad); tarn.KindOf(err) != tarn.KindInvalid {
 			t.Errorf("%+v: error %v", bad, err)

@@ -232,6 +232,7 @@ func (s *session) openSlot(ctx context.Context, fresh bool) error {
 		return err
 	}
 	s.log.Info("made slot", "lsn", ex.Point, "path", s.slot)
+	s.event(ctx, tarn.EventInfo, tarn.EventUpdateProgress, "made replication slot %s at %s", s.slot, ex.Point)
 	s.flushed, s.processed = ex.Point, ex.Point
 	// Listed after the slot's start: a table made in between is copied empty
 	// and all its rows come in the stream.
@@ -312,6 +313,7 @@ func (s *session) missing(ctx context.Context, there []listed) error {
 		if err := controldb.UpsertFeedTable(ctx, s.k.db, s.row.UID, t); err != nil {
 			return fmt.Errorf("record the tables: %w", err)
 		}
+		s.tellChange(ctx, s.follower.tables[name], t)
 		s.follower.tables[name] = t
 	}
 	return nil
