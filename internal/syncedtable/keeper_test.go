@@ -41,6 +41,8 @@ type world struct {
 	conn     *pgx.Conn
 	chunk    int    // ChunkRows
 	feed     string // delta.enableChangeDataFeed of new sources
+	alerts   syncedtable.Alerts
+	open     func(context.Context, string) (blob.Store, error) // of sources; nil = openDir
 
 	keeper *syncedtable.Keeper
 	cancel context.CancelFunc
@@ -156,6 +158,13 @@ func openDir(_ context.Context, location string) (blob.Store, error) {
 	return dir.Open(u.Path)
 }
 
+func (w *world) openStore(ctx context.Context, location string) (blob.Store, error) {
+	if w.open != nil {
+		return w.open(ctx, location)
+	}
+	return openDir(ctx, location)
+}
+
 func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -201,7 +210,7 @@ func (w *world) start() {
 		level = slog.LevelDebug
 	}
 	w.keeper = syncedtable.New(syncedtable.Config{
-		DB: w.db, Catalog: w.catalog, Computes: w.computes, OpenStore: openDir, Poll: 50 * time.Millisecond, ChunkRows: w.chunk,
+		DB: w.db, Catalog: w.catalog, Computes: w.computes, OpenStore: w.openStore, Poll: 50 * time.Millisecond, ChunkRows: w.chunk, Alerts: w.alerts,
 		Log: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: level})),
 	})
 	ctx, cancel := context.WithCancel(context.Background())

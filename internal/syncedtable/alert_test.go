@@ -1,0 +1,152 @@
+package syncedtable_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/blob"
+	"github.com/tarndb/tarn/internal/blob/faulty"
+	"github.com/tarndb/tarn/internal/controldb"
+	"github.com/tarndb/tarn/internal/postgres/pgtest"
+	"github.com/tarndb/tarn/internal/syncedtable"
+)
+
+// ear is a webhook.
+type ear struct {
+	mu    sync.Mutex
+	heard []syncedtable.Alert
+}
+
+func (e *ear) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+	var a syncedtable.Alert
+	err := json.NewDecoder(r.Body).Decode(&a)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err == nil {
+		e.heard = append(e.heard, a)
+	}
+}
+
+func (e *ear) hears(t *testing.T, event string) (found syncedtable.Alert) {
+	t.Helper()
+	eventually(t, "alert "+event, func() any { return e.heard }, func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for _, a := range e.heard {
+			if a.Event == event {
+				found = a
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// Who was to be told is told of failures, dead letters and lag, once.
+func TestAlerts(t *testing.T) {
+	l := newLab(t, pgtest.Newest(t))
+	w := l.world(t)
+	w.feed = "true"
+	e := &ear{}
+	server := httptest.NewServer(e)
+	t.Cleanup(server.Close)
+	out := filepath.Join(t.TempDir(), "told")
+	w.kill()
+	w.alerts.Command = []string{"/bin/sh", "-c", `cat >> "$0"; echo >> "$0"`, out}
+	w.start()
+	s := w.source("t", col("id", "long"), col("v", "string"))
+	s.write(add, `{"id":1,"v":"a"}
+		{"id":2,"v":"nul\u0000"}
+		{"id":3,"v":"nul\u0000"}`)
+	x := w.triggered("id")
+	x.Alerts = tarn.Alerts{Webhook: server.URL, DeadLetters: 2}
+	w.create(x)
+	w.reaches("t", tarn.SyncOnline, 1)
+	if a := e.hears(t, "dead_letters"); a.DeadLetters != 2 || a.SyncedTable != "lake.public.t" || a.Version != 1 || !strings.Contains(a.Message, "NUL") {
+		t.Errorf("%+v", a)
+	}
+	s.write(add, `{"id":4,"v":"nul\u0000"}`) // one more: below the bound
+	w.brought(s)
+	check(t, w.catalog.DropTable(t.Context(), tarn.Principal{}, lake("t")))
+	w.refresh(x.Name)
+	w.reaches("t", tarn.SyncPipelineFailed, 0)
+	if a := e.hears(t, "failed"); a.State != "SYNCED_TABLE_ONLINE_PIPELINE_FAILED" || a.UpdateID == "" || a.PipelineID == "" {
+		t.Errorf("%+v", a)
+	}
+	eventually(t, "the command", func() any { return nil }, func() bool {
+		b, _ := os.ReadFile(out) // not there yet
+		return strings.Count(string(b), `"event":"dead_letters"`) == 1 && strings.Count(string(b), `"event":"failed"`) == 1
+	})
+	es, err := controldb.ListEvents(t.Context(), w.db, w.get("t").PipelineID, 0, 100)
+	check(t, err)
+	told := 0
+	for _, e := range es {
+		if e.Type == tarn.EventAlert {
+			told++
+		}
+	}
+	if told != 2 {
+		t.Errorf("%d alerts among the events", told)
+	}
+}
+
+// A source behind a store that fails, breaks off and hangs up at any call is
+// brought to the end all the same, and nothing wrong is ever there.
+func TestFollowUnderStoreFaults(t *testing.T) {
+	l := newLab(t, pgtest.Newest(t))
+	w := l.world(t)
+	w.feed, w.chunk = "true", 40
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	var mu sync.Mutex
+	bad := false
+	w.open = func(ctx context.Context, location string) (blob.Store, error) {
+		store, err := openDir(ctx, location)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil || !bad {
+			return store, err
+		}
+		seed++
+		return faulty.New(store, faulty.Seeded(seed, 0.02, faulty.Fail, faulty.Torn)), nil
+	}
+	w.kill()
+	w.start()
+	s := w.follow(`{"id":1,"v":"a"}`)
+	mu.Lock()
+	bad = true
+	mu.Unlock()
+	for v := range 6 {
+		var rows []string
+		for i := range 50 {
+			rows = append(rows, fmt.Sprintf(`{"id":%d,"v":"v%d"}`, 40*v+i, v))
+		}
+		s.write(replace, strings.Join(rows, "\n"))
+		if x := w.get("t"); !x.State.Due() {
+			w.refresh(x.Name)
+		}
+	}
+	eventually(t, "rest", func() any { return w.get("t") }, func() bool { return !w.get("t").State.Due() })
+	mu.Lock()
+	bad = false
+	mu.Unlock()
+	if x := w.get("t"); x.State.Failed() {
+		t.Fatalf("a passing fault ended the update: %s", x.Message)
+	}
+	if w.get("t").Version != s.version() {
+		w.brought(s)
+	}
+	w.reaches("t", tarn.SyncOnline, s.version())
+	w.equal()
+}
