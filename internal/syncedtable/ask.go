@@ -152,21 +152,20 @@ func (k *Keeper) change(ctx context.Context, t tarn.SyncedTable, p tarn.SyncPoli
 	})
 }
 
-// endUpdate ends the update that the worker ran for.
-func (w *worker) endUpdate(ctx context.Context, state tarn.UpdateState, message string, rows int64) error {
-	if w.row.UpdateID == "" {
+// endUpdate ends the update that a table ran for, with an event.
+func endUpdate(ctx context.Context, tx *controldb.Tx, t tarn.SyncedTable, state tarn.UpdateState) error {
+	if t.UpdateID == "" {
 		return nil
 	}
-	moved, err := controldb.MoveUpdate(ctx, w.k.db, w.row.UpdateID, state, message, rows)
+	moved, err := controldb.MoveUpdate(ctx, tx, t.UpdateID, state, t.Message, t.RowsSynced)
 	if err != nil || !moved {
 		return err
 	}
-	e := tarn.PipelineEvent{Type: tarn.EventUpdateProgress, Message: fmt.Sprintf("Update %s is %s.", w.row.UpdateID, state)}
+	e := tarn.PipelineEvent{PipelineID: t.PipelineID, UpdateID: t.UpdateID, Type: tarn.EventUpdateProgress, Message: fmt.Sprintf("Update %s is %s.", t.UpdateID, state)}
 	if state == tarn.UpdateFailed {
-		e.Level, e.Error = tarn.EventError, message
+		e.Level, e.Error = tarn.EventError, t.Message
 	}
-	w.event(ctx, e)
-	return nil
+	return controldb.InsertEvent(ctx, tx, e)
 }
 
 // event records what happened; it decides nothing.

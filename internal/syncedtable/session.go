@@ -69,11 +69,10 @@ func (w *worker) sync(ctx context.Context) error {
 			return err
 		}
 	}
-	rows := s.pos.rows
 	if err := s.bring(ctx); err != nil {
 		return err
 	}
-	return w.online(ctx, s, rows)
+	return w.online(ctx, s)
 }
 
 // bring chooses between nothing, the changes, and the whole table.
@@ -184,7 +183,7 @@ func (s *session) differences(ctx context.Context) (d difference, err error) {
 }
 
 // online records that the table stands at the position.
-func (w *worker) online(ctx context.Context, s *session, rowsBefore int64) error {
+func (w *worker) online(ctx context.Context, s *session) error {
 	pos := s.pos
 	row := w.row // changed only when that is recorded: w.row is reported after an error
 	row.State, row.Message = tarn.SyncOnline, ""
@@ -208,17 +207,14 @@ func (w *worker) online(ctx context.Context, s *session, rowsBefore int64) error
 	if s.why != "" && s.w.row.Refresh != tarn.RefreshFull {
 		row.Message = first(row.Message, fmt.Sprintf("version %d was loaded whole: %s", pos.version, s.why))
 	}
-	if err := w.rest(ctx, row); err != nil {
+	if err := w.rest(ctx, row, tarn.UpdateCompleted); err != nil {
 		return err
 	}
 	w.log.Info("synced table is online", "version", pos.version, "count", pos.rows, "took", w.row.SyncEnd.Sub(pos.started))
 	if grown >= max(1, row.Alerts.DeadLetters) {
 		w.alert(ctx, "dead_letters", fmt.Sprintf("%d more rows could not be stored; %s", grown, row.Message))
 	}
-	if w.row.UpdateID == "" || w.row.Policy == tarn.SyncContinuous {
-		return nil
-	}
-	return w.endUpdate(ctx, tarn.UpdateCompleted, row.Message, pos.rows)
+	return nil
 }
 
 func first(a, b string) string {

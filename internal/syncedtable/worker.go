@@ -213,11 +213,11 @@ func (w *worker) step(ctx context.Context) error {
 	w.log.Warn("synced table failed", "err", err)
 	row := w.row
 	row.State, row.Message = failed(w.row), withHint(err, w.row.Name)
-	if err := w.rest(ctx, row); err != nil {
+	if err := w.rest(ctx, row, tarn.UpdateFailed); err != nil {
 		return err
 	}
 	w.alert(ctx, "failed", row.Message)
-	return w.endUpdate(ctx, tarn.UpdateFailed, row.Message, 0)
+	return nil
 }
 
 // withHint says an error with the command that helps.
@@ -231,7 +231,7 @@ func withHint(err error, n tarn.TableName) string {
 // rest records row, which is at rest, unless its branch was put on another
 // timeline meanwhile (restored, reset): what was loaded is not there then, and
 // the load that was asked for with that is still to come.
-func (w *worker) rest(ctx context.Context, row tarn.SyncedTable) error {
+func (w *worker) rest(ctx context.Context, row tarn.SyncedTable, end tarn.UpdateState) error {
 	err := w.k.db.InTx(ctx, func(tx *controldb.Tx) error {
 		same, err := controldb.OnTimeline(ctx, tx, w.row.Branch, w.line)
 		if err == nil && !same {
@@ -242,6 +242,11 @@ func (w *worker) rest(ctx context.Context, row tarn.SyncedTable) error {
 		}
 		if err := controldb.UpdateSyncedTable(ctx, tx, row); err != nil {
 			return err
+		}
+		if row.State != tarn.SyncContinuing {
+			if err := endUpdate(ctx, tx, row, end); err != nil {
+				return err
+			}
 		}
 		return controldb.AnswerSyncedTable(ctx, tx, row.UID, row.UpdateID)
 	})
