@@ -21,8 +21,7 @@ import (
 // there to refuse at once, and to say who it is.
 const (
 	holderKey   = "holder.json"
-	holderLease = 30 * time.Second
-	holderEvery = 5 * time.Second
+	holderParts = 6 // signs of life in a lease
 )
 
 // holder is that object.
@@ -43,6 +42,7 @@ func (h holder) String() string {
 // holding is the right to work with a store. nil is that to work without one.
 type holding struct {
 	store blob.Store
+	lease time.Duration
 	log   *slog.Logger
 
 	mu   sync.Mutex // guards what follows; held while the object is replaced
@@ -67,7 +67,7 @@ func (c *serverConfig) join(ctx context.Context, tell func(string), log *slog.Lo
 	if err != nil {
 		return nil, err
 	}
-	h := &holding{store: b, log: log}
+	h := &holding{store: b, lease: c.storage.lease(), log: log}
 	if err := h.take(ctx, c, m.Node, tell); err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (h *holding) take(ctx context.Context, c *serverConfig, node string, tell f
 			return tarn.Conflict("storage %s is held by %s", h.store.URL(), now).
 				WithHint("stop it there with tarn down; if that computer is lost, start with --" + takeOverFlag)
 		}
-		tell(fmt.Sprintf("waiting %s for a sign of life of %s", holderLease, now))
+		tell(fmt.Sprintf("waiting %s for a sign of life of %s", h.lease, now))
 		if err := h.awaitSilence(ctx, etag); err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func (h *holding) read(ctx context.Context) (now holder, etag string, err error)
 
 // awaitSilence waits for a lease in which the holder's object does not change.
 func (h *holding) awaitSilence(ctx context.Context, etag string) error {
-	limit := time.NewTimer(holderLease)
+	limit := time.NewTimer(h.lease)
 	defer limit.Stop()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -213,7 +213,7 @@ func (h *holding) keep(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	tick := time.NewTicker(holderEvery)
+	tick := time.NewTicker(h.lease / holderParts)
 	defer tick.Stop()
 	failed := false
 	for {
@@ -222,7 +222,7 @@ func (h *holding) keep(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		limit, cancel := context.WithTimeout(ctx, holderLease)
+		limit, cancel := context.WithTimeout(ctx, h.lease)
 		h.mu.Lock()
 		err := h.replace(limit)
 		h.mu.Unlock()

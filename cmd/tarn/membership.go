@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -26,6 +27,8 @@ type membership struct {
 	Region   string `json:"region,omitempty"`
 	ID       string `json:"id"`   // of the Tarn in the store
 	Node     string `json:"node"` // this data directory among those that ever used the store
+	// Lease is the store's: 0 = the usual one.
+	Lease time.Duration `json:"lease,omitempty"`
 }
 
 func membershipFile(data string) string { return filepath.Join(data, "storage.json") }
@@ -68,8 +71,22 @@ const identityKey = "tarn.json"
 
 // identity is that object.
 type identity struct {
-	ID      string    `json:"id"`
-	Created time.Time `json:"created"`
+	ID      string        `json:"id"`
+	Created time.Time     `json:"created"`
+	Lease   time.Duration `json:"lease,omitempty"` // 0 = the usual one
+}
+
+// agree makes the lease in force that of the store, or chooses it for a new one.
+func (c *serverConfig) agree(there identity, m *membership) error {
+	if there.ID != "" && c.storage.Lease != 0 && c.storage.Lease != cmp.Or(there.Lease, usualLease) {
+		return tarn.Conflict("storage %s began with a lease of %s, not %s", c.storage.Place, cmp.Or(there.Lease, usualLease), c.storage.Lease).
+			WithHint("leave --storage-lease out: whoever uses a storage must agree on it")
+	}
+	if there.ID != "" {
+		c.storage.Lease = cmp.Or(there.Lease, usualLease)
+	}
+	m.Lease = c.storage.lease()
+	return nil
 }
 
 // joinStore makes a data directory and a store belong to each other, or refuses.
@@ -122,11 +139,14 @@ func (c *serverConfig) joinStore(ctx context.Context, b blob.Store) (membership,
 			return m, err
 		}
 	}
+	if err := c.agree(there, &m); err != nil {
+		return m, err
+	}
 	m.Storage, m.Endpoint, m.Region = c.storage.Place, c.storage.Endpoint, c.storage.Region
 	if err := m.write(c.Data); err != nil || there.ID != "" {
 		return m, err
 	}
-	text, err := json.Marshal(identity{ID: m.ID, Created: time.Now().UTC().Truncate(time.Second)})
+	text, err := json.Marshal(identity{ID: m.ID, Created: time.Now().UTC().Truncate(time.Second), Lease: m.Lease})
 	if err != nil {
 		return m, err
 	}

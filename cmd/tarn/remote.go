@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -30,7 +31,7 @@ func (c *serverConfig) remote(log *slog.Logger) (r compute.Remote, err error) {
 	if err != nil {
 		return r, err
 	}
-	r = compute.Remote{Store: c.Remote, Node: m.Node, Local: int64(c.storage.Cache)}
+	r = compute.Remote{Store: c.Remote, Node: m.Node, Local: int64(c.storage.Cache), Lease: cmp.Or(m.Lease, usualLease)}
 	r.WAL, err = wal.NewRemote(c.Remote, wal.RemoteOptions{Log: log})
 	return r, err
 }

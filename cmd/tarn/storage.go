@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -22,9 +24,21 @@ type storage struct {
 	Place    string // URL; "" = none
 	Endpoint string
 	Region   string
-	Cache    byteSize // of copied pages that stay here; 0 = all
+	Cache    byteSize      // of copied pages that stay here; 0 = all
+	Lease    time.Duration // how long a holder must be silent to be gone; 0 = what the storage began with
 	TakeOver bool
 }
+
+// A lease is the storage's own, chosen when it begins: who waits for silence must
+// wait at least as long as who is silent counts itself alive.
+const (
+	usualLease    = 30 * time.Second
+	shortestLease = 3 * time.Second
+	longestLease  = 10 * time.Minute
+)
+
+// lease is the one in force.
+func (s *storage) lease() time.Duration { return cmp.Or(s.Lease, usualLease) }
 
 const takeOverFlag = "take-over"
 
@@ -32,6 +46,7 @@ func (s *storage) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.Place, "storage", "", "object store to copy everything to: s3://bucket/prefix, file:///dir or a directory (default $TARN_STORAGE or what the data directory began with; none: everything is on this computer only)")
 	f.StringVar(&s.Endpoint, "storage-endpoint", "", "URL of a server that speaks S3 (default $TARN_STORAGE_ENDPOINT or AWS's); keys come from AWS_ACCESS_KEY_ID, AWS_PROFILE and so on")
 	f.StringVar(&s.Region, "storage-region", "", "region of the bucket (default $TARN_STORAGE_REGION or AWS_REGION)")
+	f.DurationVar(&s.Lease, "storage-lease", 0, "how long a data directory must be silent before another may take over, and how long (two thirds of it) writes go on while the storage is not reached; chosen once, when the storage begins (default $TARN_STORAGE_LEASE or 30s)")
 	f.Var(&s.Cache, "storage-cache", "about how much copied data to keep on this computer too, like 50GiB (default $TARN_STORAGE_CACHE or 0: all of it)")
 }
 
@@ -42,6 +57,16 @@ func (s *storage) complete(data string) error {
 			return tarn.Invalid("TARN_STORAGE_CACHE: %w", err)
 		}
 	}
+	if v := os.Getenv("TARN_STORAGE_LEASE"); s.Lease == 0 && v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			return tarn.Invalid("TARN_STORAGE_LEASE: %w", err)
+		}
+		s.Lease = d
+	}
+	if s.Lease != 0 && (s.Lease < shortestLease || s.Lease > longestLease) {
+		return tarn.Invalid("a storage's lease of %s: want %s to %s", s.Lease, shortestLease, longestLease)
+	}
 	m, err := readMembership(data)
 	if err != nil {
 		return err
@@ -51,7 +76,7 @@ func (s *storage) complete(data string) error {
 	}
 	s.Place = first(s.Place, os.Getenv("TARN_STORAGE"), m.Storage)
 	if s.Place == "" {
-		if s.Endpoint != "" || s.Region != "" || s.TakeOver {
+		if s.Endpoint != "" || s.Region != "" || s.Lease != 0 || s.TakeOver {
 			return tarn.Invalid("the flags about a storage need one").WithHint("name it with --storage s3://bucket/prefix")
 		}
 		return nil
@@ -78,6 +103,9 @@ func (s *storage) args() []string {
 		if f.v != "" {
 			a = append(a, f.flag, f.v)
 		}
+	}
+	if s.Place != "" && s.Lease != 0 {
+		a = append(a, "--storage-lease", s.Lease.String())
 	}
 	if s.Place != "" && s.Cache != 0 {
 		a = append(a, "--storage-cache", s.Cache.String())

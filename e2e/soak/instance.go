@@ -24,6 +24,7 @@ type instance struct {
 	api     string
 	gateway int
 	pgBin   string
+	bucket  *bucket // nil = none
 }
 
 func newInstance(program, dir, pgBin string) (*instance, error) {
@@ -48,12 +49,15 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-func (in *instance) up(ctx context.Context) error {
+func (in *instance) up(ctx context.Context, more ...string) error {
 	args := []string{"up", "--detach", "--data", in.data, "--listen", in.api, "--gateway-port", strconv.Itoa(in.gateway)}
 	if in.pgBin != "" {
 		args = append(args, "--pg-bin", in.pgBin)
 	}
-	_, err := in.tarn(ctx, args...)
+	if in.bucket != nil {
+		args = append(args, in.bucket.flags()...)
+	}
+	_, err := in.tarn(ctx, append(args, more...)...)
 	return err
 }
 
@@ -76,6 +80,9 @@ func (in *instance) tarn(ctx context.Context, args ...string) (string, error) {
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(limit, in.program, args...)
 	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+in.config, "HOME="+in.config, "TARN_DATA="+in.data)
+	if in.bucket != nil {
+		cmd.Env = append(cmd.Env, in.bucket.env()...)
+	}
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
 	if ctx.Err() != nil {
@@ -206,6 +213,17 @@ func (in *instance) clear(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// unmount takes away the mounts that killed processes leave.
+func (in *instance) unmount() error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], in.data+"/") {
+			err = errors.Join(err, syscall.Unmount(f[1], syscall.MNT_DETACH))
+		}
+	}
+	return err
 }
 
 // left lists processes whose command line names the data directory.

@@ -15,14 +15,15 @@ import (
 
 // Options of a run.
 type Options struct {
-	Tarn   string // the program
-	PGBin  string // directory of Postgres programs; "" = what tarn up finds
-	Dir    string // where the disk image and the logs go
-	Seed   uint64
-	Length time.Duration
-	DiskMB int64
-	KeepIn string       // where logs of a failed run go; "" = nowhere
-	Say    func(string) // one line of progress
+	Tarn    string // the program
+	PGBin   string // directory of Postgres programs; "" = what tarn up finds
+	Dir     string // where the disk image and the logs go
+	Seed    uint64
+	Length  time.Duration
+	DiskMB  int64
+	Storage string       // program of an S3 server (versitygw): with an object store, its faults and the loss of the computer; "" = without
+	KeepIn  string       // where logs of a failed run go; "" = nowhere
+	Say     func(string) // one line of progress
 }
 
 // ground is what a run stands on: a Tarn, its disk, a project and what is known
@@ -80,7 +81,20 @@ func Run(ctx context.Context, o Options) (err error) {
 	if s.in, err = newInstance(o.Tarn, s.disk.dir, o.PGBin); err != nil {
 		return err
 	}
+	if o.Storage != "" {
+		// Beside the disk, which is filled.
+		if s.in.bucket, err = openBucket(ctx, o.Storage, dir, o.Seed); err != nil {
+			return err
+		}
+		defer func() {
+			s.say("%s", s.in.bucket.proxy)
+			err = errors.Join(err, s.in.bucket.close())
+		}()
+	}
 	defer func() {
+		if s.in.bucket != nil {
+			s.in.bucket.proxy.share.Store(0) // what is left is to end in order
+		}
 		err = errors.Join(err, s.disk.drain(), s.in.clear(clean))
 		if err != nil {
 			err = errors.Join(err, s.keep(s.in.data))
@@ -88,6 +102,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	}()
 	if err := s.in.up(ctx); err != nil {
 		return err
+	}
+	if s.in.bucket != nil {
+		s.in.bucket.proxy.share.Store(faultShare)
 	}
 	for _, c := range []string{"branch restore", "branch reset", "snapshot create", "project update", "store check"} {
 		s.can[c] = s.in.knows(ctx, strings.Fields(c)...)
@@ -191,6 +208,14 @@ func (s *soak) openProject(ctx context.Context) error {
 // closeProject judges every branch a last time, deletes all and sees the space
 // come back.
 func (s *soak) closeProject(ctx context.Context) error {
+	if s.in.bucket != nil {
+		if err := s.loseComputer(ctx); err != nil {
+			return fmt.Errorf("lose the computer: %w", err)
+		}
+		if err := s.checkStorage(ctx); err != nil {
+			return err
+		}
+	}
 	s.rest()
 	for _, b := range append(slices.Clone(s.children), s.main) {
 		if err := s.judge(ctx, b); err != nil {

@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-// TestSoak is a short soak, another one each time. TARN_SOAK_MINUTES makes it
+// TestSoak is a short soak, another one each time; every second one has an object
+// store with faults (TARN_SOAK_STORAGE=1 or 0 says which). TARN_SOAK_MINUTES makes it
 // longer and TARN_SOAK_SEED repeats the choices of one that failed; when each
 // happens still depends on the machine.
 func TestSoak(t *testing.T) {
-	o := Options{Seed: rand.Uint64(), Length: 90 * time.Second, Dir: "/var/tmp", DiskMB: 8 << 10, Say: func(line string) { t.Log(line) }}
+	o := Options{Seed: rand.Uint64(), Dir: "/var/tmp", DiskMB: 8 << 10, Say: func(line string) { t.Log(line) }}
 	if v := os.Getenv("TARN_SOAK_MINUTES"); v != "" {
 		minutes, err := strconv.ParseFloat(v, 64)
 		if err != nil {
@@ -28,6 +29,23 @@ func TestSoak(t *testing.T) {
 			t.Fatalf("TARN_SOAK_SEED: %v", err)
 		}
 		o.Seed = seed
+	}
+	// Every second one has an object store, unless it is said.
+	with := o.Seed%2 == 0
+	if v := os.Getenv("TARN_SOAK_STORAGE"); v != "" {
+		with = v != "0"
+	}
+	if program, err := filepath.Abs("../../build/bin/versitygw"); err != nil {
+		t.Fatal(err)
+	} else if _, err := os.Stat(program); err == nil && with {
+		o.Storage = program
+	}
+	switch {
+	case o.Length != 0:
+	case o.Storage != "":
+		o.Length = 40 * time.Second // and what the loss of the computer takes
+	default:
+		o.Length = 90 * time.Second
 	}
 	o.Tarn = filepath.Join(t.TempDir(), "tarn")
 	if out, err := exec.Command("go", "build", "-o", o.Tarn, "../../cmd/tarn").CombinedOutput(); err != nil {

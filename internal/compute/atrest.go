@@ -114,7 +114,11 @@ func (a *atRest) look(id tarn.TimelineID) (w *copying, copied bool, moved <-chan
 
 // followPatience is how long pages that are uploaded wait for their WAL before
 // they are tried again later: others wait behind them.
-const followPatience = 10 * time.Second
+// What is at rest is given less: it comes when the copier has come by.
+const (
+	followPatience = 10 * time.Second
+	restPatience   = time.Second
+)
 
 // follow returns when all WAL that a timeline's pages of now stand on is in the
 // object store. Pages reach the volume after their WAL is on disk, so what is
@@ -123,6 +127,8 @@ const followPatience = 10 * time.Second
 func (a *atRest) follow(ctx context.Context, id tarn.TimelineID) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, followPatience, tarn.Unavailable("its WAL is not in the object store yet"))
 	defer cancel()
+	resting := time.NewTimer(restPatience)
+	defer resting.Stop()
 	for {
 		w, copied, moved := a.look(id)
 		switch {
@@ -137,6 +143,8 @@ func (a *atRest) follow(ctx context.Context, id tarn.TimelineID) error {
 		a.wake()
 		select {
 		case <-moved:
+		case <-resting.C:
+			return tarn.Unavailable("follow the WAL of timeline %s: it is not in the object store yet", id)
 		case <-ctx.Done():
 			return fmt.Errorf("follow the WAL of timeline %s: %w", id, context.Cause(ctx))
 		}

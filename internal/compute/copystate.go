@@ -15,11 +15,13 @@ func (f *Fleet) copyOf(t timeline) *tarn.CopyState {
 		}
 		return s
 	}
+	// Without pages and record there the WAL brings nothing back.
+	s.Waiting = (tenancy{f.machine}).isMissing(t.ID) || f.maker.copies != nil && !f.maker.copies.isCopied(t)
 	if e := f.serving(t.ID); e != nil && e.copying != nil {
 		lag := e.copying.uploader.Lag()
 		s.LagBytes, s.LagAge = lag.Bytes, lag.Age
 		return s
 	}
-	s.Waiting = !f.rest.isCopied(t.ID)
+	s.Waiting = s.Waiting || !f.rest.isCopied(t.ID)
 	return s
 }

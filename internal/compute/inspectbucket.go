@@ -82,6 +82,9 @@ func (c *bucketCheck) wal(ctx context.Context, out *tarn.BucketCheck) error {
 	}
 	c.now("WAL in " + out.URL)
 	ids, err := r.Timelines(ctx)
+	for try := 1; err != nil && try < 3 && ctx.Err() == nil; try++ {
+		ids, err = r.Timelines(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("check WAL in %s: %w", out.URL, err)
 	}

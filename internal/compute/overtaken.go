@@ -35,6 +35,12 @@ func (m tenancy) leaseOf(id tarn.TimelineID) pagestore.Lease {
 	return pagestore.Lease{Held: true, Alone: true}
 }
 
+// isMissing tells whether the object store has none of a timeline's pages.
+func (m tenancy) isMissing(id tarn.TimelineID) bool {
+	now := m.leaseOf(id)
+	return now.Alone && now.Epoch != 0
+}
+
 // goesOn tells whether this computer's WAL of a timeline is of the same line of
 // history as the pages that it holds under a lease. It is not when another
 // computer had the timeline since: then WAL comes from the object store, as the

@@ -48,8 +48,9 @@ const (
 	RepairObjects
 )
 
-// remoteRounds is how often what is found is looked at again because its
-// manifest changed meanwhile.
+// remoteRounds is how often everything is looked at: again when a manifest changed
+// of which something was found, when something was repaired, and when a request
+// did not work out.
 const remoteRounds = 3
 
 // CheckRemote verifies the bucket while it is used: that every manifest reads,
@@ -68,6 +69,10 @@ func (l Lines) CheckRemote(ctx context.Context, o RemoteCheck, report func(Findi
 	for round := 1; ; round++ {
 		v := &remoteCheck{remote: r, dir: filepath.Join(o.Dir, fmt.Sprint(round)), etags: map[tarn.TimelineID]string{}}
 		err := v.run(ctx)
+		if err != nil && round < remoteRounds && ctx.Err() == nil {
+			r.slog.Warn("check of the bucket begins again", "err", err) // one request of thousands is no reason to give up
+			continue
+		}
 		if err != nil {
 			return v.sum, fmt.Errorf("check %s: %w", r.blobs.URL(), err)
 		}

@@ -22,7 +22,7 @@ type Checked struct {
 // Objects that are merged or pruned meanwhile are passed over.
 func (r *Remote) Check(ctx context.Context, id tarn.TimelineID, segmentBytes uint32) (Checked, error) {
 	var c Checked
-	h, err := r.list(ctx, id, segmentBytes)
+	h, err := retried(ctx, func() (holdings, error) { return r.list(ctx, id, segmentBytes) })
 	if err != nil {
 		return c, err
 	}
