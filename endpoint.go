@@ -67,6 +67,10 @@ type ComputeSpec struct {
 	MaxCU        float64       `json:"max_cu"`
 	SuspendAfter time.Duration `json:"suspend_after"` // 0 or negative = never
 	FreezeAfter  time.Duration `json:"freeze_after"`  // 0 or negative = never
+	// ReadOnly makes it a replica of the branch's compute, which is Primary's:
+	// Timeline is then the branch's, and the node forks it.
+	ReadOnly bool   `json:"read_only,omitempty"`
+	Primary  string `json:"primary,omitempty"` // UID of the branch's READ_WRITE endpoint
 	// Settings are extra Postgres settings, already validated.
 	Settings map[string]string `json:"settings,omitempty"`
 }
@@ -110,6 +114,11 @@ type ComputeStatus struct {
 	CU          float64 `json:"cu,omitempty"`           // its size now; 0 = it does not run
 	FixedBy     string  `json:"fixed_by,omitempty"`     // why its size cannot change here, whatever its limits; "" = it can
 	MemoryBytes int64   `json:"memory_bytes,omitempty"` // in use, page cache included; 0 = not known
+
+	ReadOnly bool          `json:"read_only,omitempty"` // it is a replica
+	LSN      LSN           `json:"lsn,omitempty"`       // of its WAL on disk; of a replica: replayed
+	LagBytes int64         `json:"lag_bytes,omitempty"` // of a replica: of WAL
+	Lag      time.Duration `json:"lag,omitempty"`       // of a replica: the age of the last commit it has, while it misses some
 }
 
 // Superuser is the role by which Tarn itself works inside a compute. Clients

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +14,7 @@ import (
 
 func endpointCommand(sh *shell) *cobra.Command {
 	c := group("endpoint", "Endpoints: the addresses through which branches are reached")
-	c.AddCommand(endpointList(sh), endpointWake(sh), endpointSuspend(sh))
+	c.AddCommand(endpointList(sh), endpointShow(sh), endpointCreate(sh), endpointUpdate(sh), endpointDelete(sh), endpointWake(sh), endpointSuspend(sh))
 	return c
 }
 
@@ -78,10 +79,10 @@ func endpointRow(e client.Endpoint) []string {
 
 func endpointWake(sh *shell) *cobra.Command {
 	return &cobra.Command{
-		Use: "wake [BRANCH]", Short: "Start a branch's compute and wait until it answers",
-		Args: args(0, 1, "at most a branch"),
+		Use: "wake [ENDPOINT]", Short: "Start an endpoint's compute and wait until it answers",
+		Args: args(0, 1, "at most an endpoint"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, n, err := sh.primaryOf(cmd.Context(), optional(args))
+			c, n, err := sh.endpointNamed(cmd.Context(), optional(args))
 			if err != nil {
 				return err
 			}
@@ -93,17 +94,17 @@ func endpointWake(sh *shell) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return sh.show(s, func() { sh.say("Branch %s/%s is %s.", n.Project, n.Branch, s.State) })
+			return sh.show(s, func() { sh.say("Endpoint %s/%s/%s is %s.", n.Project, n.Branch, n.Endpoint, s.State) })
 		},
 	}
 }
 
 func endpointSuspend(sh *shell) *cobra.Command {
 	return &cobra.Command{
-		Use: "suspend [BRANCH]", Short: "Stop a branch's compute; the next connection wakes it",
-		Args: args(0, 1, "at most a branch"),
+		Use: "suspend [ENDPOINT]", Short: "Stop an endpoint's compute; the next connection wakes it",
+		Args: args(0, 1, "at most an endpoint"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, n, err := sh.primaryOf(cmd.Context(), optional(args))
+			c, n, err := sh.endpointNamed(cmd.Context(), optional(args))
 			if err != nil {
 				return err
 			}
@@ -111,9 +112,30 @@ func endpointSuspend(sh *shell) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return sh.show(wire.Empty{}, func() { sh.say("Suspended branch %s/%s.", n.Project, n.Branch) })
+			return sh.show(wire.Empty{}, func() { sh.say("Suspended endpoint %s/%s/%s.", n.Project, n.Branch, n.Endpoint) })
 		},
 	}
+}
+
+// endpointNamed finds an endpoint as people name it: BRANCH or PROJECT/BRANCH for
+// the branch's own, PROJECT/BRANCH/ENDPOINT for any.
+func (sh *shell) endpointNamed(ctx context.Context, name string) (*client.Client, tarn.EndpointName, error) {
+	c, err := sh.client()
+	if err != nil {
+		return nil, tarn.EndpointName{}, err
+	}
+	if n, err := tarn.ParseEndpointName(name); err == nil {
+		return c, n, nil
+	}
+	id := tarn.DefaultEndpoint
+	if parts := strings.Split(name, "/"); len(parts) == 3 {
+		if id, err = tarn.ParseID("endpoint", parts[2]); err != nil {
+			return nil, tarn.EndpointName{}, err
+		}
+		name = parts[0] + "/" + parts[1]
+	}
+	b, err := sh.branchNamed(ctx, c, name)
+	return c, b.Endpoint(id), err
 }
 
 // primaryOf finds the endpoint of a branch as people name it.

@@ -133,11 +133,11 @@ func connectionURL(at client.Connection, user *url.Userinfo) string {
 
 func credentialCommand(sh *shell) *cobra.Command {
 	return &cobra.Command{
-		Use: "credential [BRANCH]", Short: "Print a Postgres password for a branch, good for one hour",
+		Use: "credential [ENDPOINT]", Short: "Print a Postgres password for an endpoint, good for one hour",
 		Example: "  export PGPASSWORD=$(tarn credential shop/dev)",
-		Args:    args(0, 1, "at most a branch"),
+		Args:    args(0, 1, "at most an endpoint"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, e, err := sh.primaryOf(cmd.Context(), optional(args))
+			c, e, err := sh.endpointNamed(cmd.Context(), optional(args))
 			if err != nil {
 				return err
 			}

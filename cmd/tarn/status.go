@@ -71,9 +71,9 @@ func statusCommand(sh *shell) *cobra.Command {
 				sh.say("")
 				rows = nil
 				for _, p := range s.Computes {
-					rows = append(rows, []string{p.Endpoint, p.Branch, p.State, computeSize(p), strconv.Itoa(p.PID), shortTime(p.StartTime), dash(p.Message)})
+					rows = append(rows, []string{p.Endpoint, p.Branch, p.State, computeSize(p), computeLag(p), strconv.Itoa(p.PID), shortTime(p.StartTime), dash(p.Message)})
 				}
-				sh.table("COMPUTE BRANCH STATE CU PID STARTED MESSAGE", rows)
+				sh.table("COMPUTE BRANCH STATE CU LAG PID STARTED MESSAGE", rows)
 			})
 		},
 	}
@@ -88,6 +88,17 @@ func computeSize(c wire.Compute) string {
 		return fmt.Sprintf("%g, fixed: no control groups", c.CU)
 	}
 	return fmt.Sprintf("%g", c.CU)
+}
+
+// computeLag says how far a replica is behind.
+func computeLag(c wire.Compute) string {
+	switch {
+	case !c.ReadOnly || c.LSN == "":
+		return "-"
+	case c.LagBytes == 0:
+		return "none"
+	}
+	return fmt.Sprintf("%s, %s", size(c.LagBytes), time.Duration(c.LagSecs*float64(time.Second)).Round(time.Millisecond))
 }
 
 // archived says how far the object store has a branch.

@@ -17,8 +17,8 @@ type endpointDoor struct {
 	ops     *operationDoor
 }
 
-// create exists for replace_existing: every branch is born with its one
-// READ_WRITE endpoint.
+// create makes read replicas; for READ_WRITE endpoints it exists for
+// replace_existing: every branch is born with its one.
 func (d *endpointDoor) create(ctx context.Context, q *query) (any, error) {
 	b, err := q.branch()
 	if err != nil {
@@ -39,8 +39,8 @@ func (d *endpointDoor) create(ctx context.Context, q *query) (any, error) {
 	if in.Spec == nil || in.Spec.EndpointType == "" {
 		return nil, badField("spec.endpoint_type", "is missing: want %s or %s", tarn.ReadWrite, tarn.ReadOnly)
 	}
-	if in.Spec.EndpointType != string(tarn.ReadWrite) {
-		return nil, unbuilt("spec.endpoint_type %s: read replicas are not there yet", in.Spec.EndpointType)
+	if in.Spec.EndpointType != string(tarn.ReadWrite) && in.Spec.EndpointType != string(tarn.ReadOnly) {
+		return nil, badField("spec.endpoint_type", "got %q, want %s or %s", in.Spec.EndpointType, tarn.ReadWrite, tarn.ReadOnly)
 	}
 	if _, err := d.control.GetBranch(ctx, b); err != nil {
 		return nil, err
@@ -58,6 +58,10 @@ func (d *endpointDoor) create(ctx context.Context, q *query) (any, error) {
 		}
 	case tarn.KindOf(err) != tarn.KindNotFound:
 		return nil, err
+	}
+	if in.Spec.EndpointType == string(tarn.ReadOnly) {
+		op, err := d.control.Replicas.Create(ctx, n, func(e *tarn.Endpoint) error { return changeEndpoint(e, nil, *in.Spec) })
+		return d.ops.answer(ctx, op, err)
 	}
 	return nil, tarn.Conflict("create endpoint %s: branch %s has its one READ_WRITE endpoint, %s", id, b.Branch, tarn.DefaultEndpoint).
 		WithHint("use endpoint " + tarn.DefaultEndpoint + ", or change it with replace_existing=true")
@@ -99,6 +103,7 @@ func (d *endpointDoor) get(ctx context.Context, q *query) (any, error) {
 var endpointFields = [...]string{
 	"spec.autoscaling_limit_min_cu", "spec.autoscaling_limit_max_cu", "spec.disabled", "spec.endpoint_type",
 	"spec.group", "spec.settings", "spec.suspension", "spec.suspend_timeout_duration", "spec.no_suspension",
+	"spec.tarn_freeze_timeout_duration",
 }
 
 func (d *endpointDoor) update(ctx context.Context, q *query) (any, error) {
@@ -148,18 +153,34 @@ func changeEndpoint(e *tarn.Endpoint, m mask, s wire.EndpointSpec) error {
 	if v := choose(m, suspend, byDefault, "spec.suspension", "spec.suspend_timeout_duration", "spec.no_suspension"); v != nil {
 		es.NoSuspension, es.SuspendTimeoutDuration = v.NoSuspension, v.SuspendTimeoutDuration
 	}
+	byDefaultFrozen := wire.Duration(tarn.DefaultFreezeAfter)
+	if v := choose(m, given(s.TarnFreezeTimeoutDuration), byDefaultFrozen, "spec.tarn_freeze_timeout_duration"); v != nil {
+		d, err := wire.ParseDuration("spec.tarn_freeze_timeout_duration", *v)
+		if err != nil {
+			return err
+		}
+		if d == 0 {
+			d = -1
+		}
+		e.FreezeAfter = d
+	}
 	return readSettings("spec", es, &e.EndpointSpec)
 }
 
-// delete is refused: an endpoint lives and dies with its branch. The detail
-// lets Terraform take the refusal for done.
+// delete removes a read replica. A READ_WRITE endpoint lives and dies with its
+// branch: the detail lets Terraform take the refusal for done.
 func (d *endpointDoor) delete(ctx context.Context, q *query) (any, error) {
 	n, err := q.endpoint()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.control.GetEndpoint(ctx, n); err != nil {
+	e, err := d.control.GetEndpoint(ctx, n)
+	if err != nil {
 		return nil, err
+	}
+	if e.Type == tarn.ReadOnly {
+		op, err := d.control.Replicas.Delete(ctx, n)
+		return d.ops.answer(ctx, op, err)
 	}
 	return nil, &failure{
 		status: http.StatusBadRequest, code: "INVALID_STATE",

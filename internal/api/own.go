@@ -157,5 +157,14 @@ func computeOf(c tarn.ComputeStatus) wire.Compute {
 		Endpoint: c.Endpoint, Branch: c.Branch.String(), State: string(c.State), PID: c.PID, PGVersion: c.PGVersion,
 		StartTime: wire.Time(c.StartTime), LastActiveTime: wire.Time(c.LastActive), Message: c.Message,
 		CU: c.CU, FixedBy: c.FixedBy, MemoryBytes: c.MemoryBytes,
+		ReadOnly: c.ReadOnly, LagBytes: c.LagBytes, LagSecs: c.Lag.Seconds(), LSN: lsnOf(c.LSN),
 	}
+}
+
+// lsnOf prints a position; "" = none.
+func lsnOf(l tarn.LSN) string {
+	if l == 0 {
+		return ""
+	}
+	return l.String()
 }

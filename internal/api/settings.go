@@ -116,8 +116,14 @@ func endpointOf(e tarn.Endpoint) wire.Endpoint {
 		LastActiveTime:         wire.Time(e.LastActive),
 		SuspendTimeoutDuration: suspendOf(e.EndpointSpec),
 	}
+	if e.SuspendAfter >= 0 && e.FreezeAfter > 0 {
+		st.TarnFreezeTimeoutDuration = wire.Duration(e.FreezeAfter)
+	}
 	if e.Host != "" {
 		st.Hosts = &wire.EndpointHosts{Host: e.Address(), ReadWritePooledHost: e.PoolerAddress()}
+		if e.Type == tarn.ReadOnly {
+			st.Hosts = &wire.EndpointHosts{Host: e.Address(), ReadOnlyHost: e.Address()}
+		}
 	}
 	if len(e.Settings) > 0 {
 		st.Settings = &wire.PgSettings{PgSettings: e.Settings}

@@ -2,7 +2,9 @@ package compute
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -42,6 +44,13 @@ func openFleet(t *testing.T, o Options) *Fleet {
 			t.Error(err)
 		}
 		checkNothingLeft(t, o.Dir)
+		if f.groups.tree != nil {
+			for _, dir := range f.groups.tree.Dirs() {
+				if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("left control groups in %s: %v", dir, err)
+				}
+			}
+		}
 	})
 	return f
 }

@@ -48,6 +48,8 @@ type engine struct {
 	server   *postgres.Server // nil before run
 	group    *cgroup.Group    // nil where its size cannot change
 	ice      ice
+	replica  bool              // it follows another
+	set      map[string]string // its endpoint\'s settings, when it started
 	wal      *wal.Log
 	control  postgres.Control // before the start; zero where there was none, or nothing is copied
 	copying  *copying         // nil while its WAL is not copied
@@ -121,6 +123,14 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 	if err := e.writeFile("pg_hba.conf", hba); err != nil {
 		return err
 	}
+	// A fork's says where its parent's is.
+	if err := e.writeFile("postgresql.conf", conf+"include '"+confQuote.Replace(e.settingsFile())+"'\n"); err != nil {
+		return err
+	}
+	settings, file := live(settings)
+	if err := e.writeSettings(file); err != nil {
+		return err
+	}
 	if err := e.pointScratch(); err != nil {
 		return err
 	}
@@ -144,6 +154,18 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 	s, err := postgres.Start(ctx, e.config(in, settings))
 	e.server = s
 	return err
+}
+
+func (e *engine) settingsFile() string { return e.on.path("run", e.name+".conf") }
+
+// writeSettings replaces the file of settings that can change while Postgres
+// runs, whole.
+func (e *engine) writeSettings(text string) error {
+	path := e.settingsFile()
+	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 func (e *engine) config(in postgres.Install, settings map[string]string) postgres.Config {
@@ -174,8 +196,9 @@ host all all all reject
 host replication all all reject
 `
 
-// conf replaces initdb's sample: everything else is on the command line.
-const conf = `# Tarn passes most settings on the command line; those win.
+// conf replaces initdb's sample. What an endpoint sets is in a file that is
+// included, what must not change on the command line, which wins.
+const conf = `# Written by Tarn; changes are undone at the next start.
 timezone = 'UTC'
 log_timezone = 'UTC'
 datestyle = 'iso, mdy'

@@ -96,7 +96,7 @@ func (f runner) handLife(ctx context.Context, l *life, e *engine) bool {
 	f.mu.Lock()
 	c := HandedCompute{Spec: l.spec, Status: l.status}
 	f.mu.Unlock()
-	if c.Status.State != tarn.ComputeActive {
+	if c.Status.State != tarn.ComputeActive || e.replica { // nothing is lost with a replica
 		return false
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -161,6 +161,7 @@ func (f runner) resumeLife(ctx context.Context, l *life) (*engine, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	e.set = c.Spec.Settings
 	e.ice.thaw = func(ctx context.Context) error { return f.awaken(ctx, l) }
 	l.size.resume(e, c.Status)
 	l.activate(e, c.Status.StartTime, c.Status.LastActive)

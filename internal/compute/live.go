@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/postgres"
 )
 
 // A compute that crashes is started again at once, then after pauses that
@@ -93,31 +94,46 @@ func (f runner) startLife(ctx context.Context, l *life) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	release, err := f.holds.take(ctx, string(spec.Timeline))
+	var e *engine
+	if spec.ReadOnly {
+		e, err = f.startReplica(ctx, l, spec, in, settings)
+	} else {
+		e, err = f.startWriter(ctx, l, spec, in, settings)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	if err := f.maker.present(ctx, spec.Timeline); err != nil {
-		return nil, err
-	}
-	e, err := f.openEngine(ctx, spec.Endpoint, spec.Timeline)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.enter(l, spec); err != nil {
-		return nil, errors.Join(err, e.wreck(ctx))
-	}
-	if err := e.start(ctx, in, settings); err != nil {
-		return nil, errors.Join(e.explain(l, err), e.wreck(ctx))
-	}
+	e.set = spec.Settings
 	e.ice.thaw = func(ctx context.Context) error { return f.awaken(ctx, l) }
-	e.startCopying(ctx)
 	now := time.Now().UTC()
 	f.log.Info("compute active", "endpoint", spec.Endpoint, "branch", spec.Branch.String(), "timeline", string(spec.Timeline), "pid", e.server.PID(), "took", now.Sub(began))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l.activate(e, now, now)
+	return e, nil
+}
+
+// startWriter runs Postgres on the branch's own timeline.
+func (f runner) startWriter(ctx context.Context, l *life, s tarn.ComputeSpec, in postgres.Install, settings map[string]string) (*engine, error) {
+	release, err := f.holds.take(ctx, string(s.Timeline))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if err := f.maker.present(ctx, s.Timeline); err != nil {
+		return nil, err
+	}
+	e, err := f.openEngine(ctx, s.Endpoint, s.Timeline)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.enter(l, s); err != nil {
+		return nil, errors.Join(err, e.wreck(ctx))
+	}
+	if err := e.start(ctx, in, settings); err != nil {
+		return nil, errors.Join(e.explain(l, err), e.wreck(ctx))
+	}
+	e.startCopying(ctx)
 	return e, nil
 }
 
@@ -147,7 +163,11 @@ func (f runner) stopLife(ctx context.Context, l *life, e *engine) {
 	release, err := f.holds.take(context.WithoutCancel(ctx), string(e.timeline))
 	if err == nil {
 		f.leave(l)
-		err = e.stop(ctx)
+		if e.replica {
+			err = f.dropReplica(ctx, e)
+		} else {
+			err = e.stop(ctx)
+		}
 		release()
 	}
 	if err != nil {
@@ -171,6 +191,9 @@ func (f runner) wreckLife(ctx context.Context, l *life, e *engine, cause error) 
 	if err == nil {
 		f.leave(l)
 		err = e.wreck(ctx)
+		if e.replica {
+			err = errors.Join(err, f.maker.discard(context.WithoutCancel(ctx), e.timeline))
+		}
 		release()
 	}
 	if err != nil {
@@ -207,7 +230,7 @@ func (f runner) end(l *life, to tarn.ComputeState, message string, err error) {
 	l.err = err
 	delete(f.lives, l.spec.Endpoint)
 	l.move(to, message)
-	l.status.CU, l.status.MemoryBytes = 0, 0
+	l.status.CU, l.status.MemoryBytes, l.status.LSN, l.status.LagBytes, l.status.Lag = 0, 0, 0, 0, 0
 	l.status.SocketDir, l.status.Port, l.status.Mount = "", 0, ""
 	f.last[l.spec.Endpoint] = l.status
 	close(l.done)

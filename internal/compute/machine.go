@@ -49,7 +49,8 @@ func (m *machine) socketDir(name string) string {
 // sweep removes an engine's directories; the mount is gone before. The mount's
 // goes last: it is how Open finds what a crash left.
 func (m *machine) sweep(name string) error {
-	err := errors.Join(os.RemoveAll(m.socketDir(name)), os.RemoveAll(m.scratch(name)), removeFile(m.path("run", name+".pid")))
+	err := errors.Join(os.RemoveAll(m.socketDir(name)), os.RemoveAll(m.scratch(name)), removeFile(m.path("run", name+".pid")),
+		removeFile(m.path("run", name+".conf")), removeFile(m.path("run", name+".conf.new")))
 	if err != nil {
 		return err
 	}

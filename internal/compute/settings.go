@@ -79,6 +79,34 @@ func settingsFor(s tarn.ComputeSpec, base float64, memory int64) (map[string]str
 	return m, nil
 }
 
+// atStart are the settings, besides ours, that Postgres takes when it starts and
+// that are on its command line. All others are in a file, which can be read again
+// while it runs.
+var atStart = [...]string{
+	"cluster_name", "max_connections", "shared_buffers", "max_files_per_process", "max_replication_slots", "max_wal_senders",
+	"max_worker_processes", "max_prepared_transactions", "max_locks_per_transaction", "primary_conninfo", "recovery_target_timeline",
+	"restore_command", "recovery_target_action", "recovery_target_time", "recovery_target_lsn", "recovery_target_inclusive",
+	"wal_retrieve_retry_interval",
+}
+
+// live is what of settings goes into the file: lines for postgresql.conf. args is
+// the rest.
+func live(settings map[string]string) (args map[string]string, file string) {
+	args = make(map[string]string)
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		if _, mine := ours[name]; mine || slices.Contains(atStart[:], name) {
+			args[name] = settings[name]
+			continue
+		}
+		fmt.Fprintf(&b, "%s = '%s'\n", name, confQuote.Replace(settings[name]))
+	}
+	return args, b.String()
+}
+
+// confQuote quotes a value or a path for postgresql.conf.
+var confQuote = strings.NewReplacer(`\`, `\\`, `'`, `''`, "\n", `\n`)
+
 // Reserved says whether a Postgres setting is the fleet's alone: a compute whose
 // endpoint asks for it does not start.
 func Reserved(name string) bool {

@@ -191,6 +191,7 @@ func newLife(s tarn.ComputeSpec) *life {
 			Timeline:  s.Timeline,
 			State:     tarn.ComputeStarting,
 			PGVersion: s.PGVersion,
+			ReadOnly:  s.ReadOnly,
 		},
 	}
 }
@@ -257,10 +258,8 @@ func (f *Fleet) Computes(context.Context) ([]tarn.ComputeStatus, error) {
 func (f *Fleet) serving(id tarn.TimelineID) *engine {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, l := range f.lives {
-		if l.spec.Timeline == id && l.engine != nil {
-			return l.engine
-		}
+	if l := f.servingLife(id); l != nil {
+		return l.engine
 	}
 	return nil
 }

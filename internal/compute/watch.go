@@ -14,7 +14,7 @@ import (
 // or it was idle and is stopping now) or has crashed. It marks, observes who is
 // active and decides on idleness, over one connection.
 func (f runner) watch(ctx context.Context, l *life, e *engine) error {
-	w := &watcher{f: f.Fleet, l: l, e: e}
+	w := &watcher{f: f.Fleet, l: l, e: e, set: e.set}
 	defer w.disconnect(ctx)
 	defer w.work.Wait()
 	defer w.thaw(ctx)        // whatever comes next, it must be able to go on
@@ -24,6 +24,7 @@ func (f runner) watch(ctx context.Context, l *life, e *engine) error {
 	f.mu.Unlock()
 	poll := time.NewTimer(wait)
 	defer poll.Stop()
+	var stood time.Time
 	check := time.NewTicker(f.o.CheckEvery)
 	defer check.Stop()
 	for {
@@ -57,6 +58,13 @@ func (f runner) watch(ctx context.Context, l *life, e *engine) error {
 			if !w.rigid && w.observe(ctx) {
 				return nil
 			}
+			if !w.rigid && now.Sub(stood) >= sampleEvery {
+				stood = now
+				if err := w.stand(ctx); err != nil {
+					return err
+				}
+				w.reload(ctx)
+			}
 			f.mu.Lock()
 			wait = pollEvery(l.spec.SuspendAfter)
 			f.mu.Unlock()
@@ -78,6 +86,9 @@ type watcher struct {
 	rigid   bool // it is frozen
 	warm    bool // it could not be frozen; not tried again
 	work    sync.WaitGroup
+	set     map[string]string // the endpoint's settings that Postgres was given last
+
+	followed time.Time // when a replica last had its primary, or could not
 }
 
 // ask runs a question on the connection, which it makes when there is none. A
@@ -111,6 +122,9 @@ func (w *watcher) disconnect(ctx context.Context) {
 
 // check writes a mark when one is due.
 func (w *watcher) check(ctx context.Context, now time.Time) {
+	if w.e.replica {
+		return
+	}
 	// ask has logged what went wrong; the next check tries again.
 	_ = w.ask(ctx, func(s *session) error {
 		lsn, err := s.flushed(ctx)

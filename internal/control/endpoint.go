@@ -171,6 +171,7 @@ func computeSpec(w controldb.Wakeable) tarn.ComputeSpec {
 	}
 	return tarn.ComputeSpec{
 		Endpoint: e.UID, Branch: e.Name.Parent(), Timeline: w.Timeline, PGVersion: w.PGVersion,
-		MinCU: e.MinCU, MaxCU: e.MaxCU, SuspendAfter: e.SuspendAfter, FreezeAfter: e.FreezeAfter, Settings: e.Settings,
+		MinCU: e.MinCU, MaxCU: e.MaxCU, SuspendAfter: e.SuspendAfter, FreezeAfter: e.FreezeAfter,
+		ReadOnly: e.Type == tarn.ReadOnly, Primary: w.Primary, Settings: e.Settings,
 	}
 }

@@ -3,7 +3,6 @@ package control
 import (
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tarndb/tarn"
@@ -82,18 +81,7 @@ var ownSettings = []string{
 	"unix_socket_directories", "unix_socket_group", "unix_socket_permissions", "zero_damaged_pages",
 }
 
-func checkSetting(name, value string) error {
-	plain := strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_.") == ""
-	switch {
-	case name == "" || !plain || name[0] == '.' || name[0] >= '0' && name[0] <= '9':
-		return tarn.Invalid("setting %q is not the name of a Postgres setting", name)
-	case len(value) > 1024 || strings.ContainsAny(value, "\x00\n\r"):
-		return tarn.Invalid("setting %s: its value is too long or holds a character that is not allowed", name)
-	case slices.Contains(ownSettings, name) || compute.Reserved(name):
-		return tarn.Invalid("setting %s is Tarn's own", name).WithHint("Remove it from the endpoint's settings.")
-	}
-	return nil
-}
+func isOwn(name string) bool { return slices.Contains(ownSettings, name) || compute.Reserved(name) }
 
 func fillProject(s *tarn.ProjectSpec) {
 	if s.DisplayName == "" {

@@ -56,8 +56,13 @@ func (w worker) do(ctx context.Context, op tarn.Operation) (ending, error) {
 			return w.deleteSnapshot(ctx, n)
 		}
 	}
-	if n, err := tarn.ParseEndpointName(op.Target); err == nil && op.Verb == "update" {
-		return nil, w.settleEndpoint(ctx, n)
+	if n, err := tarn.ParseEndpointName(op.Target); err == nil {
+		switch op.Verb {
+		case "create", "update":
+			return nil, w.settleEndpoint(ctx, n)
+		case "delete":
+			return w.deleteEndpoint(ctx, n)
+		}
 	}
 	return nil, fmt.Errorf("operation %s: nobody knows how to %s %s", op.Name, op.Verb, op.Target)
 }
@@ -349,4 +354,22 @@ func (w worker) settleEndpoint(ctx context.Context, n tarn.EndpointName) error {
 		}
 	}
 	return nil
+}
+
+// deleteEndpoint:
+//
+//  1. Suspend its compute, which removes what a replica has of its own.
+//  2. Its row goes (with the operation's end).
+func (w worker) deleteEndpoint(ctx context.Context, n tarn.EndpointName) (ending, error) {
+	e, err := controldb.GetEndpoint(ctx, w.cfg.DB, n)
+	if tarn.KindOf(err) == tarn.KindNotFound { // its branch went before
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := w.fleet.suspend(ctx, e.UID); err != nil {
+		return nil, err
+	}
+	return func(tx *controldb.Tx) error { return controldb.DeleteEndpoint(ctx, tx, n) }, nil
 }

@@ -299,7 +299,7 @@ func endpoints(t *testing.T, db *controldb.DB) {
 	do(t, controldb.SetLastActive(ctx, db, e.UID, at.Add(-time.Hour))) // never backwards
 	w := must[controldb.Wakeable](t)(controldb.GetWakeable(ctx, db, e.Name))
 	e.LastActive, e.UpdateTime = at, w.Endpoint.UpdateTime
-	same(t, w, controldb.Wakeable{Endpoint: e, State: tarn.BranchInit, Timeline: b.Timeline, PGVersion: 18})
+	same(t, w, controldb.Wakeable{Endpoint: e, State: tarn.BranchInit, Timeline: b.Timeline, PGVersion: 18, Primary: e.UID})
 	same(t, len(must[[]controldb.Wakeable](t)(controldb.ListWakeables(ctx, db))), 2)
 	same(t, len(must[[]tarn.Endpoint](t)(controldb.ListEndpoints(ctx, db, b.Name, "other", 10))), 1)
 	same(t, len(must[[]tarn.Endpoint](t)(controldb.AllEndpoints(ctx, db, ""))), 2)

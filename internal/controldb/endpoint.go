@@ -87,6 +87,7 @@ type Wakeable struct {
 	PGVersion int              // of its project
 	Stopped   bool             // its project is, as an instance
 	Message   string           // of its branch
+	Primary   string           // UID of its branch's READ_WRITE endpoint
 }
 
 // GetWakeable reads, at one moment, all that a start of an endpoint needs.
@@ -105,7 +106,8 @@ func ListWakeables(ctx context.Context, c Conn) ([]Wakeable, error) {
 
 const selectWakeable = `
 SELECT e.project, e.branch, e.name, e.uid, e.type, e.min_cu, e.max_cu, e.suspend_after, e.disabled, e.settings, e.host, e.freeze_after,
-	e.last_active, e.created, e.updated, b.state, b.timeline, p.pg_version, p.stopped, b.message
+	e.last_active, e.created, e.updated, b.state, b.timeline, p.pg_version, p.stopped, b.message,
+	(SELECT r.uid FROM endpoints r WHERE r.project = e.project AND r.branch = e.branch AND r.type = 'ENDPOINT_TYPE_READ_WRITE')
 FROM endpoints e
 	JOIN branches b ON b.project = e.project AND b.name = e.branch
 	JOIN projects p ON p.name = e.project`
@@ -114,7 +116,7 @@ func scanWakeable(r pgx.Row) (w Wakeable, err error) {
 	e := &w.Endpoint
 	err = r.Scan(&e.Name.Project, &e.Name.Branch, &e.Name.Endpoint, &e.UID, &e.Type, &e.MinCU, &e.MaxCU, &e.SuspendAfter,
 		&e.Disabled, &e.Settings, &e.Host, &e.FreezeAfter, (*stamp)(&e.LastActive), (*stamp)(&e.CreateTime), (*stamp)(&e.UpdateTime),
-		&w.State, &w.Timeline, &w.PGVersion, &w.Stopped, &w.Message)
+		&w.State, &w.Timeline, &w.PGVersion, &w.Stopped, &w.Message, (*word)(&w.Primary))
 	e.Settings = noEmpty(e.Settings)
 	return w, err
 }
@@ -136,3 +138,10 @@ func SetLastActive(ctx context.Context, c Conn, uid string, t time.Time) error {
 }
 
 const setLastActive = `UPDATE endpoints SET last_active = $2 WHERE uid = $1 AND (last_active IS NULL OR last_active < $2)`
+
+// DeleteEndpoint removes the row of a READ_ONLY endpoint.
+func DeleteEndpoint(ctx context.Context, tx *Tx, n tarn.EndpointName) error {
+	return fault(exec(ctx, tx, deleteEndpoint, n.Project, n.Branch, n.Endpoint), "endpoint %s", n)
+}
+
+const deleteEndpoint = `DELETE FROM endpoints WHERE project = $1 AND branch = $2 AND name = $3 AND type = 'ENDPOINT_TYPE_READ_ONLY'`

@@ -21,6 +21,9 @@ type Control struct {
 	TLI            uint32
 	CheckpointTime time.Time // whole seconds
 	SegmentBytes   uint32    // size of a WAL segment
+
+	// What the server that wrote it had; a standby must not have less.
+	MaxConnections, MaxWorkers, MaxSenders, MaxPrepared, MaxLocks int
 }
 
 // Postgres's DBState.
@@ -40,6 +43,7 @@ const (
 //	 12 catalog_version_no u32    16 state u32
 //	 24 time i64                  32 checkPoint u64
 //	 40 checkPointCopy: redo u64, ThisTimeLineID u32 (48), …, time i64 (104)
+//	180 MaxConnections, max_worker_processes, max_wal_senders, max_prepared_xacts, max_locks_per_xact: 5 × i32
 //	220 relseg_size … 228 xlog_seg_size u32
 //	252 data_checksum_version u32
 //	256 (18: default_char_signedness u8) mock_authentication_nonce [32]
@@ -52,6 +56,7 @@ const (
 	ctlRedo       = 40
 	ctlTLI        = 48
 	ctlTime       = 104
+	ctlRoom       = 180
 	ctlSegment    = 228
 )
 
@@ -98,7 +103,9 @@ func ParseControl(b []byte) (Control, error) {
 	if want, got := le.Uint32(b[at:]), crc32.Checksum(b[:at], crc32.MakeTable(crc32.Castagnoli)); want != got {
 		return Control{}, fmt.Errorf("pg_control at byte %d: %w: expected %08x, found %08x", at, errTorn, want, got)
 	}
+	room := func(i int) int { return int(int32(le.Uint32(b[ctlRoom+4*i:]))) }
 	return Control{
+		MaxConnections: room(0), MaxWorkers: room(1), MaxSenders: room(2), MaxPrepared: room(3), MaxLocks: room(4),
 		SystemID:       le.Uint64(b[ctlSystemID:]),
 		State:          le.Uint32(b[ctlState:]),
 		Checkpoint:     tarn.LSN(le.Uint64(b[ctlCheckpoint:])),

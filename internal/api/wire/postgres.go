@@ -189,6 +189,9 @@ type EndpointSpec struct {
 	NoSuspension           *bool          `json:"no_suspension,omitempty"`
 	Settings               *PgSettings    `json:"settings,omitempty"`
 	SuspendTimeoutDuration string         `json:"suspend_timeout_duration,omitempty"`
+	// TarnFreezeTimeoutDuration is ours: the first of two depths of suspend;
+	// "0s" = never.
+	TarnFreezeTimeoutDuration string `json:"tarn_freeze_timeout_duration,omitempty"`
 }
 
 // EndpointGroup is the number of computes behind one endpoint.
@@ -217,11 +220,14 @@ type EndpointStatus struct {
 	LastActiveTime         string         `json:"last_active_time,omitempty"`
 	Settings               *PgSettings    `json:"settings,omitempty"`
 	SuspendTimeoutDuration string         `json:"suspend_timeout_duration,omitempty"`
+
+	TarnFreezeTimeoutDuration string `json:"tarn_freeze_timeout_duration,omitempty"` // "" = never
 }
 
 // EndpointHosts are the names clients connect to.
 type EndpointHosts struct {
 	Host                string `json:"host,omitempty"`
+	ReadOnlyHost        string `json:"read_only_host,omitempty"`
 	ReadWritePooledHost string `json:"read_write_pooled_host,omitempty"`
 }
 

@@ -70,6 +70,11 @@ type Compute struct {
 	CU          float64 `json:"cu,omitempty"`           // its size now
 	FixedBy     string  `json:"fixed_by,omitempty"`     // why its size cannot change on this computer
 	MemoryBytes int64   `json:"memory_bytes,omitempty"` // in use
+
+	ReadOnly bool    `json:"read_only,omitempty"` // it is a replica
+	LSN      string  `json:"lsn,omitempty"`
+	LagBytes int64   `json:"lag_bytes,omitempty"`   // of WAL that a replica has not replayed
+	LagSecs  float64 `json:"lag_seconds,omitempty"` // how old what it shows is
 }
 
 // Connection is all a Postgres client needs but a password.
