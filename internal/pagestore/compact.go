@@ -24,6 +24,9 @@ const (
 	// quietFor is how long nothing was written when less than half of what there
 	// is may be put in order.
 	quietFor = 30 * time.Second
+	// compactPart is which part of what collections may read and write is for
+	// compactions: nobody waits for them.
+	compactPart = 4
 )
 
 // progress is how far a timeline is put in order. Guarded by registry.mu; who
@@ -177,7 +180,7 @@ func compact(ctx context.Context, s *Store, t *timeline, chosen choice) (more bo
 	if !t.remote.writable() {
 		return false, nil
 	}
-	c := &compaction{store: s, of: t, pace: newPace(s.options.CollectBytesPerSecond), blocks: 1}
+	c := &compaction{store: s, of: t, pace: newPace(max(s.options.CollectBytesPerSecond/compactPart, 1)), blocks: 1}
 	if err = c.fix(ctx); err == nil && c.ix != nil {
 		more, err = c.run(ctx, chosen)
 	}
