@@ -120,6 +120,9 @@ func (c *copying) run(ctx context.Context, conn *pgx.Conn) error {
 	}()
 	for i := range min(copyReaders, len(chunks)) {
 		r, err := c.newReader(ctx, i, conn)
+		if isCode(err, codeLockTimeout) {
+			break // somebody waits to change the table: those there are will do
+		}
 		if err != nil {
 			return err
 		}
@@ -188,6 +191,12 @@ func (c *copying) newReader(ctx context.Context, n int, conn *pgx.Conn) (*reader
 			return nil, fmt.Errorf("connect: %w", err)
 		}
 		if err := enterSnapshot(ctx, own, c.ex.Snapshot); err != nil {
+			closeConn(own)
+			return nil, err
+		}
+		// A command that waits for the first reader's lock, a TRUNCATE, would
+		// make this one wait for it, and Postgres would not see the circle.
+		if _, err := own.Exec(ctx, "LOCK TABLE "+pgx.Identifier{c.src.schema, c.t.name}.Sanitize()+" IN ACCESS SHARE MODE NOWAIT"); err != nil {
 			closeConn(own)
 			return nil, err
 		}
