@@ -147,7 +147,7 @@ func testPoolAsleep(t *testing.T, s *site) {
 	// Suspended: Postgres ends its sessions.
 	run(t, s.admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
 	until(t, "no session of app is left", func() bool {
-		return one[int](t, s.admin, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'") == 0
+		return s.metrics(t)["pool_servers{}"] == 0
 	})
 	woken := s.town.woken()
 	answer := make(chan string, 1)
@@ -158,7 +158,14 @@ func testPoolAsleep(t *testing.T, s *site) {
 		}
 		answer <- v
 	}()
-	until(t, "the client's statement wakes the compute", func() bool { return s.town.woken() > woken })
+	until(t, "the client's statement wakes the compute", func() bool {
+		select {
+		case v := <-answer:
+			t.Fatalf("answered %q before", v)
+		default:
+		}
+		return s.town.woken() > woken
+	})
 	select {
 	case v := <-answer:
 		t.Fatalf("answered %q by a compute that sleeps", v)
