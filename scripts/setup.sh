@@ -15,6 +15,10 @@ STATICCHECK=honnef.co/go/tools/cmd/staticcheck@v0.7.0
 VERSITYGW=github.com/versity/versitygw/cmd/versitygw@v1.8.0
 PYTHON_PACKAGES=(deltalake==1.6.6 pyarrow duckdb==1.5.5 duckdb-extension-delta==1.5.5 databricks-sdk==0.133.0 psycopg2-binary 'psycopg[binary]' psycopg-pool sqlalchemy asyncpg)
 
+# Clients that the tests send through the gateway.
+NODE_CLIENTS=(pg@8.16.3)
+JDBC=42.7.8
+
 say() { printf 'setup: %s\n' "$*" >&2; }
 missing=0
 lacks() { # what, how to get it
@@ -64,6 +68,8 @@ pg_tool psql || useful+=(postgresql-client)
 if [ "$what" = test ]; then
   pg_tool pgbench || useful+=(postgresql-contrib)
   ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || useful+=(postgresql)
+  command -v javac >/dev/null || useful+=(default-jdk-headless)
+  command -v mvn >/dev/null || useful+=(maven)
   python3 -c 'import venv, ensurepip' 2>/dev/null || useful+=(python3-venv)
   needed+=("${useful[@]}")
   useful=()
@@ -171,6 +177,18 @@ if [ "$what" = test ]; then
     else
       tail -n 5 build/pip.log >&2
       lacks "Python packages" "pip ended with an error; the end of build/pip.log stands above"
+    fi
+  fi
+  want="${NODE_CLIENTS[*]} pgjdbc@$JDBC"
+  if [ "$(cat build/clients/version 2>/dev/null)" != "$want" ]; then
+    say "fetching clients of the tests: $want"
+    mkdir -p build/clients
+    if npm install --prefix build/clients --no-audit --no-fund "${NODE_CLIENTS[@]}" >build/clients.log 2>&1 &&
+      mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy -Dartifact=org.postgresql:postgresql:$JDBC -DoutputDirectory="$PWD/build/clients" -Dmdep.useBaseVersion=true >>build/clients.log 2>&1; then
+      printf %s "$want" >build/clients/version
+    else
+      tail -n 5 build/clients.log >&2
+      lacks "the clients of the tests" "npm or mvn ended with an error; the end of build/clients.log stands above"
     fi
   fi
   if [ ! -x build/bin/staticcheck ]; then

@@ -159,7 +159,11 @@ func (c *client) handle(ctx context.Context) error {
 	}
 	if p.code == requestCancel {
 		c.s.metrics.connections.WithLabelValues("cancel").Inc()
-		return c.s.cancel(soon, c.remote.Addr(), p.body)
+		err := c.s.cancel(soon, c.remote.Addr(), p.body)
+		if c.tls != nil { // libpq 17 takes an end without TLS's goodbye for a failure
+			err = errors.Join(err, c.tls.CloseWrite())
+		}
+		return err
 	}
 	st, err := parseStartup(p)
 	if err != nil {
