@@ -458,6 +458,13 @@ func (g *guest) parsed(name string, rest []byte, more, n int) error {
 	if s == nil {
 		return err
 	}
+	if last := g.book.unnamed; name == "" && more == 0 && last.text != (text{}) && last.text.Value() == string(rest) {
+		s.unnamed = last.text // the same again, as drivers do that prepare nothing
+		s.queue = append(s.queue, expected{kind: expectParse, text: last.text})
+		g.out = appendParse(g.out, "", last.text.Value())
+		s.mu.Unlock()
+		return g.pass(nil, left)
+	}
 	sql, _, _ := bytes.Cut(rest, []byte{0})
 	v := look(sql)
 	refuse := func(what *expected) error {
