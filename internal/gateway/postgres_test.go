@@ -79,6 +79,7 @@ func TestPostgres(t *testing.T) {
 		{"guessing", testGuessing},
 		{"pooler", testPooler},
 		{"telemetry", testTelemetry},
+		{"siege", testSiege},
 		{"endings", testEndings},
 		// The last one kills the server.
 	}
