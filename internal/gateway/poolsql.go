@@ -144,10 +144,11 @@ func (v *sight) setConfig(l *lexer) {
 	}
 	name := l.next()
 	comma := l.next()
-	for depth, last := 0, (lexeme{}); ; {
+	const most = 256 // tokens looked at: calls within calls would be read again and again
+	for n, depth, last := 0, 0, (lexeme{}); ; n++ {
 		t := l.next()
 		switch {
-		case t.kind == 0 || t.kind == ';', t.kind == ')' && depth == 0:
+		case t.kind == 0 || n == most || t.kind == ';', t.kind == ')' && depth == 0:
 			if last.kind == 'w' && last.text == "true" {
 				return
 			}
