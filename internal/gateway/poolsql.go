@@ -149,7 +149,7 @@ func (v *sight) setConfig(l *lexer) {
 		t := l.next()
 		switch {
 		case t.kind == 0 || n == most || t.kind == ';', t.kind == ')' && depth == 0:
-			if last.kind == 'w' && last.text == "true" {
+			if t.kind == ')' && last.kind == 'w' && last.text == "true" {
 				return
 			}
 			v.suspect = true
