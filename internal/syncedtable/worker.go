@@ -13,6 +13,7 @@ import (
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/controldb"
+	"github.com/tarndb/tarn/internal/delta"
 )
 
 // worker carries one synced table to its next resting state. Only it changes
@@ -27,6 +28,8 @@ type worker struct {
 	stop context.CancelCauseFunc
 	done chan struct{}
 	line tarn.TimelineID // of the branch, when the step began
+
+	damaged int // times the source read as damaged
 
 	mu       sync.Mutex // not held across I/O
 	reported time.Time  // when progress was last recorded
@@ -207,7 +210,7 @@ func (w *worker) step(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	err = w.sync(ctx)
-	if err == nil || !final(err) {
+	if err == nil || !final(err) || w.mayPass(err) {
 		return err
 	}
 	w.log.Warn("synced table failed", "err", err)
@@ -218,6 +221,19 @@ func (w *worker) step(ctx context.Context) error {
 	}
 	w.alert(ctx, "failed", row.Message)
 	return nil
+}
+
+// damageTries is how often a source that reads as damaged is read again before
+// it is believed: a store that breaks off in a file looks the same.
+const damageTries = 8
+
+func (w *worker) mayPass(err error) bool {
+	var d *delta.DamagedError
+	if !errors.As(err, &d) {
+		return false
+	}
+	w.damaged++
+	return w.damaged < damageTries
 }
 
 // withHint says an error with the command that helps.
