@@ -10,6 +10,7 @@ import (
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/pgoutput"
+	"github.com/tarndb/tarn/internal/pgvalue"
 )
 
 // Metadata of a Delta column that came from Postgres.
@@ -90,7 +91,7 @@ func (p position) sortBy() string {
 
 // fieldFor finds the newest Delta column of a Postgres column that holds its
 // type; -1 = none.
-func fieldFor(s delta.Schema, pgName string, p pgType) int {
+func fieldFor(s delta.Schema, pgName string, p pgvalue.Type) int {
 	for i, f := range slices.Backward(s.Fields) {
 		if _, ours := f.Metadata[metaType]; !ours {
 			continue
@@ -99,7 +100,7 @@ func fieldFor(s delta.Schema, pgName string, p pgType) int {
 		if n, ok := f.Metadata[metaName].(string); ok {
 			name = n
 		}
-		if name == pgName && holds(f.Type, p) {
+		if name == pgName && pgvalue.Holds(f.Type, p) {
 			return i
 		}
 	}
@@ -124,7 +125,7 @@ func fieldsOf(s delta.Schema, pgName string) []string {
 
 // newField makes a Delta column for a Postgres column. Delta compares names
 // without case and forbids some characters in them.
-func newField(s delta.Schema, pgName string, p pgType) delta.Field {
+func newField(s delta.Schema, pgName string, p pgvalue.Type) delta.Field {
 	name := strings.Map(func(r rune) rune {
 		if strings.ContainsRune(" ,;{}()\n\t=", r) {
 			return '_'
@@ -156,10 +157,10 @@ func newField(s delta.Schema, pgName string, p pgType) delta.Field {
 }
 
 // historySchema is the schema of a new history table.
-func historySchema(ctx context.Context, ty *types, rel *pgoutput.Relation) (delta.Schema, error) {
+func historySchema(ctx context.Context, ty *pgvalue.Types, rel *pgoutput.Relation) (delta.Schema, error) {
 	var s delta.Schema
 	for _, c := range rel.Columns {
-		p, err := ty.resolve(ctx, c.TypeOID, c.TypeMod)
+		p, err := ty.Resolve(ctx, c.TypeOID, c.TypeMod)
 		if err != nil {
 			return delta.Schema{}, err
 		}

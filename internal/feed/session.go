@@ -15,6 +15,7 @@ import (
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/controldb"
 	"github.com/tarndb/tarn/internal/pgoutput"
+	"github.com/tarndb/tarn/internal/pgvalue"
 )
 
 // session follows one feed over one replication connection. Everything it
@@ -24,7 +25,7 @@ type session struct {
 	*follower
 	log    *slog.Logger
 	src    source
-	types  *types
+	types  *pgvalue.Types
 	repl   *replication
 	rx     *receiver
 	slot   string
@@ -78,7 +79,7 @@ func (f *follower) follow(ctx context.Context, status tarn.ComputeStatus) (err e
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer closeConn(conn)
-	s.types = newTypes(conn)
+	s.types = pgvalue.NewTypes(conn)
 	s.src = source{conn: conn, schema: spec.PostgresSchema, publication: f.publication(), follows: spec.Follows}
 	fresh, err := s.src.prepare(ctx)
 	if err != nil {
@@ -271,7 +272,7 @@ func (s *session) reopen(ctx context.Context) error {
 		}
 		// Now: when Postgres stops, this connection ends before the stream.
 		for _, c := range rel.Columns {
-			if _, err := s.types.resolve(ctx, c.TypeOID, c.TypeMod); err != nil {
+			if _, err := s.types.Resolve(ctx, c.TypeOID, c.TypeMod); err != nil {
 				return err
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/pgoutput"
+	"github.com/tarndb/tarn/internal/pgvalue"
 )
 
 // stopError ends one table for good; others go on.
@@ -103,7 +104,7 @@ type column struct {
 	system systemColumn
 	source int // index in the relation; -1 = no longer in the source
 	key    bool
-	add    appendText
+	add    pgvalue.Append
 }
 
 // setState records a state; equal ones change nothing.
@@ -172,7 +173,7 @@ func (t *table) layout() error {
 // adopt fits the columns of rel to the Delta table: known ones keep their
 // place, new ones are added at the end, missing ones are NULL from now on. A
 // column whose type no longer fits goes on as a new one, v_2 behind v.
-func (t *table) adopt(ctx context.Context, ty *types, rel *pgoutput.Relation) error {
+func (t *table) adopt(ctx context.Context, ty *pgvalue.Types, rel *pgoutput.Relation) error {
 	schema := delta.Schema{Fields: append([]delta.Field(nil), t.schema.Fields...)}
 	source := make([]int, len(schema.Fields))
 	for i := range source {
@@ -180,7 +181,7 @@ func (t *table) adopt(ctx context.Context, ty *types, rel *pgoutput.Relation) er
 	}
 	delim := make([]byte, len(schema.Fields))
 	for i, c := range rel.Columns {
-		p, err := ty.resolve(ctx, c.TypeOID, c.TypeMod)
+		p, err := ty.Resolve(ctx, c.TypeOID, c.TypeMod)
 		if err != nil {
 			return err
 		}
@@ -206,7 +207,7 @@ func (t *table) adopt(ctx context.Context, ty *types, rel *pgoutput.Relation) er
 			cols[i].system = systemOf(t.schema.Fields[i])
 			continue
 		}
-		add, err := appender(t.build.Field(i), delim[i])
+		add, err := pgvalue.Appender(t.build.Field(i), delim[i])
 		if err != nil {
 			return &stopError{fmt.Sprintf("column %s of %s: %v", t.schema.Fields[i].Name, t.target, err)}
 		}

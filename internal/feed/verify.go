@@ -16,6 +16,7 @@ import (
 	"github.com/tarndb/tarn/internal/controldb"
 	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/pgoutput"
+	"github.com/tarndb/tarn/internal/pgvalue"
 )
 
 // Verify compares a table with what its history adds up to, row by row, as
@@ -64,7 +65,7 @@ func (s *verification) verify(ctx context.Context, name string, v *tarn.FeedVerd
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer closeConn(plain)
-	s.types = newTypes(plain)
+	s.types = pgvalue.NewTypes(plain)
 	s.src = source{conn: plain, schema: s.row.PostgresSchema, publication: s.publication(), follows: s.row.Follows}
 	r, err := s.replicate(ctx)
 	if err != nil {

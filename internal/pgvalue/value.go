@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -45,9 +46,9 @@ func Appender(b array.Builder, delim byte) (Append, error) {
 			return orNull(b, err == nil, func() { b.Append(f) })
 		}, nil
 	case *array.StringBuilder:
-		return func(v []byte) bool { b.BinaryBuilder.Append(v); return true }, nil
+		return func(v []byte) bool { return orNull(b, utf8.Valid(v), func() { b.BinaryBuilder.Append(v) }) }, nil
 	case *array.LargeStringBuilder:
-		return func(v []byte) bool { b.BinaryBuilder.Append(v); return true }, nil
+		return func(v []byte) bool { return orNull(b, utf8.Valid(v), func() { b.BinaryBuilder.Append(v) }) }, nil
 	case *array.BinaryBuilder:
 		return func(v []byte) bool {
 			raw, err := parseBytea(v)
