@@ -5,12 +5,13 @@
 # make bench-NAME ARGS="-json -case REGEX"   run bench/NAME
 # make pg-regress ARGS="-suite REGEX"        Postgres 15's own tests, on a volume and on ext4
 # make soak ARGS="-minutes N -seed N"        transfers, forks, restores, kills, full disks; every child checked
+# make interop              Delta tables beside Apache Spark, both ways (gets 500 MB the first time)
 # make stop    stop what `make run` started
 # make clean   remove what was built; data stays
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build run stop test check setup setup-test pg-regress soak clean
+.PHONY: build run stop test check setup setup-test pg-regress soak interop clean
 
 # Where data goes. A clone that other users cannot reach (root's home) cannot
 # hold it, because Postgres runs as an unprivileged user: scripts/setup.sh has
@@ -52,6 +53,9 @@ pg-regress: setup-test
 
 soak: build
 	@go run ./e2e/soak -tarn build/tarn $(ARGS)
+
+interop: setup-test
+	@scripts/interop.sh
 
 clean:
 	rm -rf build/tarn build/bin build/venv build/postgres-18 build/pg-regress build/*.log
