@@ -1,9 +1,5 @@
 package tarn
 
-import (
-	"strings"
-)
-
 // DatabaseSpec is what is asked of a Postgres database of a branch.
 type DatabaseSpec struct {
 	Branch BranchName
@@ -13,29 +9,13 @@ type DatabaseSpec struct {
 }
 
 // Database is a Postgres database as observed.
-type Database struct{ DatabaseSpec }
+type Database struct {
+	DatabaseSpec
+	OwnerID string // what its owner is called in resource names
+}
 
 // ResourceName prints as the published "…/branches/{b}/databases/{id}".
 func (d Database) ResourceName() string { return d.Branch.String() + "/databases/" + d.ID }
-
-// PostgresID makes the id of a role or database out of its Postgres name:
-// databricks_postgres becomes databricks-postgres. Different names may give the
-// same id.
-func PostgresID(name string) string {
-	id := strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
-			return r
-		case r >= 'A' && r <= 'Z':
-			return r + 'a' - 'A'
-		}
-		return '-'
-	}, name)
-	if id == "" || id[0] < 'a' || id[0] > 'z' {
-		id = "x" + id
-	}
-	return id[:min(len(id), 63)]
-}
 
 // RegisteredCatalog is a Postgres database that appears as a read-only catalog.
 type RegisteredCatalog struct {

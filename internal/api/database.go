@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/tarndb/tarn"
@@ -46,14 +45,7 @@ func (d *databaseDoor) create(ctx context.Context, q *query) (any, error) {
 	}
 	db, err := d.control.Databases.Create(ctx, s)
 	if tarn.KindOf(err) == tarn.KindConflict && replace != nil && *replace {
-		id := s.ID
-		if id == "" {
-			id = tarn.PostgresID(s.Name)
-		}
-		db, err = d.control.Databases.Update(ctx, b, id, func(now *tarn.DatabaseSpec) error {
-			now.Name, now.Owner = s.Name, s.Owner
-			return nil
-		})
+		db, err = d.control.Databases.Replace(ctx, s)
 	}
 	if err != nil {
 		return nil, existing(err, alreadyExists, func() error { return nil })
@@ -67,11 +59,12 @@ func (d *databaseDoor) owner(ctx context.Context, b tarn.BranchName, name string
 	if !ok || id == "" || strings.Contains(id, "/") {
 		return "", badField("spec.role", "got %q, want %s/roles/{role}", name, b)
 	}
-	role, err := d.control.Databases.RoleNamed(ctx, b, id)
+	all, err := d.control.Roles.List(ctx, b)
 	if err != nil {
 		return "", err
 	}
-	return role, nil
+	r, err := control.Find(all, control.ByID(id), id)
+	return r.Name, err
 }
 
 func (d *databaseDoor) list(ctx context.Context, q *query) (any, error) {
@@ -161,7 +154,7 @@ func postgresDatabaseOf(db tarn.Database) wire.PostgresDatabase {
 	return wire.PostgresDatabase{
 		Name: db.ResourceName(), DatabaseID: db.ID, Parent: db.Branch.String(),
 		Status: &wire.PostgresDatabaseStatus{
-			DatabaseID: db.ID, PostgresDatabase: db.Name, Role: fmt.Sprintf("%s/roles/%s", db.Branch, tarn.PostgresID(db.Owner)),
+			DatabaseID: db.ID, PostgresDatabase: db.Name, Role: db.Branch.String() + "/roles/" + db.OwnerID,
 		},
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -22,7 +22,7 @@ type Databases struct{ c *Control }
 // An id that cannot be told from the name is a setting of the database, which
 // goes where the database goes.
 const (
-	listDatabasesSQL = `SELECT d.oid, d.datname, r.rolname, coalesce((SELECT substr(c, length('tarn.database_id=') + 1)
+	listDatabasesSQL = `SELECT d.datname, r.rolname, coalesce(shobj_description(r.oid, 'pg_authid'), ''), coalesce((SELECT substr(c, length('tarn.database_id=') + 1)
 	FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) c
 	WHERE s.setdatabase = d.oid AND s.setrole = 0 AND c LIKE 'tarn.database\_id=%'), '')
 FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r ON r.oid = d.datdba
@@ -66,25 +66,20 @@ func listDatabases(ctx context.Context, conn *pgx.Conn, b tarn.BranchName) ([]ta
 	if err != nil {
 		return nil, err
 	}
-	taken := map[string]bool{}
 	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (tarn.Database, error) {
 		db := tarn.Database{DatabaseSpec: tarn.DatabaseSpec{Branch: b}}
-		var oid uint32
-		err := r.Scan(&oid, &db.Name, &db.Owner, &db.ID)
+		var comment string
+		err := r.Scan(&db.Name, &db.Owner, &comment, &db.ID)
 		if db.ID == "" {
-			if db.ID = tarn.PostgresID(db.Name); taken[db.ID] {
-				db.ID = db.ID[:min(len(db.ID), 52)] + "-" + strconv.FormatUint(uint64(oid), 10)
-			}
+			db.ID = postgresID(db.Name)
 		}
-		taken[db.ID] = true
+		db.OwnerID = postgresID(db.Owner)
+		if id, ok := strings.CutPrefix(comment, roleComment); ok {
+			db.OwnerID = id
+		}
 		return db, err
 	})
-	slices.SortFunc(all, func(x, y tarn.Database) int {
-		if x.ID < y.ID {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(all, func(x, y tarn.Database) int { return strings.Compare(x.ID, y.ID) })
 	return all, err
 }
 
@@ -125,7 +120,7 @@ func createDatabase(ctx context.Context, conn *pgx.Conn, s tarn.DatabaseSpec) (t
 	if _, err := conn.Exec(ctx, "GRANT ALL ON DATABASE "+name+" TO "+tarn.SuperuserRole); err != nil {
 		return tarn.Database{}, err
 	}
-	if s.ID != "" && s.ID != tarn.PostgresID(s.Name) {
+	if s.ID != "" && s.ID != postgresID(s.Name) {
 		// The id has letters, digits and hyphens only.
 		if _, err := conn.Exec(ctx, "ALTER DATABASE "+name+" SET "+databaseIDSetting+" = '"+s.ID+"'"); err != nil {
 			return tarn.Database{}, err
@@ -151,6 +146,22 @@ func checkDatabaseName(name string) error {
 	return nil
 }
 
+// Replace gives the database that has s's id or name that name and owner.
+func (d *Databases) Replace(ctx context.Context, s tarn.DatabaseSpec) (tarn.Database, error) {
+	all, err := d.List(ctx, s.Branch)
+	if err != nil {
+		return tarn.Database{}, err
+	}
+	i := slices.IndexFunc(all, func(o tarn.Database) bool { return o.ID == s.ID || s.ID == "" && o.Name == s.Name })
+	if i < 0 {
+		return tarn.Database{}, tarn.Conflict("replace database %s: another database has its name", s.Name)
+	}
+	return d.Update(ctx, s.Branch, all[i].ID, func(now *tarn.DatabaseSpec) error {
+		now.Name, now.Owner = s.Name, s.Owner
+		return nil
+	})
+}
+
 // Update renames a database or gives it to another role. The default database
 // keeps its name, and so does one that a mover or a catalog uses.
 func (d *Databases) Update(ctx context.Context, b tarn.BranchName, id string, change func(*tarn.DatabaseSpec) error) (tarn.Database, error) {
@@ -168,7 +179,14 @@ func (d *Databases) Update(ctx context.Context, b tarn.BranchName, id string, ch
 		if err := change(&out.DatabaseSpec); err != nil {
 			return err
 		}
-		return d.change(ctx, conn, old, out)
+		if err := d.change(ctx, conn, old, out); err != nil {
+			return err
+		}
+		if all, err = listDatabases(ctx, conn, b); err != nil {
+			return err
+		}
+		out, err = findDatabase(all, b, id)
+		return err
 	})
 	if err != nil {
 		return tarn.Database{}, fmt.Errorf("update database %s of %s: %w", id, b, err)
@@ -285,25 +303,4 @@ func databaseFault(err error, owner string) error {
 		return tarn.Conflict("%s: %s", pg.Message, pg.Detail).WithHint("end the sessions on it first")
 	}
 	return err
-}
-
-// RoleNamed finds the Postgres role of a role's id; KindNotFound.
-func (d *Databases) RoleNamed(ctx context.Context, b tarn.BranchName, id string) (string, error) {
-	var names []string
-	err := d.on(ctx, b, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, `SELECT rolname FROM pg_catalog.pg_roles WHERE rolname NOT LIKE 'pg\_%' ORDER BY rolname`)
-		if err != nil {
-			return err
-		}
-		names, err = pgx.CollectRows(rows, pgx.RowTo[string])
-		return err
-	})
-	if err != nil {
-		return "", fmt.Errorf("find role %s of %s: %w", id, b, err)
-	}
-	i := slices.IndexFunc(names, func(n string) bool { return n == id || tarn.PostgresID(n) == id })
-	if i < 0 {
-		return "", tarn.NotFound("%s has no role %q", b, id)
-	}
-	return names[i], nil
 }

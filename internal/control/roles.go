@@ -66,7 +66,7 @@ func (r *Roles) list(ctx context.Context, conn *pgx.Conn) ([]tarn.Role, error) {
 		var login, oauth bool
 		var comment string
 		err = row.Scan(&v.OID, &v.Name, &login, &v.CreateDB, &v.CreateRole, &v.BypassRLS, &oauth, &v.Superuser, &comment)
-		v.ID = roleID(v.Name)
+		v.ID = postgresID(v.Name)
 		if id, ok := strings.CutPrefix(comment, roleComment); ok {
 			v.ID = id
 		}
@@ -89,9 +89,9 @@ func (r *Roles) list(ctx context.Context, conn *pgx.Conn) ([]tarn.Role, error) {
 	return all, nil
 }
 
-// roleID is what a role is called in resource names when nobody said: its name
+// postgresID is what a role or a database is called in resource names when nobody said: its name
 // where that fits, else what of it fits and a hash.
-func roleID(name string) string {
+func postgresID(name string) string {
 	id := strings.Map(func(c rune) rune {
 		switch {
 		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
@@ -142,7 +142,7 @@ func (r *Roles) check(ctx context.Context, s *tarn.RoleSpec) error {
 		return err
 	}
 	if s.ID == "" {
-		s.ID = roleID(s.Name)
+		s.ID = postgresID(s.Name)
 	} else if err := checkRoleID(s.ID); err != nil {
 		return err
 	}
