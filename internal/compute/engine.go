@@ -127,14 +127,14 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 	if err := e.writeFile("postgresql.conf", conf+"include '"+confQuote.Replace(e.settingsFile())+"'\n"); err != nil {
 		return err
 	}
-	settings, file := live(settings)
-	if err := e.writeSettings(file); err != nil {
-		return err
-	}
 	if err := e.pointScratch(); err != nil {
 		return err
 	}
 	if err := e.show(ctx); err != nil {
+		return err
+	}
+	settings, file := live(settings)
+	if err := e.writeSettings(file); err != nil { // in run: hide clears it away
 		return err
 	}
 	if st, err := os.Stat(e.logFile()); err == nil && st.Size() > logBytes {

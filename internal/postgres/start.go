@@ -72,7 +72,8 @@ func start(ctx context.Context, c Config) (*Server, error) {
 		return nil, err
 	}
 	if c.Entered != nil {
-		if err := c.Entered(s.proc.pid); err != nil {
+		// One that has ended already says itself why, in its log.
+		if err := c.Entered(s.proc.pid); err != nil && !errors.Is(err, unix.ESRCH) {
 			s.Kill()
 			return nil, err
 		}
