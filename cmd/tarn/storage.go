@@ -124,9 +124,30 @@ func (s *storage) open(ctx context.Context) (blob.Store, error) {
 	return open.Store(ctx, s.Place, open.Options{Endpoint: s.Endpoint, Region: s.Region})
 }
 
+// probes is how often a storage is tried whose answers are lost.
+const probes = 5
+
 // probe tries what everything in the store stands on: that of two who write the
-// same object only one can win.
+// same object only one can win. A lost answer says nothing about that: it is
+// tried again, with another object.
 func probe(ctx context.Context, b blob.Store) error {
+	var err error
+	for range probes {
+		if err = probeOnce(ctx, b); !errors.Is(err, blob.ErrAmbiguous) {
+			break
+		}
+	}
+	if err != nil {
+		hint := tarn.HintOf(err)
+		if hint == "" {
+			hint = "Tarn needs a storage with conditional writes (If-Match and If-None-Match), and the right to read, list, write and delete"
+		}
+		return tarn.Unavailable("try storage %s: %w", b.URL(), err).WithHint(hint)
+	}
+	return nil
+}
+
+func probeOnce(ctx context.Context, b blob.Store) error {
 	key := "probe/" + strings.ToLower(rand.Text())
 	try := func() error {
 		if err := b.PutIfAbsent(ctx, key, []byte("1")); err != nil {
@@ -152,14 +173,7 @@ func probe(ctx context.Context, b blob.Store) error {
 	if e := b.Delete(ctx, key); err == nil && e != nil {
 		err = fmt.Errorf("delete an object: %w", e)
 	}
-	if err != nil {
-		hint := tarn.HintOf(err)
-		if hint == "" {
-			hint = "Tarn needs a storage with conditional writes (If-Match and If-None-Match), and the right to read, list, write and delete"
-		}
-		return tarn.Unavailable("try storage %s: %w", b.URL(), err).WithHint(hint)
-	}
-	return nil
+	return err
 }
 
 var errNone = errors.New("and no error")
