@@ -23,7 +23,7 @@ type ingestFlags struct {
 	branch, database, dsn     string
 	to, checkpoints, rejected string
 	every                     time.Duration
-	track                     bool
+	track, merge              bool
 }
 
 func ingestCommand(sh *shell) *cobra.Command {
@@ -46,6 +46,9 @@ func ingestCommand(sh *shell) *cobra.Command {
 					return usage(cmd, "%s wants %s", cmd.CommandPath(), flag)
 				}
 			}
+			if f.merge {
+				f.options.Mode = ingest.MergeRows
+			}
 			return runIngest(cmd.Context(), sh, f)
 		},
 	}
@@ -56,6 +59,7 @@ func ingestCommand(sh *shell) *cobra.Command {
 	c.Flags().DurationVar(&f.every, "every", 0, "go on, looking again this often")
 	c.Flags().DurationVar(&f.options.LateEvery, "late-every", 0, "how often late rows are looked for; each look reads the whole table unless --track was used (default: whenever the end is reached)")
 	c.Flags().BoolVar(&f.track, "track", false, "first give the table a column _xid with trigger and index, by which late rows are found quickly")
+	c.Flags().BoolVar(&f.merge, "merge", false, "keep the newest version of each row by its key, instead of every version")
 	c.Flags().BoolVar(&f.options.Reset, "reset", false, "read the table from its beginning")
 	c.Flags().StringVar(&f.options.SourceID, "source-id", "", "name of this reader in the checkpoint table (default: branch, table and column)")
 	c.Flags().StringVar(&f.checkpoints, "checkpoints", "", "checkpoint table (default: tarn_checkpoints beside the target)")

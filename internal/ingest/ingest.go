@@ -24,8 +24,18 @@ import (
 // one with the highest round is the newest. A batch has one version of a row.
 const roundColumn = "_round"
 
+// Mode is what the target holds.
+type Mode int
+
+// The modes.
+const (
+	AppendVersions Mode = iota // every version of a row that was read
+	MergeRows                  // the newest version of each row, by its key
+)
+
 // Options say what is read and where it goes.
 type Options struct {
+	Mode     Mode
 	Table    string   // as SQL names it, e.g. public.orders
 	Column   string   // the checkpoint column
 	Key      []string // columns that tell rows apart; nil = the primary key
@@ -271,6 +281,9 @@ func (i *Ingest) targetSchema() delta.Schema {
 // write commits a batch to the target, whose newest batch is the one that this
 // one follows.
 func (i *Ingest) write(ctx context.Context, b *Batch, version int64) (int64, error) {
+	if err := i.widen(ctx); err != nil {
+		return 0, err
+	}
 	s, err := i.target.Latest(ctx)
 	if err != nil {
 		return 0, err
@@ -278,11 +291,16 @@ func (i *Ingest) write(ctx context.Context, b *Batch, version int64) (int64, err
 	if have, _ := s.AppTxn(i.appID()); have != i.at {
 		return 0, tarn.Conflict("another program writes %s to the target (its newest batch is %d, ours followed %d)", i.options.SourceID, have, i.at)
 	}
+	rows, err := fit(s, b)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Release()
 	x := i.target.Begin(s)
-	rows, err := i.fit(x, s, b)
-	if err == nil {
+	if i.options.Mode == MergeRows {
+		_, err = x.Merge(ctx, delta.Merge{Keys: i.reader.source.keyNames(), Upserts: rows})
+	} else {
 		err = x.Append(ctx, rows)
-		rows.Release()
 	}
 	if err == nil {
 		x.SetAppTxn(i.appID(), version)
@@ -295,29 +313,37 @@ func (i *Ingest) write(ctx context.Context, b *Batch, version int64) (int64, err
 	return 0, err
 }
 
-// fit gives the batch the columns of the target: new ones are added to it at
-// its end, those that the source no longer has are NULL.
-func (i *Ingest) fit(x *delta.Tx, s *delta.Snapshot, b *Batch) (arrow.RecordBatch, error) {
+// widen adds the columns that the target lacks, in a commit of its own: a merge
+// takes none beside its rows, and a column without values harms nobody.
+func (i *Ingest) widen(ctx context.Context) error {
+	s, err := i.target.Latest(ctx)
+	if err != nil {
+		return err
+	}
 	have := map[string]string{}
 	schema := *s.Schema()
 	for _, f := range schema.Fields {
 		have[f.Name] = f.Type
 	}
-	missing := false
 	for _, f := range i.targetSchema().Fields {
 		switch typ, ok := have[f.Name]; {
 		case !ok:
-			schema.Fields, missing = append(schema.Fields, f), true
+			schema.Fields = append(schema.Fields, f)
 		case typ != f.Type:
-			return nil, tarn.Conflict("column %s of the target is %s, the source's is now %s", f.Name, typ, f.Type).
+			return tarn.Conflict("column %s of the target is %s, the source's is now %s", f.Name, typ, f.Type).
 				WithHint("ingest into a new table")
 		}
 	}
-	if missing {
-		if err := x.SetSchema(schema); err != nil {
-			return nil, err
-		}
+	if len(schema.Fields) == len(have) {
+		return nil
 	}
+	_, err = i.target.Commit(ctx, delta.CommitOptions{Operation: "ADD COLUMNS"}, func(x *delta.Tx) error { return x.SetSchema(schema) })
+	return err
+}
+
+// fit gives a batch the columns of the target, in its order; those that the
+// source no longer has are NULL.
+func fit(s *delta.Snapshot, b *Batch) (arrow.RecordBatch, error) {
 	round := array.NewInt64Builder(memory.DefaultAllocator)
 	defer round.Release()
 	for range b.Rows.NumRows() {
@@ -325,10 +351,23 @@ func (i *Ingest) fit(x *delta.Tx, s *delta.Snapshot, b *Batch) (arrow.RecordBatc
 	}
 	last := round.NewArray()
 	defer last.Release()
-	fields := append([]arrow.Field(nil), b.Rows.Schema().Fields()...)
-	fields = append(fields, arrow.Field{Name: roundColumn, Type: arrow.PrimitiveTypes.Int64, Nullable: true})
-	columns := append([]arrow.Array(nil), b.Rows.Columns()...)
-	return array.NewRecordBatch(arrow.NewSchema(fields, nil), append(columns, last), b.Rows.NumRows()), nil
+	as, err := s.Schema().Arrow()
+	if err != nil {
+		return nil, err
+	}
+	columns := make([]arrow.Array, as.NumFields())
+	for k, f := range as.Fields() {
+		switch at := b.Rows.Schema().FieldIndices(f.Name); {
+		case f.Name == roundColumn:
+			columns[k] = last
+		case len(at) == 1:
+			columns[k] = b.Rows.Column(at[0])
+		default:
+			columns[k] = array.MakeArrayOfNull(memory.DefaultAllocator, f.Type, int(b.Rows.NumRows()))
+			defer columns[k].Release()
+		}
+	}
+	return array.NewRecordBatch(as, columns, b.Rows.NumRows()), nil
 }
 
 // RejectedSchema is that of the table of values that have no form in Delta: they

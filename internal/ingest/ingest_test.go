@@ -168,6 +168,29 @@ func TestColumnsComeAndGo(t *testing.T) {
 	}
 }
 
+// A merge keeps the newest version of each row, also of one whose columns changed.
+func TestMerge(t *testing.T) {
+	w := newWorld(t)
+	w.exec(`CREATE TABLE t (a int, b text, v text, old int, PRIMARY KEY (a, b)); INSERT INTO t SELECT i, 'k', 'first', i FROM generate_series(1, 20) i`)
+	o := Options{Table: "t", Column: "a", Limit: 8, Mode: MergeRows}
+	for i := w.ingest(o); w.next(i).Rows > 0; {
+	}
+	w.exec(`UPDATE t SET v = 'second' WHERE a <= 5; ALTER TABLE t DROP old, ADD fresh bigint; INSERT INTO t VALUES (21, 'k', 'first', 7); UPDATE t SET fresh = 1 WHERE a = 1`)
+	for i := w.ingest(o); w.next(i).Rows > 0; {
+	}
+	got := map[string]string{}
+	for _, r := range w.rows("target/") {
+		key := fmt.Sprint(r["a"], r["b"])
+		if got[key] != "" {
+			t.Errorf("%s is there twice", key)
+		}
+		got[key] = fmt.Sprint(r["v"], r["fresh"])
+	}
+	if len(got) != 21 || got["1k"] != "second1" || got["5k"] != "second<nil>" || got["6k"] != "first<nil>" || got["21k"] != "first7" {
+		t.Errorf("the target holds %v", got)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	w := newWorld(t)
 	w.exec(`CREATE TABLE nokey (v int); CREATE VIEW view AS SELECT 1 AS id; CREATE TABLE nullable (id int UNIQUE)`)

@@ -144,3 +144,11 @@ func (s *source) names() []string {
 	}
 	return out
 }
+
+func (s *source) keyNames() []string {
+	var out []string
+	for _, c := range s.key {
+		out = append(out, c.name)
+	}
+	return out
+}
