@@ -77,7 +77,8 @@ func TestSpark(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for i, run := range runs {
-		equal(t, fmt.Sprintf("Spark's reading of table %d", i), got.Ours[folders[i]], run.now.lines())
+		// A table may end without rows: an empty list is none.
+		equal(t, fmt.Sprintf("Spark's reading of table %d", i), append([]string{}, got.Ours[folders[i]]...), append([]string{}, run.now.lines()...))
 		equal(t, fmt.Sprintf("Spark's reading of the changes of table %d", i), got.Changes[folders[i]], feeds[i])
 		again, err := delta.Open(t.Context(), store, filepath.Base(folders[i]))
 		if err != nil {
@@ -109,7 +110,7 @@ func TestSpark(t *testing.T) {
 	}
 	var theirs []string
 	for _, l := range got.Own {
-		theirs = append(theirs, strings.Join(strings.SplitN(l, "|", 5)[:4], "|"))
+		theirs = append(theirs, plain(strings.Join(strings.SplitN(l, "|", 5)[:4], "|")))
 	}
 	slices.Sort(theirs)
 	mine := content(t, snap, delta.ScanOptions{Columns: columns})
@@ -121,8 +122,17 @@ func TestSpark(t *testing.T) {
 	}
 	theirs = nil
 	for _, l := range got.OwnChanges {
-		theirs = append(theirs, strings.Join(strings.SplitN(l, "|", 7)[:6], "|"))
+		theirs = append(theirs, plain(strings.Join(strings.SplitN(l, "|", 7)[:6], "|")))
 	}
 	slices.Sort(theirs)
 	equal(t, "our reading of the changes of Spark's table", feed, theirs)
+}
+
+// plain writes the decimal at the end of a line as Arrow does, without the zeros
+// of its scale.
+func plain(line string) string {
+	if !strings.Contains(line[strings.LastIndexByte(line, '|')+1:], ".") {
+		return line
+	}
+	return strings.TrimSuffix(strings.TrimRight(line, "0"), ".")
 }
