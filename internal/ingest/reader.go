@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -213,20 +214,9 @@ func (b *builder) add(values [][]byte) (readRow, error) {
 		if v == nil {
 			b.build.Field(i).AppendNull()
 		} else if !b.appends[i](v) {
-			b.problems = append(b.problems, Problem{Key: key(at[1:]), Column: b.source.columns[i].name, Value: string(v)})
+			b.problems = append(b.problems, Problem{Key: strings.Join(at[1:], ","), Column: b.source.columns[i].name, Value: string(v)})
 		}
 	}
 	b.rows++
 	return readRow{XID(x), at}, nil
-}
-
-func key(values []string) string {
-	out := ""
-	for i, v := range values {
-		if i > 0 {
-			out += ","
-		}
-		out += v
-	}
-	return out
 }
