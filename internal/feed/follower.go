@@ -217,8 +217,8 @@ func (f *follower) step(ctx context.Context) (gone bool, err error) {
 
 // brokenStreams is how often a stream may break at one place before its slot is
 // given up for a new one and a new copy. Postgres cannot always decode what it
-// wrote ("could not map filenode … to relation OID" is met when tables are
-// truncated while a slot is made), and then never will.
+// wrote ("could not map filenumber … to relation OID", filenode before 16, is
+// met when tables are truncated while a slot is made), and then never will.
 const brokenStreams = 3
 
 // undecodable tells an error of a slot from one of a connection or a dying
@@ -231,7 +231,7 @@ func undecodable(err error) bool {
 		return false
 	}
 	if pg.Code == "XX000" {
-		return strings.Contains(pg.Message, "could not map filenode")
+		return strings.Contains(pg.Message, "could not map filenode") || strings.Contains(pg.Message, "could not map filenumber")
 	}
 	return isCode(err, "58P01", "55000", codeUndefinedObject)
 }
