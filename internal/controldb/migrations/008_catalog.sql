@@ -1,0 +1,2 @@
+-- Kept for catalog.
+SELECT 1;

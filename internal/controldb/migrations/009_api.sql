@@ -1,0 +1,2 @@
+-- Kept for api.
+SELECT 1;

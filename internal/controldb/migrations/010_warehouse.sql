@@ -1,0 +1,2 @@
+-- Kept for warehouse.
+SELECT 1;
