@@ -85,6 +85,7 @@ type route struct {
 	pattern string // net/http pattern: method and path
 	access  access
 	answer  func(ctx context.Context, q *query) (any, error)
+	about   about // what the API's document says of it
 }
 
 // raw is an answer whose bytes are sent as they are.

@@ -397,15 +397,15 @@ func roleRoutes(d *roleDoor) []route {
 		instance = " /api/2.0/database/instances/{project}/roles"
 	)
 	return []route{
-		{"POST" + branch, mayUse, d.create},
-		{"GET" + branch, signedIn, d.list},
-		{"GET" + branch + "/{role}", signedIn, d.get},
-		{"PATCH" + branch + "/{role}", signedIn, d.update},
-		{"DELETE" + branch + "/{role}", signedIn, d.delete},
-		{"POST" + instance, mayUse, d.createOfInstance},
-		{"GET" + instance, signedIn, d.listOfInstance},
-		{"GET" + instance + "/{role}", signedIn, d.getOfInstance},
-		{"PATCH" + instance + "/{role}", signedIn, d.updateOfInstance},
-		{"DELETE" + instance + "/{role}", signedIn, d.deleteOfInstance},
+		{"POST" + branch, mayUse, d.create, says[wire.Role, wire.Operation]("postgres.createRole", "role_id replace_existing")},
+		{"GET" + branch, signedIn, d.list, says[none, wire.ListRoles]("postgres.listRoles", "page_size page_token")},
+		{"GET" + branch + "/{role}", signedIn, d.get, says[none, wire.Role]("postgres.getRole", "")},
+		{"PATCH" + branch + "/{role}", signedIn, d.update, says[wire.Role, wire.Operation]("postgres.updateRole", "update_mask")},
+		{"DELETE" + branch + "/{role}", signedIn, d.delete, says[none, wire.Operation]("postgres.deleteRole", "reassign_owned_to")},
+		{"POST" + instance, mayUse, d.createOfInstance, says[wire.InstanceRole, wire.InstanceRole]("database.createDatabaseInstanceRole", "database_instance_name")},
+		{"GET" + instance, signedIn, d.listOfInstance, says[none, wire.ListInstanceRoles]("database.listDatabaseInstanceRoles", "page_size page_token")},
+		{"GET" + instance + "/{role}", signedIn, d.getOfInstance, says[none, wire.InstanceRole]("database.getDatabaseInstanceRole", "")},
+		{"PATCH" + instance + "/{role}", signedIn, d.updateOfInstance, says[wire.InstanceRole, wire.InstanceRole]("database.updateDatabaseInstanceRole", "database_instance_name")},
+		{"DELETE" + instance + "/{role}", signedIn, d.deleteOfInstance, says[none, wire.Empty]("database.deleteDatabaseInstanceRole", "allow_missing reassign_owned_to")},
 	}
 }
