@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +20,11 @@ func TestCatalog(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	c, ann := catalog.New(db), tarn.Principal{Name: "ann@example.com"}
+	ann, err := controldb.InsertPrincipal(ctx, db, tarn.Principal{Name: "ann@example.com", Type: tarn.PrincipalUser})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := catalog.New(db)
 	ok := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -52,12 +57,12 @@ func TestCatalog(t *testing.T) {
 	n := tarn.TableName{Catalog: "lake", Schema: "gold", Table: "users%20é"}
 	first, err := c.CreateTable(ctx, ann, n, "", "of people")
 	ok(err)
-	if first.Location != "file:///data/my%20lake/gold/users%2520%C3%A9" || first.Owner != ann.Name || first.Comment != "of people" || first.ID == "" {
+	if first.Location != "file:///data/my%20lake/gold/users%2520%C3%A9" || first.Owner != ann.Name || first.Comment != "of people" || first.ID == "" || !first.Managed {
 		t.Fatalf("created %+v", first)
 	}
 	got, err := c.Table(ctx, n)
 	ok(err)
-	if got != first {
+	if !reflect.DeepEqual(got, first) {
 		t.Fatalf("resolved %+v, created %+v", got, first)
 	}
 	_, err = c.CreateTable(ctx, ann, n, "", "")
@@ -71,7 +76,7 @@ func TestCatalog(t *testing.T) {
 	kind(err, tarn.KindInvalid)
 	ext, err := c.CreateTable(ctx, ann, tarn.TableName{Catalog: "shop", Schema: "raw", Table: "ext"}, "s3://other/ext/", "")
 	ok(err)
-	if ext.Location != "s3://other/ext" {
+	if ext.Location != "s3://other/ext" || ext.Managed {
 		t.Fatalf("external location %q", ext.Location)
 	}
 

@@ -33,7 +33,7 @@ func (c *Catalog) CreateTable(ctx context.Context, p tarn.Principal, n tarn.Tabl
 		}
 		location = u.String()
 	}
-	t := tarn.CatalogTable{Name: n, ID: uuid.NewString(), Location: location, Owner: p.Name, Comment: comment}
+	t := tarn.CatalogTable{Name: n, ID: uuid.NewString(), Location: location, Owner: p.Name, Comment: comment, Managed: location == "", CreatedBy: p.Name}
 	err := c.db.InTx(ctx, func(tx *controldb.Tx) (err error) {
 		t.Location = location
 		if location == "" {

@@ -46,6 +46,14 @@ func ListCatalogs(ctx context.Context, c Conn) ([]Catalog, error) {
 
 const listCatalogs = `SELECT name, root, created FROM catalogs ORDER BY name`
 
+// CatalogExists says whether a catalog of either kind has the name.
+func CatalogExists(ctx context.Context, c Conn, name string) (ok bool, err error) {
+	err = c.querier().QueryRow(ctx, catalogExists, name).Scan(&ok)
+	return ok, fault(err, "catalog %q", name)
+}
+
+const catalogExists = `SELECT EXISTS (SELECT FROM catalogs WHERE name = $1) OR EXISTS (SELECT FROM registered_catalogs WHERE name = $1)`
+
 // EnsureSchema records a schema unless it is there; its catalog must be.
 func EnsureSchema(ctx context.Context, c Conn, catalog, name string) error {
 	_, err := c.querier().Exec(ctx, ensureSchema, catalog, name)
@@ -66,19 +74,21 @@ const listSchemas = `SELECT name FROM schemas WHERE catalog = $1 ORDER BY name`
 // be there.
 func InsertTable(ctx context.Context, c Conn, t tarn.CatalogTable) (tarn.CatalogTable, error) {
 	out, err := scanTable(c.querier().QueryRow(ctx, insertTable, t.ID, t.Name.Catalog, t.Name.Schema, t.Name.Table,
-		t.Location, t.Owner, t.Comment))
+		t.Location, t.Owner, t.Comment, t.Managed, object(t.Properties), t.CreatedBy))
 	return out, fault(err, "table %s", t.Name)
 }
 
 const insertTable = `
-INSERT INTO tables (id, catalog, schema, name, location, owner, comment) VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO tables (id, catalog, schema, name, location, owner, comment, managed, properties, created_by, updated_by)
+VALUES ($1, $2, $3, $4, $5, (SELECT name FROM principals WHERE name = $6), $7, $8, $9, $10, $10)
 RETURNING ` + tableColumns
 
-const tableColumns = `id, catalog, schema, name, location, owner, comment, created, updated`
+const tableColumns = `id, catalog, schema, name, location, owner, comment, managed, properties, created, created_by, updated, updated_by`
 
 func scanTable(r pgx.Row) (t tarn.CatalogTable, err error) {
-	err = r.Scan(&t.ID, &t.Name.Catalog, &t.Name.Schema, &t.Name.Table, &t.Location, &t.Owner, &t.Comment,
-		(*stamp)(&t.CreateTime), (*stamp)(&t.UpdateTime))
+	err = r.Scan(&t.ID, &t.Name.Catalog, &t.Name.Schema, &t.Name.Table, &t.Location, (*word)(&t.Owner), &t.Comment,
+		&t.Managed, &t.Properties, (*stamp)(&t.CreateTime), &t.CreatedBy, (*stamp)(&t.UpdateTime), &t.UpdatedBy)
+	t.Properties = noEmpty(t.Properties)
 	return t, err
 }
 
