@@ -48,7 +48,7 @@ func (e *engine) enter(l *life, s tarn.ComputeSpec) error {
 		z.state.CU = r.Max
 		return nil
 	}
-	z.limits = cgroup.Limits{MemoryBytes: int64(z.state.CU * scale.CUBytes), CPUs: r.Max * r.CPUs}
+	z.limits = cgroup.Limits{MemoryBytes: int64(z.state.CU * scale.CUBytes), CPUs: r.Max * r.CPUs, Claim: z.state.CU * r.CPUs}
 	return e.group.Limit(z.limits)
 }
 
@@ -118,7 +118,7 @@ func (w *watcher) resize(now time.Time, a activity) {
 		At: now, CPU: u.CPU, Throttled: u.Throttled, Working: u.Working, Fixed: u.Fixed, Refaults: u.Refaults, OOMKills: u.OOMKills,
 		CPUStalled: u.CPUStalled, MemoryStalled: u.MemoryStalled, Active: a.active, Waiting: a.waiting,
 	}, r)
-	want := cgroup.Limits{MemoryBytes: int64(z.state.CU * scale.CUBytes), CPUs: z.state.CU * r.CPUs}
+	want := cgroup.Limits{MemoryBytes: int64(z.state.CU * scale.CUBytes), CPUs: z.state.CU * r.CPUs, Claim: z.state.CU * r.CPUs}
 	if now.Sub(z.began) < boost {
 		want.CPUs = r.Max * r.CPUs
 	}

@@ -16,6 +16,26 @@ import (
 type Limits struct {
 	MemoryBytes int64   // page cache included; 0 = no limit
 	CPUs        float64 // of one CPU's time; 0 = no limit
+	// Claim is how many CPUs' worth of work the group is where there is not
+	// enough for all: see weight. 0 = one.
+	Claim float64
+}
+
+// weightPerCPU is the weight of a group, in that of a single process, for each
+// CPU it claims. A group weighs as much as one process unless told otherwise,
+// however many run in it: then each client on the same computer is let in
+// before dozens of backends, and changing between them costs up to a quarter
+// more processor time a transaction (docs/performance.md: select-only). With
+// sixteen clients would wait while a CPU is idle.
+const weightPerCPU = 4
+
+// weight of a group that claims so many CPUs, when a process has one and the
+// kernel takes from least to most.
+func weight(cpus float64, one, least, most uint64) uint64 {
+	if cpus <= 0 {
+		cpus = 1
+	}
+	return min(max(uint64(cpus*float64(weightPerCPU*one)), least), most)
 }
 
 // Usage is what a group uses.

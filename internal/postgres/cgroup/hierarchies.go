@@ -51,6 +51,14 @@ func (h *hierarchies) dirs() []string {
 	return all
 }
 
+func (h *hierarchies) weigh(cpus float64) error {
+	file := filepath.Join(h.root, "cpu", h.parent["cpu"], "cpu.shares")
+	return os.WriteFile(file, strconv.AppendUint(nil, shares(cpus), 10), 0)
+}
+
+// shares is the weight of a group in version 1.
+func shares(cpus float64) uint64 { return weight(cpus, 1024, 2, 262144) }
+
 func (h *hierarchies) open(name string) (control, error) {
 	g := &hierarchyGroup{dir: map[string]string{}}
 	for _, c := range needed {
@@ -92,7 +100,8 @@ func (g *hierarchyGroup) limit(l Limits) error {
 	if l.MemoryBytes > 0 {
 		memory = l.MemoryBytes
 	}
-	if err := g.c.Update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota, Period: &p}}); err != nil {
+	claim := shares(l.Claim)
+	if err := g.c.Update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &claim, Quota: &quota, Period: &p}}); err != nil {
 		return err
 	}
 	// The kernel gives back what it can and refuses what it cannot.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/tarndb/tarn"
@@ -39,6 +40,8 @@ type version interface {
 	// dirs are the directories of the tree itself: one, or one for each
 	// controller, of which the first always exists.
 	dirs() []string
+	// weigh has all groups together claim so many CPUs.
+	weigh(cpus float64) error
 	// open makes a group, or opens the one there is.
 	open(name string) (control, error)
 }
@@ -113,7 +116,7 @@ func ownGroups(file string) (map[string]string, error) {
 	return own, nil
 }
 
-// try makes a group and takes it away again.
+// try makes a group and takes it away again. The tree stays, with its weight.
 func (t *Tree) try() error {
 	g, err := t.Group("_try")
 	if err != nil {
@@ -122,6 +125,9 @@ func (t *Tree) try() error {
 	err = g.Limit(Limits{MemoryBytes: 64 << 20, CPUs: 1})
 	if err == nil {
 		_, err = g.Usage()
+	}
+	if err == nil {
+		err = t.v.weigh(float64(runtime.NumCPU())) // a group by itself, which weighs as one process too
 	}
 	return errors.Join(err, g.c.remove())
 }

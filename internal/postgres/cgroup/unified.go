@@ -70,6 +70,14 @@ func delegate(dir string) error {
 
 func (u *unified) dirs() []string { return []string{filepath.Join(u.root, u.parent)} }
 
+func (u *unified) weigh(cpus float64) error {
+	file := filepath.Join(u.root, u.parent, "cpu.weight")
+	return os.WriteFile(file, strconv.AppendUint(nil, unifiedWeight(cpus), 10), 0)
+}
+
+// unifiedWeight is the weight of a group in version 2.
+func unifiedWeight(cpus float64) uint64 { return weight(cpus, 100, 1, 10000) }
+
 func (u *unified) open(name string) (control, error) {
 	group := filepath.Join(u.parent, name)
 	if exists(u.root, group) {
@@ -97,7 +105,8 @@ func (g *unifiedGroup) limit(l Limits) error {
 		quota = &q
 	}
 	p := uint64(period)
-	if err := g.m.Update(&cgroup2.Resources{CPU: &cgroup2.CPU{Max: cgroup2.NewCPUMax(quota, &p)}}); err != nil {
+	claim := unifiedWeight(l.Claim)
+	if err := g.m.Update(&cgroup2.Resources{CPU: &cgroup2.CPU{Weight: &claim, Max: cgroup2.NewCPUMax(quota, &p)}}); err != nil {
 		return err
 	}
 	if l.MemoryBytes == 0 {

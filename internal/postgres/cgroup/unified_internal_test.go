@@ -16,7 +16,7 @@ func files(t *testing.T, dir string, more map[string]string) {
 	t.Helper()
 	all := map[string]string{
 		"cgroup.controllers": "cpuset cpu io memory pids\n", "cgroup.subtree_control": "\n", "cgroup.procs": "0\n17\n23\n",
-		"cgroup.freeze": "0\n", "cgroup.events": "populated 1\nfrozen 0\n", "cpu.max": "max 100000\n",
+		"cgroup.freeze": "0\n", "cgroup.events": "populated 1\nfrozen 0\n", "cpu.max": "max 100000\n", "cpu.weight": "100\n",
 		"cpu.stat":       "usage_usec 1500000\nuser_usec 1\nthrottled_usec 250000\n",
 		"memory.current": "104857600\n", "memory.max": "max\n", "memory.reclaim": "",
 		"memory.stat":     "anon 20971520\nfile 83886080\nshmem 10485760\ninactive_file 31457280\nworkingset_refault_file 40\nworkingset_refault_anon 2\n",
@@ -70,6 +70,26 @@ func TestUnifiedPlace(t *testing.T) {
 	}
 }
 
+// TestWeight: a tree weighs by the computer's CPUs and a group by its claim, both
+// within what the kernel takes.
+func TestWeight(t *testing.T) {
+	root := t.TempDir()
+	files(t, filepath.Join(root, "tarn-1"), nil)
+	u := &unified{root: root, parent: "/tarn-1"}
+	h := &hierarchies{root: root, parent: map[string]string{"cpu": "/"}}
+	files(t, filepath.Join(root, "cpu"), map[string]string{"cpu.shares": "1024\n"})
+	for _, c := range []struct {
+		cpus           float64
+		weight, shares string
+	}{{0, "400", "4096"}, {0.5, "200", "2048"}, {2, "800", "8192"}, {0.0001, "1", "2"}, {112, "10000", "262144"}} {
+		if err := errors.Join(u.weigh(c.cpus), h.weigh(c.cpus)); err != nil {
+			t.Fatal(err)
+		}
+		says(t, c.weight, root, "tarn-1/cpu.weight")
+		says(t, c.shares, root, "cpu/cpu.shares")
+	}
+}
+
 func TestUnifiedGroup(t *testing.T) {
 	root := t.TempDir()
 	dir := filepath.Join(root, "tarn-1", "ep-a")
@@ -94,10 +114,11 @@ func TestUnifiedGroup(t *testing.T) {
 	if pids, err := c.pids(); err != nil || len(pids) != 2 || pids[0] != 17 || pids[1] != 23 {
 		t.Fatalf("processes %v, %v: want 17 and 23", pids, err)
 	}
-	if err := c.limit(Limits{MemoryBytes: 1 << 30, CPUs: 1.5}); err != nil {
+	if err := c.limit(Limits{MemoryBytes: 1 << 30, CPUs: 1.5, Claim: 0.5}); err != nil {
 		t.Fatal(err)
 	}
 	says(t, "150000 100000", dir, "cpu.max")
+	says(t, "200", dir, "cpu.weight")
 	says(t, "1073741824", dir, "memory.max")
 	// Memory beyond a smaller limit is asked back; when it does not come, the
 	// limit stays: the kernel would kill.
@@ -111,6 +132,7 @@ func TestUnifiedGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	says(t, "max 100000", dir, "cpu.max")
+	says(t, "400", dir, "cpu.weight")
 	says(t, "max", dir, "memory.max")
 
 	if err := c.freeze(true); err != nil {
