@@ -105,6 +105,10 @@ func fill(t *testing.T, conn string) {
 	exec(t, conn, `INSERT INTO swaps (operation, source_timeline, source_lsn, timeline, replaced)
 		VALUES ('operations/1', '00112233445566778899aabbccddeeff', '16/B374D848', '2233445566778899aabbccddeeff0011', '00112233445566778899aabbccddeeff')`)
 	exec(t, conn, `INSERT INTO registered_catalogs VALUES ('shop', 'rc', 'kept', 'main', 'db', '[{"schema": "public", "name": "t", "columns": []}]')`)
+	exec(t, conn, `INSERT INTO grants VALUES ('lake', 'gold', '', 1, 'SELECT', 'ada')`)
+	exec(t, conn, `INSERT INTO tags VALUES ('lake', 'gold', '', '', 'team', E'a\tb')`)
+	exec(t, conn, `INSERT INTO lineage VALUES ('lake.gold.t', '', 'shop.public.t', '', 'PIPELINE', 'p', 'p1', 'ada')`)
+	exec(t, conn, `INSERT INTO system_rows (target, batch, row) VALUES ('access.audit', NULL, '{"action": "x"}')`)
 	fillIdentity(t, conn)
 	exec(t, conn, `INSERT INTO principals (name, type, admin) VALUES (E'odd "name"\t\\ ü\n', 'USER', true)`)
 }
