@@ -28,10 +28,6 @@ func (m *machine) openGroups() {
 	sum := sha256.Sum256([]byte(m.o.Dir))
 	var err error
 	m.groups.tree, err = cgroup.Open(cgroup.Options{Name: "tarn-" + hex.EncodeToString(sum[:6])})
-	if os.Getenv("NOGROUP") != "" {
-		m.groups.tree = nil
-		return
-	}
 	if err == nil {
 		var b []byte
 		if b, err = json.Marshal(m.groups.tree.Dirs()); err == nil {

@@ -89,14 +89,6 @@ func (g *hierarchyGroup) limit(l Limits) error {
 	if l.CPUs > 0 {
 		quota = int64(l.CPUs * period)
 	}
-	if os.Getenv("NOQUOTA") != "" {
-		quota = -1
-	}
-	if v := os.Getenv("SHARES"); v != "" {
-		if err := os.WriteFile(g.file("cpu", "cpu.shares"), []byte(v), 0); err != nil {
-			return err
-		}
-	}
 	if l.MemoryBytes > 0 {
 		memory = l.MemoryBytes
 	}

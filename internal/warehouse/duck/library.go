@@ -29,8 +29,8 @@ type result struct {
 
 // progress is duckdb_query_progress_type.
 type progress struct {
-	percentage  float64 // -1 = unknown
-	rows, total uint64
+	percentage float64 // -1 = unknown
+	_, _       uint64  // rows done and in all
 }
 
 // Library is a loaded libduckdb. It is never unloaded. It is safe for
