@@ -55,6 +55,9 @@ func cases() []testCase {
 	return []testCase{
 		{"FirstRows", firstRows, newestOnly},
 		{"HistoryUnderLoad", historyUnderLoad, bothVersions},
+		{"ChangeWhilePilotIsMade", changeWhilePilotIsMade, newestOnly},
+		{"ChangeWhileSlotIsMade", changeWhileSlotIsMade, bothVersions},
+		{"UndecodableSlot", undecodableSlot, bothVersions},
 		{"Kills", kills, bothVersions},
 		{"TablesComeAndGo", tablesComeAndGo, bothVersions},
 		{"ColumnsChange", columnsChange, newestOnly},

@@ -68,6 +68,7 @@ type Keeper struct {
 	chunkBlocks int64
 	upkeep      time.Duration
 	changed     chan struct{} // a feed was asked for
+	bare        bool          // slots are made without a pilot, as only a test wants it
 
 	mu sync.Mutex // not held across I/O
 	// running are the followers of this process, by the feed's UID. A feed

@@ -179,8 +179,9 @@ func (s *session) close() {
 // openSlot finds the feed's slot or makes it, and opens the tables.
 //
 //  1. the publication exists            before the slot, or decoding would not find it
-//  2. the slot is made                  a crash leaves a slot whose snapshot is lost;
-//     tables without a copy are then copied by a temporary slot's snapshot
+//  2. the slot is made                  a crash leaves a slot under which no table was
+//     copied: it is made anew. Tables that a later crash leaves without a copy
+//     are copied by a temporary slot's snapshot
 //  3. every table is copied             one Delta commit per table carries the
 //     snapshot's position: a table is copied wholly or not at all
 //  4. the stream begins                 transactions up to a table's position are skipped
@@ -202,33 +203,19 @@ func (s *session) openSlot(ctx context.Context, fresh bool) error {
 			return err
 		}
 	}
+	if have != nil {
+		if resumed, err := s.resume(ctx, *have); resumed || err != nil {
+			return err
+		}
+	}
 	// The random part keeps two slots of one second apart: what a table knows
 	// of one must not be taken for the other.
-	s.slot = fmt.Sprintf("%s_%08x_%04x", s.src.publication, uint32(time.Now().Unix()), rand.N(1<<16))
-	if have != nil {
-		s.slot = have.name
-	}
-	if s.epoch, err = epochOf(s.slot, s.src.publication); err != nil {
+	if err := s.take(fmt.Sprintf("%s_%08x_%04x", s.src.publication, uint32(time.Now().Unix()), rand.N(1<<16))); err != nil {
 		return err
-	}
-	s.app = strings.Join([]string{"tarn", s.repl.systemID, string(s.status.Timeline), s.slot}, "/")
-	if have != nil {
-		s.flushed, s.processed = have.confirmed, have.confirmed
-		if err := s.src.free(ctx, *have); err != nil {
-			return err
-		}
-		if err := s.reopen(ctx); err != nil {
-			return err
-		}
-		if on, follows := s.onRecord(); follows && have.confirmed > on {
-			s.broken = brokenStreams // the next session makes a new slot
-			return fmt.Errorf("slot %s is confirmed to %s, the tables are at %s: it is not the one that was made, and what lies between is lost", s.slot, have.confirmed, on)
-		}
-		return nil
 	}
 	defer s.keepAwake(ctx)()
 	s.say(ctx, "making the replication slot: waits for the transactions that run now")
-	ex, err := s.repl.createSlot(ctx, s.slot, durableSlot)
+	ex, err := s.makeSlot(ctx)
 	if err != nil {
 		return err
 	}
@@ -247,6 +234,40 @@ func (s *session) openSlot(ctx context.Context, fresh bool) error {
 		}
 	}
 	return nil
+}
+
+// take makes a slot the session's.
+func (s *session) take(slot string) (err error) {
+	s.slot = slot
+	s.app = strings.Join([]string{"tarn", s.repl.systemID, string(s.status.Timeline), slot}, "/")
+	s.epoch, err = epochOf(slot, s.src.publication)
+	return err
+}
+
+// resume takes up an existing slot. One under which no table was ever copied is
+// dropped: nothing is lost with it, and makeSlot may not have come to its end.
+func (s *session) resume(ctx context.Context, have slotState) (resumed bool, err error) {
+	if err := s.take(have.name); err != nil {
+		return false, err
+	}
+	s.flushed, s.processed = have.confirmed, have.confirmed
+	if err := s.src.free(ctx, have); err != nil {
+		return false, err
+	}
+	if err := s.reopen(ctx); err != nil {
+		return false, err
+	}
+	on, follows := s.onRecord()
+	if len(s.tables) == 0 && have.confirmed > on {
+		s.log.Info("drop slot without tables", "lsn", have.confirmed, "path", have.name)
+		clear(s.todo.waiting)
+		return false, s.src.dropSlot(ctx, have)
+	}
+	if follows && have.confirmed > on {
+		s.broken = brokenStreams // the next session makes a new slot
+		return false, fmt.Errorf("slot %s is confirmed to %s, the tables are at %s: it is not the one that was made, and what lies between is lost", s.slot, have.confirmed, on)
+	}
+	return true, nil
 }
 
 // epochOf reads the second in which a slot was made from its name.
