@@ -34,7 +34,7 @@ const (
 // makeSlot makes the feed's slot and exports the snapshot of its start on
 // s.repl. A crash before the end leaves a slot under which no table is copied:
 // openSlot makes another one.
-func (s *session) makeSlot(ctx context.Context) (exported, error) {
+func makeSlot(ctx context.Context, s *session) (exported, error) {
 	if s.k.bare {
 		return s.repl.createSlot(ctx, s.slot, durableSlot)
 	}

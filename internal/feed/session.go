@@ -210,12 +210,12 @@ func (s *session) openSlot(ctx context.Context, fresh bool) error {
 	}
 	// The random part keeps two slots of one second apart: what a table knows
 	// of one must not be taken for the other.
-	if err := s.take(fmt.Sprintf("%s_%08x_%04x", s.src.publication, uint32(time.Now().Unix()), rand.N(1<<16))); err != nil {
+	if err := take(s, fmt.Sprintf("%s_%08x_%04x", s.src.publication, uint32(time.Now().Unix()), rand.N(1<<16))); err != nil {
 		return err
 	}
 	defer s.keepAwake(ctx)()
 	s.say(ctx, "making the replication slot: waits for the transactions that run now")
-	ex, err := s.makeSlot(ctx)
+	ex, err := makeSlot(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func (s *session) openSlot(ctx context.Context, fresh bool) error {
 }
 
 // take makes a slot the session's.
-func (s *session) take(slot string) (err error) {
+func take(s *session, slot string) (err error) {
 	s.slot = slot
 	s.app = strings.Join([]string{"tarn", s.repl.systemID, string(s.status.Timeline), slot}, "/")
 	s.epoch, err = epochOf(slot, s.src.publication)
@@ -247,7 +247,7 @@ func (s *session) take(slot string) (err error) {
 // resume takes up an existing slot. One under which no table was ever copied is
 // dropped: nothing is lost with it, and makeSlot may not have come to its end.
 func (s *session) resume(ctx context.Context, have slotState) (resumed bool, err error) {
-	if err := s.take(have.name); err != nil {
+	if err := take(s, have.name); err != nil {
 		return false, err
 	}
 	s.flushed, s.processed = have.confirmed, have.confirmed
