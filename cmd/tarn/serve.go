@@ -170,9 +170,15 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	signIn := oauth.New(oauth.Config{
 		DB: db, Identity: ctl.Identity, Signer: signer, PublicURL: apiURL, AccountID: api.AccountID(ctl.Workspace()), AccessLife: c.TokenLife, Log: log,
 	})
+	var backup *controldb.Backup
+	var copied func() time.Duration
+	if c.ControlDB == "" && c.Remote != nil {
+		backup = controldb.NewBackup(db, c.Remote, controldb.BackupOptions{Log: log})
+		copied = backup.Age
+	}
 	handler := api.New(api.Config{
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
-		OAuth: signIn, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Processes: c.processes, Volumes: c.volumesInUse, Sessions: sessionsOf(gate),
+		OAuth: signIn, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Copied: copied, Processes: c.processes, Volumes: c.volumesInUse, Sessions: sessionsOf(gate),
 		PageStore: nodeClient, Log: log,
 	})
 
@@ -185,8 +191,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	g.Go(func() error { return followEndpoints(ctx, ctl, gate) })
 	g.Go(func() error { return serveHTTP(ctx, c, withMetrics(handler, gate), log) })
 	g.Go(func() error { return c.copyAuthority(ctx, gate.CAPath(), log) })
-	if c.ControlDB == "" && c.Remote != nil {
-		backup := controldb.NewBackup(db, c.Remote, controldb.BackupOptions{Log: log})
+	if backup != nil {
 		g.Go(func() error { return backup.Run(ctx) })
 		return orderly(lastCopy(ctx, g.Wait(), backup, log))
 	}

@@ -42,7 +42,7 @@ func statusCommand(sh *shell) *cobra.Command {
 					sh.say("Certificate authority: %s", s.CAFile)
 				}
 				if s.Storage != nil {
-					sh.say("Storage: %s", s.Storage.URL)
+					sh.say("Storage: %s%s", s.Storage.URL, controlBehind(*s.Storage))
 				}
 				if s.Volumes != "" {
 					sh.say("Volumes: %s", s.Volumes)
@@ -77,6 +77,16 @@ func statusCommand(sh *shell) *cobra.Command {
 			})
 		},
 	}
+}
+
+// controlBehind warns of a control database that is not copied as it should be:
+// a second after each change.
+func controlBehind(s wire.Storage) string {
+	const usual = 10
+	if s.ControlSecs < usual {
+		return ""
+	}
+	return fmt.Sprintf(" (the control database was copied %s ago)", time.Duration(s.ControlSecs*float64(time.Second)).Round(time.Second))
 }
 
 // computeSize says how large a compute is now, and when that cannot change.

@@ -98,6 +98,7 @@ func (s *ground) archived(ctx context.Context) error {
 		}
 		var st struct {
 			Storage struct {
+				Control  float64 `json:"control_seconds"`
 				Branches []struct {
 					LagBytes int64   `json:"lag_bytes"`
 					LagSecs  float64 `json:"lag_seconds"`
@@ -108,6 +109,10 @@ func (s *ground) archived(ctx context.Context) error {
 		}
 		if err := json.Unmarshal([]byte(out), &st); err != nil {
 			return err
+		}
+		if st.Storage.Control == 0 || st.Storage.Control+1 > time.Since(began).Seconds() {
+			seen = 0
+			return fmt.Errorf("the control database was copied %.1f s ago", st.Storage.Control)
 		}
 		for _, b := range st.Storage.Branches {
 			// The age is that of the last answer: one that was asked since counts.

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -41,6 +42,7 @@ type Config struct {
 	CAFile    string                       // certificate authority of the gateway, shown to clients on this computer
 	Version   string                       // of Tarn
 	Storage   string                       // URL of the object store; "" = none
+	Copied    func() time.Duration         // how long ago all of the control database was there; nil = it is not copied
 	LakeURL   string                       // root of catalog lake, for programs on this computer
 	PageStore PageStore                    // of the node; nil = nothing is told of it
 	Processes func() []wire.Process        // of this Tarn, computes excepted; nil = none shown

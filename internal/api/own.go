@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
@@ -20,6 +21,7 @@ type ownDoor struct {
 	version   string
 	lakeURL   string
 	storage   string // URL; "" = none
+	copied    func() time.Duration
 	processes func() []wire.Process
 	volumes   func() string
 	sessions  func() []wire.GatewaySession
@@ -101,6 +103,9 @@ func (d *ownDoor) copies(ctx context.Context) (*wire.Storage, error) {
 		return nil, err
 	}
 	out := &wire.Storage{URL: d.storage, Branches: []wire.BranchCopy{}}
+	if d.copied != nil {
+		out.ControlSecs = d.copied().Seconds()
+	}
 	for _, c := range all {
 		b := wire.BranchCopy{
 			Branch: c.Branch.String(), LagBytes: c.LagBytes, LagSecs: c.LagAge.Seconds(), Waiting: c.Waiting, Away: c.Away,

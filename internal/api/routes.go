@@ -21,7 +21,7 @@ func routes(c Config) []route {
 		catalogs  = &catalogDoor{control: c.Control, catalog: c.Catalog, ops: ops}
 		tokens    = &tokenDoor{control: c.Control}
 		unity     = &unityDoor{catalog: c.Catalog, open: c.OpenTable, log: c.Log}
-		own       = &ownDoor{control: c.Control, workspace: c.Workspace, caFile: c.CAFile, version: c.Version, lakeURL: c.LakeURL, storage: c.Storage, processes: c.Processes, volumes: c.Volumes, sessions: c.Sessions}
+		own       = &ownDoor{control: c.Control, workspace: c.Workspace, caFile: c.CAFile, version: c.Version, lakeURL: c.LakeURL, storage: c.Storage, copied: c.Copied, processes: c.Processes, volumes: c.Volumes, sessions: c.Sessions}
 		store     = &storeDoor{control: c.Control, store: c.PageStore}
 		lake      = &lakeDoor{catalog: c.Catalog, open: c.OpenTable}
 	)

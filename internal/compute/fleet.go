@@ -100,7 +100,7 @@ func open(ctx context.Context, o Options) (*Fleet, error) {
 	f.maker = &maker{machine: m, records: f.records, holds: f.holds, away: newAway(), serving: f.serving}
 	if o.Remote.Store != nil {
 		f.records.copied = true
-		f.maker.copies = &recordCopies{store: o.Remote.Store, records: f.records, log: o.Log, sent: map[tarn.TimelineID]timeline{}}
+		f.maker.copies = newRecordCopies(o.Remote.Store, f.records, o.Log)
 	}
 	f.past = &past{maker: f.maker, enter: f.enter}
 	f.inspector = &inspector{of: m, records: f.records, enter: f.enter}

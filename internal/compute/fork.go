@@ -44,7 +44,7 @@ func (k *maker) pin(ctx context.Context, s tarn.TimelineSpec, at target) (timeli
 	if err := k.present(ctx, source.ID); err != nil {
 		return timeline{}, nil, err
 	}
-	child := timeline{ID: s.ID, PGVersion: source.PGVersion, History: s.History}
+	child := timeline{ID: s.ID, PGVersion: source.PGVersion, Source: source.ID, History: s.History}
 	if e := k.serving(source.ID); e != nil {
 		return k.pinRunning(ctx, e, source, child, at)
 	}

@@ -86,11 +86,17 @@ func (k *maker) present(ctx context.Context, id tarn.TimelineID) error {
 		}
 	}
 	began := time.Now()
-	p, err := rebuilder{k}.rebuild(ctx, id)
-	if err == nil {
+	var p wal.Position
+	var err error
+	if k.records.isUnmade(id) {
+		p, err = rebuilder{k}.remake(ctx, id)
+	} else if p, err = (rebuilder{k}).rebuild(ctx, id); err == nil {
 		err = rebuilder{k}.cameBack(id, p)
 	}
 	if err != nil {
+		if tarn.KindOf(err) == tarn.KindUnavailable && tarn.HintOf(err) == "" {
+			err = tarn.Unavailable("%w", err).WithHint("tarn branch show tells what is missing")
+		}
 		err = fmt.Errorf("bring timeline %s back from the object store: %w", id, err)
 		if ctx.Err() == nil {
 			k.away.note(id, err)
@@ -130,6 +136,9 @@ func (k rebuilder) cameBack(id tarn.TimelineID, p wal.Position) error {
 func (k rebuilder) rebuild(ctx context.Context, id tarn.TimelineID) (p wal.Position, err error) {
 	b, c, p, err := k.rewind(ctx, id)
 	if err != nil {
+		return p, err
+	}
+	if err := k.partShort(id, p); err != nil {
 		return p, err
 	}
 	// Behind a clean shutdown the log ends with its checkpoint, and nothing needs

@@ -25,6 +25,7 @@ func (k *maker) reconcile(ctx context.Context) error {
 	if n, err := k.copies.fetch(ctx); err != nil {
 		return err
 	} else if n > 0 {
+		k.records.fetched = true
 		k.log.Info("records of timelines brought back", "count", n, "path", k.o.Remote.Store.URL())
 	}
 	if err := k.records.load(); err != nil {
@@ -120,7 +121,11 @@ func (k *maker) clearUnpublished(ctx context.Context) error {
 	stored := make(map[tarn.TimelineID]bool)
 	for _, st := range all {
 		if _, ok := k.records.known(st.ID); ok {
-			stored[st.ID] = true
+			if !k.records.isUnmade(st.ID) {
+				stored[st.ID] = true
+			} else if err := (rebuilder{k}).clearUnmade(ctx, st.ID); err != nil {
+				return err
+			}
 			continue
 		}
 		if !(tenancy{k.machine}).leaseOf(st.ID).Held {
@@ -135,6 +140,12 @@ func (k *maker) clearUnpublished(ctx context.Context) error {
 		k.log.Info("unfinished timeline cleared away", "timeline", string(st.ID))
 	}
 	for _, id := range k.records.ids() {
+		if t, _ := k.records.known(id); !stored[id] && (rebuilder{k}).canRemake(t) {
+			if err := k.records.unmake(id); err != nil {
+				return err
+			}
+			continue
+		}
 		if !stored[id] && k.copies != nil {
 			k.records.lose(id)
 			k.log.Error("timeline not brought back", "timeline", string(id), "err", k.records.missing(id))

@@ -25,8 +25,11 @@ type timeline struct {
 	ID        tarn.TimelineID `json:"id"`
 	PGVersion int             `json:"pg_version"`
 	Template  bool            `json:"template,omitempty"`
-	ForkLSN   tarn.LSN        `json:"fork_lsn"`
-	ForkTime  time.Time       `json:"fork_time"`
+	// Source is the timeline that it began in, at ForkLSN; "" = none, or it was
+	// made before that was recorded.
+	Source   tarn.TimelineID `json:"source,omitempty"`
+	ForkLSN  tarn.LSN        `json:"fork_lsn"`
+	ForkTime time.Time       `json:"fork_time"`
 	// History is how far back it can be forked: 0 = the default, which is what
 	// records of old mean that do not say; negative = not at all.
 	History time.Duration `json:"history,omitempty"`
@@ -37,6 +40,9 @@ type timeline struct {
 	// the data directory had been lost; zero = it never was.
 	BackLSN  tarn.LSN  `json:"back_lsn,omitempty"`
 	BackTime time.Time `json:"back_time,omitzero"`
+	// Short is how far Source came back when this one was to be made again from
+	// it (remake): not to where this one began. 0 = far enough.
+	Short tarn.LSN `json:"short,omitempty"`
 }
 
 // history is how far back the timeline can be forked; 0 = not at all.
@@ -65,15 +71,18 @@ func newTimelineID() (tarn.TimelineID, error) {
 type records struct {
 	dir     string
 	copied  bool          // an object store has copies: see gone
+	fetched bool          // the directory was filled from there when it was opened
 	changed chan struct{} // holds a token when there was a change
 
 	mu   sync.Mutex // guards what follows; not held across I/O
 	all  map[tarn.TimelineID]timeline
 	lost map[tarn.TimelineID]timeline // those whose pages did not come back
+	// unmade are those of all that are still to be made: see remake.
+	unmade map[tarn.TimelineID]bool
 }
 
 func newRecords(dir string) *records {
-	return &records{dir: dir, changed: make(chan struct{}, 1), all: map[tarn.TimelineID]timeline{}, lost: map[tarn.TimelineID]timeline{}}
+	return &records{dir: dir, changed: make(chan struct{}, 1), all: map[tarn.TimelineID]timeline{}, lost: map[tarn.TimelineID]timeline{}, unmade: map[tarn.TimelineID]bool{}}
 }
 
 func (r *records) tell() {
@@ -106,10 +115,21 @@ func (r *records) lostIDs() []tarn.TimelineID {
 	return slices.Sorted(maps.Keys(r.lost))
 }
 
+// lostHint tells what can be done about a branch that did not come back.
+const lostHint = "it was lost with the computer that it was made on; tarn branch show tells why. Delete it, and make it again from what it was made from"
+
 // missing is why a timeline is not known.
 func (r *records) missing(id tarn.TimelineID) error {
-	if r.isLost(id) {
-		return tarn.Unavailable("timeline %s did not come back: the object store does not have its pages", id)
+	r.mu.Lock()
+	t, lost := r.lost[id]
+	r.mu.Unlock()
+	switch {
+	case lost && t.Short != 0:
+		return tarn.Unavailable("timeline %s did not come back: the object store has what it was made from up to %s only, and it began at %s", id, t.Short, t.ForkLSN).WithHint(lostHint)
+	case lost:
+		return tarn.Unavailable("timeline %s did not come back: the object store does not have its pages", id).WithHint(lostHint)
+	case r.fetched:
+		return tarn.NotFound("timeline %s does not exist, nor did the object store have it when the data directory began", id).WithHint(lostHint)
 	}
 	return tarn.NotFound("timeline %s does not exist", id)
 }
@@ -128,7 +148,7 @@ func (r *records) load() error {
 	}
 	for _, e := range entries {
 		path := filepath.Join(r.dir, e.Name())
-		if r.copied && filepath.Ext(path) == goneExtension {
+		if ext := filepath.Ext(path); r.copied && (ext == goneExtension || ext == unmadeExtension) {
 			continue
 		}
 		if filepath.Ext(path) != ".json" {
@@ -149,6 +169,9 @@ func (r *records) load() error {
 			return fmt.Errorf("read %s: it is about timeline %q", path, t.ID)
 		}
 		r.all[t.ID] = t
+		if err := r.loadUnmade(t.ID); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -191,6 +214,7 @@ func (r *records) withdraw(id tarn.TimelineID) error {
 	r.mu.Lock()
 	delete(r.all, id)
 	delete(r.lost, id)
+	delete(r.unmade, id)
 	r.mu.Unlock()
 	path := r.path(id)
 	err := error(nil)
@@ -199,7 +223,7 @@ func (r *records) withdraw(id tarn.TimelineID) error {
 			err = nil
 		}
 	}
-	if err := errors.Join(err, removeFile(path), syncDir(filepath.Dir(path))); err != nil {
+	if err := errors.Join(err, removeFile(path), removeFile(r.unmadePath(id)), syncDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("withdraw timeline %s: %w", id, err)
 	}
 	return nil

@@ -28,8 +28,14 @@ type recordCopies struct {
 	records *records
 	log     *slog.Logger
 
+	turn chan struct{} // holds one token while a record is put: an older one must not arrive last
+
 	mu   sync.Mutex // guards sent; not held across I/O
 	sent map[tarn.TimelineID]timeline
+}
+
+func newRecordCopies(store blob.Store, r *records, log *slog.Logger) *recordCopies {
+	return &recordCopies{store: store, records: r, log: log, turn: make(chan struct{}, 1), sent: map[tarn.TimelineID]timeline{}}
 }
 
 const (
@@ -73,6 +79,49 @@ func (c *recordCopies) run(ctx context.Context) {
 	}
 }
 
+// copyOne puts the record of a timeline as it is now, unless it is there so.
+func (c *recordCopies) copyOne(ctx context.Context, id tarn.TimelineID) error {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-c.turn }()
+	t, ok := c.records.known(id)
+	if !ok || c.isCopied(t) {
+		return nil
+	}
+	b, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	if err := c.store.Put(ctx, recordKey(id), bytes.NewReader(append(b, '\n'))); err != nil {
+		return fmt.Errorf("copy record of timeline %s: %w", id, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sent[id] = t
+	return nil
+}
+
+// recordPatience is how long who makes a timeline waits for its record to be in
+// the object store. One that is not reached stops nobody.
+const recordPatience = 2 * time.Second
+
+// copyAtOnce puts the record of a timeline that was just made. With it, the
+// timeline can be made again when this computer is lost before its pages have
+// followed (remake).
+func (c *recordCopies) copyAtOnce(ctx context.Context, t timeline) {
+	if c == nil {
+		return
+	}
+	limit, cancel := context.WithTimeout(ctx, recordPatience)
+	defer cancel()
+	if err := c.copyOne(limit, t.ID); err != nil {
+		c.log.Warn("record of a new timeline not copied yet", "timeline", string(t.ID), "err", err)
+	}
+}
+
 func (c *recordCopies) list(ctx context.Context) (map[tarn.TimelineID]bool, error) {
 	stored := map[tarn.TimelineID]bool{}
 	for o, err := range c.store.List(ctx, recordPrefix, "") {
@@ -98,20 +147,9 @@ func recordKey(id tarn.TimelineID) string { return recordPrefix + string(id) + r
 // leaves it older than the directory, which the next run finds out.
 func (c *recordCopies) copy(ctx context.Context) error {
 	for _, id := range c.records.ids() {
-		t, ok := c.records.known(id)
-		if !ok || c.isCopied(t) {
-			continue
-		}
-		b, err := json.Marshal(t)
-		if err != nil {
+		if err := c.copyOne(ctx, id); err != nil {
 			return err
 		}
-		if err := c.store.Put(ctx, recordKey(id), bytes.NewReader(append(b, '\n'))); err != nil {
-			return fmt.Errorf("copy record of timeline %s: %w", id, err)
-		}
-		c.mu.Lock()
-		c.sent[id] = t
-		c.mu.Unlock()
 	}
 	gone, err := c.records.gone()
 	if err != nil {

@@ -84,6 +84,7 @@ func (k *maker) createTimeline(ctx context.Context, s tarn.TimelineSpec) error {
 		return errors.Join(err, k.discard(context.WithoutCancel(ctx), s.ID))
 	}
 	k.rest.add(s.ID)
+	k.copies.copyAtOnce(ctx, t)
 	k.log.Info("timeline created", "timeline", string(s.ID), "took", time.Since(began))
 	return nil
 }
@@ -194,6 +195,9 @@ func (f *Fleet) Timeline(ctx context.Context, id tarn.TimelineID) (tarn.Timeline
 	if !ok {
 		return tarn.TimelineStatus{}, f.records.missing(id)
 	}
+	if f.records.isUnmade(id) {
+		return f.unmade(t), nil
+	}
 	st, err := f.store.Stat(ctx, id)
 	if err != nil {
 		return st, fmt.Errorf("look at timeline %s: %w", id, err)
@@ -212,7 +216,7 @@ func (f *Fleet) Timelines(ctx context.Context) ([]tarn.TimelineStatus, error) {
 	complete := make([]tarn.TimelineStatus, 0, len(all))
 	for _, st := range all {
 		t, ok := f.records.known(st.ID)
-		if !ok || t.Template {
+		if !ok || t.Template || f.records.isUnmade(st.ID) {
 			continue
 		}
 		st.ForkLSN, st.ForkTime, st.Copy = t.ForkLSN, t.ForkTime, f.copyOf(t)
@@ -220,6 +224,11 @@ func (f *Fleet) Timelines(ctx context.Context) ([]tarn.TimelineStatus, error) {
 			st.Marks = []tarn.Mark{st.Marks[0], st.Marks[n-1]}
 		}
 		complete = append(complete, st)
+	}
+	for _, id := range f.records.ids() {
+		if t, ok := f.records.known(id); ok && f.records.isUnmade(id) {
+			complete = append(complete, f.unmade(t))
+		}
 	}
 	for _, id := range f.records.lostIDs() {
 		complete = append(complete, tarn.TimelineStatus{ID: id, Copy: &tarn.CopyState{Away: true, Problem: f.records.missing(id).Error()}})

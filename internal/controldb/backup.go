@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -53,12 +54,15 @@ type Backup struct {
 	lineage string
 	seen    string // what Postgres saw when the last copy was taken
 	digest  string // of the last copy
+
+	asOf atomic.Int64 // everything committed before was copied; after born, ns
+	born time.Time
 }
 
 // NewBackup keeps copies of db in a store.
 func NewBackup(db *DB, store blob.Store, o BackupOptions) *Backup {
 	o.fill()
-	return &Backup{db: db, store: store, o: o, log: o.Log}
+	return &Backup{db: db, store: store, o: o, log: o.Log, born: time.Now()}
 }
 
 func (o *BackupOptions) fill() {
@@ -109,10 +113,19 @@ func (b *Backup) Run(ctx context.Context) error {
 //  3. Write the copy. Crash: it is whole or not there.
 //  4. Delete copies that nobody needs (thin). Crash: some are left.
 func (b *Backup) Copy(ctx context.Context) error {
+	began := time.Since(b.born)
 	if err := b.copy(ctx); err != nil {
 		return fmt.Errorf("copy the control database to %s: %w", b.store.URL(), err)
 	}
+	b.asOf.Store(int64(began))
 	return nil
+}
+
+// Age is how long ago everything in the database was in the store too: what was
+// changed since would be lost with this computer. Before the first copy it is how
+// long there has been none.
+func (b *Backup) Age() time.Duration {
+	return time.Since(b.born) - time.Duration(b.asOf.Load())
 }
 
 func (b *Backup) copy(ctx context.Context) error {

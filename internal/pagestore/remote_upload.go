@@ -178,18 +178,29 @@ func (r *remote) upload(ctx context.Context, t *timeline, urge urgency) error {
 }
 
 // reached uploads a timeline until the bucket has it up to where another began.
+// An upload may end without that: a volume that is being closed is uploaded when
+// it is closed. The other waits then; listed before, it would begin in nothing.
 func (r *remote) reached(ctx context.Context, t *timeline, p tarn.Point) error {
-	_, m := t.remote.now()
-	if m != nil && (t.id != p.Timeline && m.Man.Closed.Head >= p.Seq || t.id == p.Timeline && (m.Man.Closed.Head >= p.Seq || p.Seq <= t.parent.Seq)) {
+	if t.remote.reaches(t, p) {
 		return nil
 	}
 	if err := r.upload(ctx, t, atOnce); err != nil {
 		return err
 	}
-	if _, m = t.remote.now(); m == nil {
-		return tarn.Unavailable("the bucket does not have it")
+	if !t.remote.reaches(t, p) {
+		return tarn.Unavailable("the bucket does not have it up to seq %d", p.Seq)
 	}
 	return nil
+}
+
+// reaches reports whether the bucket has what a point needs of t: the timeline
+// that the point names, or the one further up that the point lies in.
+func (l *remoteLine) reaches(t *timeline, p tarn.Point) bool {
+	_, m := l.now()
+	if m == nil {
+		return false
+	}
+	return m.Man.Closed.Head >= p.Seq || t.id == p.Timeline && p.Seq <= t.parent.Seq
 }
 
 // fix decides what is uploaded; man stays nil when there is nothing.
@@ -411,12 +422,21 @@ func (u *uploading) list(ctx context.Context) error {
 	return nil
 }
 
+// delay is how long a timeline that could not be uploaded waits. What a new one
+// lacks comes within moments; what else is wrong lasts.
+type delay struct {
+	until time.Time
+	pause time.Duration
+}
+
+const longestDelay = 10 * time.Second
+
 // run keeps the node alive and the bucket up to date until ctx ends.
 func (r *remote) run(ctx context.Context) {
 	tick := time.NewTicker(min(lookEvery, r.o.SealEvery))
 	defer tick.Stop()
 	swept, evicted := time.Now(), time.Now()
-	later := map[tarn.TimelineID]time.Time{}
+	later := map[tarn.TimelineID]delay{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -424,18 +444,22 @@ func (r *remote) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, t := range r.shelf.all() {
-			if time.Now().Before(later[t.id]) {
+			if time.Now().Before(later[t.id].until) {
 				continue
 			}
 			err := r.upload(ctx, t, whenDue)
 			if ctx.Err() != nil {
 				return
 			}
-			delete(later, t.id)
-			if err != nil && !errors.Is(err, errClosed) && tarn.KindOf(err) != tarn.KindNotFound {
-				r.slog.Warn("upload", "timeline", t.id, "err", err)
-				later[t.id] = time.Now().Add(min(10*time.Second, r.o.SealEvery))
+			if err == nil || errors.Is(err, errClosed) || tarn.KindOf(err) == tarn.KindNotFound {
+				delete(later, t.id)
+				continue
 			}
+			r.slog.Warn("upload", "timeline", t.id, "err", err)
+			d := later[t.id]
+			d.pause = min(max(2*d.pause, lookEvery), longestDelay, r.o.SealEvery)
+			d.until = time.Now().Add(d.pause)
+			later[t.id] = d
 		}
 		if time.Since(evicted) >= evictEvery {
 			evicted = time.Now()

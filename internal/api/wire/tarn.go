@@ -22,8 +22,9 @@ type Status struct {
 
 // Storage is the object store that everything is copied to.
 type Storage struct {
-	URL      string       `json:"url"`
-	Branches []BranchCopy `json:"branches"`
+	URL         string       `json:"url"`
+	Branches    []BranchCopy `json:"branches"`
+	ControlSecs float64      `json:"control_seconds,omitempty"` // how long ago all of the control database had arrived; 0 = it is not copied
 }
 
 // BranchCopy is how far the object store has a branch's write-ahead log, and how
