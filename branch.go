@@ -4,7 +4,7 @@ import "time"
 
 // BranchState is the published state of a branch.
 //
-//	INIT ──▶ READY ──▶ DELETED
+//	INIT ──▶ READY ◀──▶ DELETED ──▶ gone
 //	           │ ▲
 //	           ▼ │
 //	        RESETTING
@@ -52,6 +52,7 @@ type Branch struct {
 	Earlier       string    // id of the branch that has this one's past before LineBegan; "" = none
 	CreateTime    time.Time
 	UpdateTime    time.Time
-	LogicalBytes  int64  // size of the branch's files; 0 = not measured yet
-	StatusMessage string // why it stands where it stands; may be empty
+	PurgeTime     time.Time // when a deleted one can no longer be brought back; zero = it is not deleted, or goes now
+	LogicalBytes  int64     // size of the branch's files; 0 = not measured yet
+	StatusMessage string    // why it stands where it stands; may be empty
 }

@@ -6,7 +6,7 @@ import "time"
 // restart; its Name ends in "operations/{id}".
 type Operation struct {
 	Name       string // e.g. projects/p/branches/b/operations/3f…
-	Verb       string // create, update, delete, restore, reset
+	Verb       string // create, update, delete, undelete, restore, reset
 	Target     string // resource name it works on
 	Done       bool
 	ErrorKind  Kind   // meaningful when Error is not empty

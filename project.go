@@ -42,6 +42,8 @@ type Project struct {
 	Instance   InstanceSpec
 	CreateTime time.Time
 	UpdateTime time.Time
+	DeleteTime time.Time // zero = it is not deleted
+	PurgeTime  time.Time // when a deleted one can no longer be brought back
 }
 
 // InstanceSpec keeps what only the Provisioned API says of a project, so that

@@ -68,7 +68,8 @@ func (s *SyncedTables) refresh(ctx context.Context, t SyncedTable, full bool) (s
 	return s.Pipelines().Start(ctx, t.Status.PipelineID, full)
 }
 
-// Leftover says what happens to what a mover has written when it is deleted.
+// Leftover says what happens to what a mover has written when it is deleted, and
+// to the data of a deleted project or branch: kept data is there for a week.
 type Leftover int
 
 // The two fates of what was written.

@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
@@ -55,10 +57,26 @@ func (c *Client) UpdateProject(ctx context.Context, n tarn.ProjectName, mask str
 	return op, err
 }
 
-// DeleteProject deletes a project with all its branches.
-func (c *Client) DeleteProject(ctx context.Context, n tarn.ProjectName) (Operation, error) {
+// DeleteProject deletes a project with all its branches; what is left of it is
+// Keep or Purge.
+func (c *Client) DeleteProject(ctx context.Context, n tarn.ProjectName, leftover Leftover) (Operation, error) {
+	return remove(ctx, c, n.String(), leftover)
+}
+
+func remove(ctx context.Context, c *Client, name string, leftover Leftover) (Operation, error) {
 	var op Operation
-	err := c.do(ctx, http.MethodDelete, pg+n.String(), nil, nil, &op)
+	var q url.Values
+	if leftover == Purge {
+		q = query("purge", "true")
+	}
+	err := c.do(ctx, http.MethodDelete, pg+name, q, nil, &op)
+	return op, err
+}
+
+// Undelete brings back a project or branch that was deleted and kept.
+func Undelete(ctx context.Context, c *Client, name fmt.Stringer) (Operation, error) {
+	var op Operation
+	err := c.do(ctx, http.MethodPost, pg+name.String()+"/undelete", nil, nil, &op)
 	return op, err
 }
 
@@ -95,11 +113,10 @@ func (c *Client) UpdateBranch(ctx context.Context, n tarn.BranchName, mask strin
 	return op, err
 }
 
-// DeleteBranch deletes a branch and its endpoints.
-func (c *Client) DeleteBranch(ctx context.Context, n tarn.BranchName) (Operation, error) {
-	var op Operation
-	err := c.do(ctx, http.MethodDelete, pg+n.String(), nil, nil, &op)
-	return op, err
+// DeleteBranch deletes a branch and its endpoints; what is left of it is Keep or
+// Purge.
+func (c *Client) DeleteBranch(ctx context.Context, n tarn.BranchName, leftover Leftover) (Operation, error) {
+	return remove(ctx, c, n.String(), leftover)
 }
 
 // Endpoints lists the endpoints of a branch.

@@ -15,7 +15,7 @@ import (
 func branchCommand(sh *shell) *cobra.Command {
 	c := group("branch", "Branches: writable copies of a project's data, made at once")
 	c.AddCommand(
-		branchCreate(sh), branchList(sh), branchShow(sh), branchDelete(sh), branchRestore(sh), branchReset(sh),
+		branchCreate(sh), branchList(sh), branchShow(sh), branchDelete(sh), branchUndelete(sh), branchRestore(sh), branchReset(sh),
 		branchProtect(sh, "protect", "Refuse to delete, restore or reset a branch", "Protected branch %s/%s: it cannot be deleted, restored or reset.", true),
 		branchProtect(sh, "unprotect", "Take a branch's protection away", "Branch %s/%s is no longer protected.", false),
 	)
@@ -209,7 +209,8 @@ func branchRow(b client.Branch) []string {
 }
 
 func branchDelete(sh *shell) *cobra.Command {
-	return &cobra.Command{
+	var keep bool
+	c := &cobra.Command{
 		Use: "delete [PROJECT/]NAME", Short: "Delete a branch and its data; its snapshots stay",
 		Args: args(1, 1, "the branch's name"), ValidArgsFunction: completeBranch(sh),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -222,7 +223,7 @@ func branchDelete(sh *shell) *cobra.Command {
 				return err
 			}
 			err = sh.during("deleting branch "+n.Branch, func() error {
-				op, err := c.DeleteBranch(cmd.Context(), n)
+				op, err := c.DeleteBranch(cmd.Context(), n, leftover(keep))
 				if err != nil {
 					return err
 				}
@@ -231,9 +232,16 @@ func branchDelete(sh *shell) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return sh.show(wire.Empty{}, func() { sh.say("Deleted branch %s/%s.", n.Project, n.Branch) })
+			return sh.show(wire.Empty{}, func() {
+				sh.say("Deleted branch %s/%s.", n.Project, n.Branch)
+				if keep {
+					sh.say("Bring it back: tarn branch undelete %s/%s", n.Project, n.Branch)
+				}
+			})
 		},
 	}
+	keepFlag(c, &keep)
+	return c
 }
 
 // optional is the only argument, or "".

@@ -289,7 +289,7 @@ func (d *demo) checkFeed(ctx context.Context) (string, error) {
 
 func (d *demo) branchAtPast(ctx context.Context) (string, error) {
 	past := d.branch.Parent().Branch(demoBranch)
-	if op, err := d.c.DeleteBranch(ctx, past); err == nil {
+	if op, err := d.c.DeleteBranch(ctx, past, client.Purge); err == nil {
 		if err := d.c.WaitOperation(ctx, op, nil); err != nil {
 			return "", err
 		}

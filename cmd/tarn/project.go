@@ -18,7 +18,7 @@ import (
 
 func projectCommand(sh *shell) *cobra.Command {
 	c := group("project", "Projects: what a team owns; each holds branches")
-	c.AddCommand(projectCreate(sh), projectList(sh), projectUpdate(sh), projectDelete(sh))
+	c.AddCommand(projectCreate(sh), projectList(sh), projectUpdate(sh), projectDelete(sh), projectUndelete(sh))
 	return c
 }
 
@@ -192,7 +192,7 @@ func projectList(sh *shell) *cobra.Command {
 }
 
 func projectDelete(sh *shell) *cobra.Command {
-	var yes bool
+	var yes, keep bool
 	c := &cobra.Command{
 		Use: "delete NAME", Short: "Delete a project with all its branches and their data",
 		Args: args(1, 1, "the project's name"), ValidArgsFunction: completeProject(sh),
@@ -205,13 +205,13 @@ func projectDelete(sh *shell) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !yes {
+			if !yes && !keep {
 				if err := sh.confirm("delete project " + id + " with all its branches and their data"); err != nil {
 					return err
 				}
 			}
 			err = sh.during("deleting project "+id, func() error {
-				op, err := c.DeleteProject(cmd.Context(), tarn.ProjectName{Project: id})
+				op, err := c.DeleteProject(cmd.Context(), tarn.ProjectName{Project: id}, leftover(keep))
 				if err != nil {
 					return err
 				}
@@ -220,9 +220,15 @@ func projectDelete(sh *shell) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return sh.show(wire.Empty{}, func() { sh.say("Deleted project %s.", id) })
+			return sh.show(wire.Empty{}, func() {
+				sh.say("Deleted project %s.", id)
+				if keep {
+					sh.say("Bring it back: tarn project undelete %s", id)
+				}
+			})
 		},
 	}
+	keepFlag(c, &keep)
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return c
 }

@@ -60,6 +60,7 @@ var parameters = map[string]parameter{
 	"replace_existing":       {"boolean", "whether one that exists is changed to what is asked"},
 	"role_id":                {"string", "id of the new role, 4 to 63 characters; absent = made from its name"},
 	"schema_name":            {"string", "name of the schema to list"},
+	"show_deleted":           {"boolean", "whether what was deleted and can be brought back is listed too"},
 	"snapshot_id":            {"string", "id of the new snapshot: 1 to 63 of a-z, 0-9 and -, a letter first"},
 	"sortBy":                 {"string", "name of the attribute to sort by"},
 	"sortOrder":              {"string", "ascending or descending"},

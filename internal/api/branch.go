@@ -182,6 +182,9 @@ func (d *branchDoor) list(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if pg.Deleted, err = q.deleted(); err != nil {
+		return nil, err
+	}
 	bs, next, err := d.control.ListBranches(ctx, p, pg)
 	if err != nil {
 		return nil, err
@@ -255,7 +258,31 @@ func (d *branchDoor) delete(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	op, err := d.control.DeleteBranch(ctx, n)
+	missing, err := q.flag("allow_missing")
+	if err != nil {
+		return nil, err
+	}
+	now, err := d.ops.forGood(ctx, q, n)
+	if tarn.KindOf(err) == tarn.KindNotFound && missing != nil && *missing {
+		return d.ops.done(n.String(), verbDelete, "missing", nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ask := d.control.Trash.DeleteBranch
+	if now {
+		ask = d.control.DeleteBranch
+	}
+	op, err := ask(ctx, n)
+	return d.ops.answer(ctx, op, err)
+}
+
+func (d *branchDoor) undelete(ctx context.Context, q *query) (any, error) {
+	n, err := q.branch()
+	if err != nil {
+		return nil, err
+	}
+	op, err := d.control.Trash.UndeleteBranch(ctx, n)
 	return d.ops.answer(ctx, op, err)
 }
 
@@ -280,6 +307,9 @@ func branchOf(b tarn.Branch) wire.Branch {
 	}
 	if b.State == tarn.BranchInit || b.State == tarn.BranchResetting {
 		st.PendingState = string(tarn.BranchReady)
+	}
+	if !b.PurgeTime.IsZero() {
+		st.DeleteTime, st.PurgeTime = wire.Time(b.StateChanged), wire.Time(b.PurgeTime)
 	}
 	return wire.Branch{
 		Name: b.Name.String(), BranchID: b.Name.Branch, UID: b.UID, Parent: b.Name.Parent().String(),

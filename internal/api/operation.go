@@ -68,6 +68,17 @@ func (d *operationDoor) answer(ctx context.Context, op tarn.Operation, err error
 	return operationOf(op, resource)
 }
 
+// forGood says whether a deletion removes what it deletes at once: it was asked
+// to, or the branch never was ready and has nothing to keep.
+func (d *operationDoor) forGood(ctx context.Context, q *query, n tarn.BranchName) (bool, error) {
+	purge, err := q.flag("purge")
+	if err != nil || purge != nil && *purge {
+		return true, err
+	}
+	b, err := d.control.GetBranch(ctx, n)
+	return b.State == tarn.BranchInit, err
+}
+
 // resource reads what an operation worked on.
 func (d *operationDoor) resource(ctx context.Context, target string) (any, error) {
 	if n, err := tarn.ParseEndpointName(target); err == nil {

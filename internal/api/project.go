@@ -104,6 +104,9 @@ func (d *projectDoor) list(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if pg.Deleted, err = q.deleted(); err != nil {
+		return nil, err
+	}
 	ps, next, err := d.control.ListProjects(ctx, pg)
 	if err != nil {
 		return nil, err
@@ -215,7 +218,24 @@ func (d *projectDoor) delete(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	op, err := d.control.DeleteProject(ctx, n)
+	now, err := d.ops.forGood(ctx, q, n.Branch(tarn.DefaultBranch))
+	if err != nil {
+		return nil, err
+	}
+	ask := d.control.Trash.DeleteProject
+	if now {
+		ask = d.control.DeleteProject
+	}
+	op, err := ask(ctx, n)
+	return d.ops.answer(ctx, op, err)
+}
+
+func (d *projectDoor) undelete(ctx context.Context, q *query) (any, error) {
+	n, err := q.project()
+	if err != nil {
+		return nil, err
+	}
+	op, err := d.control.Trash.UndeleteProject(ctx, n)
 	return d.ops.answer(ctx, op, err)
 }
 
@@ -249,5 +269,6 @@ func projectOf(p tarn.Project) wire.Project {
 	return wire.Project{
 		Name: p.Name.String(), ProjectID: p.Name.Project, UID: p.UID,
 		CreateTime: wire.Time(p.CreateTime), UpdateTime: wire.Time(p.UpdateTime), Status: st,
+		DeleteTime: wire.Time(p.DeleteTime), PurgeTime: wire.Time(p.PurgeTime),
 	}
 }

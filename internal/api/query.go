@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/control"
+	"github.com/tarndb/tarn/internal/controldb"
 )
 
 // query is one request on its way in: text that becomes values here.
@@ -116,6 +117,12 @@ func (q *query) number(name string) (int, error) {
 
 // maxPage is the published maximum page size.
 const maxPage = 100
+
+// deleted reads whether a listing shows what can be brought back.
+func (q *query) deleted() (controldb.Deleted, error) {
+	show, err := q.flag("show_deleted")
+	return controldb.Deleted(show != nil && *show), err
+}
 
 // page reads page_token and the page's size from parameter size.
 func (q *query) page(size string) (control.Page, error) {

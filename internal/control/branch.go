@@ -62,6 +62,9 @@ func createBranch(ctx context.Context, tx *controldb.Tx, s tarn.BranchSpec) (tar
 	if err != nil {
 		return tarn.Operation{}, err
 	}
+	if err := refuseDeleted(project); err != nil {
+		return tarn.Operation{}, err
+	}
 	if s.SourceSnapshot != "" {
 		if _, err := readySnapshot(ctx, tx, s.Name.Parent().Snapshot(s.SourceSnapshot)); err != nil {
 			return tarn.Operation{}, err
@@ -104,7 +107,7 @@ func (c *Control) ListBranches(ctx context.Context, n tarn.ProjectName, pg Page)
 	if _, err := controldb.GetProject(ctx, c.cfg.DB, n); err != nil {
 		return nil, "", err
 	}
-	rows, err := controldb.ListBranches(ctx, c.cfg.DB, n, after, size+1)
+	rows, err := controldb.ListBranches(ctx, c.cfg.DB, n, after, size+1, pg.Deleted)
 	if err != nil {
 		return nil, "", err
 	}
@@ -121,6 +124,9 @@ func (c *Control) UpdateBranch(ctx context.Context, n tarn.BranchName, f func(*t
 		old, err := controldb.LockBranch(ctx, tx, n)
 		if err != nil {
 			return err
+		}
+		if !old.PurgeTime.IsZero() {
+			return deletedBranch(n)
 		}
 		b := old
 		if err := f(&b); err != nil {
@@ -174,7 +180,8 @@ func refuseChildren(ctx context.Context, tx *controldb.Tx, n tarn.BranchName, ve
 	return nil
 }
 
-// DeleteBranch refuses the default branch, protected ones and ones with
+// DeleteBranch removes a branch for good; Trash.DeleteBranch lets it be brought back.
+// It refuses the default branch, protected ones and ones with
 // children; it marks others as on their way out and starts removing them. Asked
 // again meanwhile, it gives the same operation.
 func (c *Control) DeleteBranch(ctx context.Context, n tarn.BranchName) (tarn.Operation, error) {
@@ -195,7 +202,7 @@ func (c *Control) DeleteBranch(ctx context.Context, n tarn.BranchName) (tarn.Ope
 		if err := controldb.MarkDeleted(ctx, tx, n); err != nil {
 			return err
 		}
-		op, err = insertDeletion(ctx, tx, n.String())
+		op, err = insertRemoval(ctx, tx, n.String(), b.PurgeTime)
 		return err
 	})
 	if err != nil {

@@ -68,6 +68,7 @@ type Control struct {
 	Pasts     *Pasts
 	Snapshots *Snapshots
 	Replicas  *Replicas
+	Trash     *Trash
 	Identity  *Identity
 	Access    *Access
 	Directory *Directory
@@ -96,7 +97,7 @@ func New(cfg Config) *Control {
 	directory := newDirectory(cfg, seen)
 	c := &Control{
 		Identity: &Identity{cfg: cfg, directory: directory}, Access: &Access{cfg: cfg}, Directory: directory,
-		Pasts: &Pasts{cfg: cfg, signals: told}, Snapshots: &Snapshots{cfg: cfg, signals: told}, Replicas: &Replicas{cfg: cfg, signals: told},
+		Pasts: &Pasts{cfg: cfg, signals: told}, Snapshots: &Snapshots{cfg: cfg, signals: told}, Replicas: &Replicas{cfg: cfg, signals: told}, Trash: &Trash{cfg: cfg, signals: told},
 		cfg: cfg, fleet: seen, signals: told,
 	}
 	c.Databases = &Databases{c}

@@ -108,7 +108,7 @@ func TestRecords(t *testing.T) {
 		{"Bootstrap", bootstrap}, {"Tokens", tokens}, {"OneNameOneProject", oneName}, {"AddressesDiffer", addressesDiffer},
 		{"Refusals", refusals}, {"Updates", updates}, {"Pages", pages},
 		{"WorkOutlivesAProcess", outlives}, {"Retries", retries}, {"FailureIsTold", failure},
-		{"DeletionWaitsForHolds", holds}, {"DeletionIsAskedOnce", once}, {"Sweep", sweep},
+		{"DeletionWaitsForHolds", holds}, {"DeletionIsAskedOnce", once}, {"DeletedThingsComeBack", trash}, {"Sweep", sweep},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(t, db) })
 	}

@@ -148,7 +148,7 @@ func refuseWake(w controldb.Wakeable) error {
 	switch w.State {
 	case tarn.BranchReady:
 	case tarn.BranchDeleted:
-		return tarn.Conflict("its branch is being deleted")
+		return tarn.Conflict("its branch is deleted")
 	default:
 		if w.Message != "" {
 			return tarn.Unavailable("its branch is in state %s: %s", w.State, w.Message)

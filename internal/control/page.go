@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/controldb"
 )
 
 // Page asks for one page of a listing; Size 0 = 100, and no page has more than
@@ -13,6 +14,9 @@ import (
 type Page struct {
 	Size  int
 	Token string // of the page before; "" = the first page
+	// Deleted also shows what was deleted and can be brought back; of projects
+	// and branches only.
+	Deleted controldb.Deleted
 }
 
 const (

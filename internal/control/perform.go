@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,13 +35,15 @@ func (w worker) do(ctx context.Context, op tarn.Operation) (ending, error) {
 			return nil, w.settleProject(ctx, n)
 		case "delete":
 			return w.deleteProject(ctx, n, op.CreateTime)
+		case "undelete":
+			return nil, nil // its rows were all there was to change
 		}
 	}
 	if n, err := tarn.ParseBranchName(op.Target); err == nil {
 		switch op.Verb {
 		case "create":
 			return w.createBranch(ctx, n)
-		case "update":
+		case "update", "undelete":
 			return nil, nil // its row was all there was to change
 		case "delete":
 			return w.deleteBranch(ctx, n, op.CreateTime)
@@ -207,7 +210,8 @@ func (w worker) forget(ctx context.Context, tx *controldb.Tx, op tarn.Operation,
 // deleteProject clears the branches, leaves first, and the snapshots, then their
 // rows and the project's go with the operation's end.
 func (w worker) deleteProject(ctx context.Context, n tarn.ProjectName, asked time.Time) (ending, error) {
-	if _, err := controldb.GetProject(ctx, w.cfg.DB, n); err != nil {
+	p, err := controldb.GetProject(ctx, w.cfg.DB, n)
+	if err != nil {
 		return nil, gone(err)
 	}
 	branches, err := controldb.LeavesFirst(ctx, w.cfg.DB, n)
@@ -218,6 +222,15 @@ func (w worker) deleteProject(ctx context.Context, n tarn.ProjectName, asked tim
 		if err := w.awaitHolds(ctx, b.Name, asked); err != nil {
 			return nil, err
 		}
+	}
+	if i := slices.IndexFunc(branches, func(b tarn.Branch) bool { return b.Default }); i >= 0 && branches[i].State != tarn.BranchDeleted {
+		return nil, nil // it was brought back before
+	}
+	if !p.PurgeTime.IsZero() { // it can be brought back until then
+		return w.hidden(ctx, n.String(), func(tx *controldb.Tx) (bool, error) {
+			p, err := controldb.LockProject(ctx, tx, n)
+			return p.PurgeTime.IsZero(), err
+		}), w.suspendAll(ctx, branches)
 	}
 	for _, b := range branches {
 		if err := w.clearBranch(ctx, b); err != nil {
@@ -248,7 +261,7 @@ func (w worker) deleteProject(ctx context.Context, n tarn.ProjectName, asked tim
 	}, nil
 }
 
-// deleteBranch:
+// deleteBranch, of one that can be brought back without step 2's second half and 3:
 //
 //  1. Wait until no synced table and no feed holds the branch; their keepers
 //     see its state DELETED and let go.
@@ -261,6 +274,15 @@ func (w worker) deleteBranch(ctx context.Context, n tarn.BranchName, asked time.
 	}
 	if err := w.awaitHolds(ctx, n, asked); err != nil {
 		return nil, err
+	}
+	if b.State == tarn.BranchReady { // it was brought back before
+		return nil, nil
+	}
+	if !b.PurgeTime.IsZero() { // it can be brought back until then
+		return w.hidden(ctx, n.String(), func(tx *controldb.Tx) (bool, error) {
+			b, err := controldb.LockBranch(ctx, tx, n)
+			return b.State == tarn.BranchDeleted && b.PurgeTime.IsZero(), err
+		}), w.suspendBranch(ctx, n)
 	}
 	if err := w.clearBranch(ctx, b); err != nil {
 		return nil, err
@@ -282,7 +304,7 @@ func (w worker) awaitHolds(ctx context.Context, n tarn.BranchName, asked time.Ti
 }
 
 func (w worker) clearBranch(ctx context.Context, b tarn.Branch) error {
-	if b.State != tarn.BranchDeleted {
+	if b.State != tarn.BranchDeleted || !b.PurgeTime.IsZero() {
 		return fmt.Errorf("branch %s is in state %s, not on its way out", b.Name, b.State)
 	}
 	if err := w.suspendBranch(ctx, b.Name); err != nil {

@@ -41,7 +41,7 @@ func recordProject(ctx context.Context, cfg Config, p tarn.Principal, s tarn.Pro
 	err = cfg.DB.InTx(ctx, func(tx *controldb.Tx) (err error) {
 		if _, err := controldb.InsertProject(ctx, tx, project); err != nil {
 			if tarn.KindOf(err) == tarn.KindConflict {
-				return tarn.Conflict("%w", err).WithHint("Choose another id, or delete the project that has it.")
+				return tarn.Conflict("%w", err).WithHint(takenBy(ctx, cfg.DB, s.Name))
 			}
 			return err
 		}
@@ -103,7 +103,7 @@ func (c *Control) ListProjects(ctx context.Context, pg Page) ([]tarn.Project, st
 	if err != nil {
 		return nil, "", err
 	}
-	rows, err := controldb.ListProjects(ctx, c.cfg.DB, after, size+1)
+	rows, err := controldb.ListProjects(ctx, c.cfg.DB, after, size+1, pg.Deleted)
 	if err != nil {
 		return nil, "", err
 	}
@@ -120,6 +120,9 @@ func (c *Control) UpdateProject(ctx context.Context, n tarn.ProjectName, f func(
 	err := c.cfg.DB.InTx(ctx, func(tx *controldb.Tx) error {
 		old, err := controldb.LockProject(ctx, tx, n)
 		if err != nil {
+			return err
+		}
+		if err := refuseDeleted(old); err != nil {
 			return err
 		}
 		p := old
@@ -150,13 +153,15 @@ func (c *Control) UpdateProject(ctx context.Context, n tarn.ProjectName, f func(
 	return op, nil
 }
 
-// DeleteProject marks every branch and snapshot of the project as on its way out
+// DeleteProject removes a project for good; Trash.DeleteProject lets it be brought
+// back. It marks every branch and snapshot of the project as on its way out
 // and starts removing them. A protected branch forbids it. Asked again
 // meanwhile, it gives the same operation.
 func (c *Control) DeleteProject(ctx context.Context, n tarn.ProjectName) (tarn.Operation, error) {
 	var op tarn.Operation
 	err := c.cfg.DB.InTx(ctx, func(tx *controldb.Tx) error {
-		if _, err := controldb.LockProject(ctx, tx, n); err != nil {
+		p, err := controldb.LockProject(ctx, tx, n)
+		if err != nil {
 			return err
 		}
 		protected, err := controldb.ListProtected(ctx, tx, n)
@@ -172,7 +177,10 @@ func (c *Control) DeleteProject(ctx context.Context, n tarn.ProjectName) (tarn.O
 		if err := controldb.MarkSnapshotDeleted(ctx, tx, tarn.SnapshotName{Project: n.Project}); err != nil {
 			return err
 		}
-		op, err = insertDeletion(ctx, tx, n.String())
+		if err := controldb.ForgetHidden(ctx, tx, n); err != nil {
+			return err
+		}
+		op, err = insertRemoval(ctx, tx, n.String(), p.PurgeTime)
 		return err
 	})
 	if err != nil {

@@ -38,7 +38,7 @@ func (s *sweeper) run(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		err := errors.Join(s.computes(ctx), s.expired(ctx), s.prune(ctx))
+		err := errors.Join(s.computes(ctx), s.expired(ctx), s.purge(ctx), s.prune(ctx))
 		if err != nil && ctx.Err() == nil {
 			s.c.cfg.Log.Warn("sweep incomplete", "err", err)
 		}
@@ -133,6 +133,29 @@ func (s *sweeper) expired(ctx context.Context) error {
 	for _, snap := range snapshots {
 		s.c.cfg.Log.Info("snapshot expired", "project", snap.Name.Project, "path", snap.Name.String())
 		_, err := s.c.Snapshots.Delete(ctx, snap.Name)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// purge asks for the removal of what was deleted and stayed its time.
+func (s *sweeper) purge(ctx context.Context) error {
+	names, err := controldb.ListPurges(ctx, s.c.cfg.DB, time.Now().Add(-askAgain))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		s.c.cfg.Log.Info("deleted thing purged", "path", name)
+		if p, err := tarn.ParseProjectName(name); err == nil {
+			_, err = s.c.DeleteProject(ctx, p)
+			errs = append(errs, err)
+			continue
+		}
+		b, err := tarn.ParseBranchName(name)
+		if err == nil {
+			_, err = s.c.DeleteBranch(ctx, b)
+		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

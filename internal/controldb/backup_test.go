@@ -109,6 +109,10 @@ func fill(t *testing.T, conn string) {
 	exec(t, conn, `INSERT INTO tags VALUES ('lake', 'gold', '', '', 'team', E'a\tb')`)
 	exec(t, conn, `INSERT INTO lineage VALUES ('lake.gold.t', '', 'shop.public.t', '', 'PIPELINE', 'p', 'p1', 'ada')`)
 	exec(t, conn, `INSERT INTO system_rows (target, batch, row) VALUES ('access.audit', NULL, '{"action": "x"}')`)
+	exec(t, conn, `INSERT INTO child_instances VALUES ('child', 'kept', 'main', 'kept', 'kept', now(), '16/B374D848', 'ada', '{"k": "v"}', 'CU_1', 1, false, 'p')`)
+	exec(t, conn, `INSERT INTO database_tables VALUES ('shop', 'public', 't', 'kept', 'main', 'db')`)
+	exec(t, conn, `INSERT INTO data_apis VALUES ('kept', 'main', 'db', 'da', '{"db_max_rows": 3}')`)
+	exec(t, conn, `INSERT INTO snapshot_schedules VALUES ('kept', 'main', '[{"hour": 3}]', now())`)
 	fillIdentity(t, conn)
 	exec(t, conn, `INSERT INTO principals (name, type, admin) VALUES (E'odd "name"\t\\ ü\n', 'USER', true)`)
 }

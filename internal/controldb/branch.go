@@ -22,13 +22,13 @@ VALUES ($1, $2, $3, $4, $5, $6::text::pg_lsn, $7, $8, $9, $10, $11, 'INIT')
 RETURNING ` + branchColumns
 
 const branchColumns = `project, name, uid, source, source_time, source_lsn::text, expires, protected, is_default, timeline,
-	state, state_changed, logical_bytes, message, created, updated, source_snapshot, line_began, earlier`
+	state, state_changed, logical_bytes, message, created, updated, source_snapshot, line_began, earlier, purge`
 
 func scanBranch(r pgx.Row) (b tarn.Branch, err error) {
 	err = r.Scan(&b.Name.Project, &b.Name.Branch, &b.UID, (*word)(&b.Source), (*stamp)(&b.SourceTime), (*position)(&b.SourceLSN),
 		(*stamp)(&b.ExpireTime), &b.Protected, &b.Default, &b.Timeline,
 		&b.State, (*stamp)(&b.StateChanged), &b.LogicalBytes, &b.StatusMessage, (*stamp)(&b.CreateTime), (*stamp)(&b.UpdateTime),
-		(*word)(&b.SourceSnapshot), (*stamp)(&b.LineBegan), (*word)(&b.Earlier))
+		(*word)(&b.SourceSnapshot), (*stamp)(&b.LineBegan), (*word)(&b.Earlier), (*stamp)(&b.PurgeTime))
 	return b, err
 }
 
@@ -69,12 +69,12 @@ const holdBranch = `SELECT 1 FROM branches WHERE project = $1 AND name = $2 AND 
 
 // ListBranches gives up to limit branches of a project whose name comes after
 // the given one, by name.
-func ListBranches(ctx context.Context, c Conn, n tarn.ProjectName, after string, limit int) ([]tarn.Branch, error) {
-	v, err := list(ctx, c, scanBranch, listBranches, n.Project, after, limit)
+func ListBranches(ctx context.Context, c Conn, n tarn.ProjectName, after string, limit int, show Deleted) ([]tarn.Branch, error) {
+	v, err := list(ctx, c, scanBranch, listBranches, n.Project, after, limit, bool(show))
 	return v, fault(err, "branches of project %q", n.Project)
 }
 
-const listBranches = `SELECT ` + branchColumns + ` FROM branches WHERE project = $1 AND name > $2 ORDER BY name LIMIT $3`
+const listBranches = `SELECT ` + branchColumns + ` FROM branches WHERE project = $1 AND name > $2 AND ($4 OR purge IS NULL) ORDER BY name LIMIT $3`
 
 // LeavesFirst gives all branches of a project, each before its source.
 func LeavesFirst(ctx context.Context, c Conn, n tarn.ProjectName) ([]tarn.Branch, error) {
@@ -112,7 +112,7 @@ func ListExpired(ctx context.Context, c Conn, askedSince time.Time) ([]tarn.Bran
 
 const listExpired = `
 SELECT ` + branchColumns + ` FROM branches b
-WHERE expires <= now() AND NOT protected AND NOT is_default
+WHERE expires <= now() AND NOT protected AND NOT is_default AND purge IS NULL
 	AND NOT EXISTS (SELECT FROM branches child WHERE child.project = b.project AND child.source = b.name)
 	AND NOT EXISTS (SELECT FROM operations o WHERE o.verb = 'delete' AND o.created > $1
 		AND o.target IN ('projects/' || b.project, 'projects/' || b.project || '/branches/' || b.name))
@@ -141,15 +141,16 @@ UPDATE branches SET state = $4, message = $5, state_changed = now(), updated = n
 WHERE project = $1 AND name = $2 AND state = $3`
 
 // MarkDeleted marks branches of a project as on their way out: one, or with
-// "" all. Marking again is not an error.
+// "" all. Marking again is not an error, and ends a stay of those that could
+// have been brought back.
 func MarkDeleted(ctx context.Context, c Conn, n tarn.BranchName) error {
 	_, err := c.querier().Exec(ctx, markDeleted, n.Project, n.Branch)
 	return fault(err, "branch %q of project %q", n.Branch, n.Project)
 }
 
 const markDeleted = `
-UPDATE branches SET state = 'DELETED', message = '', state_changed = now(), updated = now()
-WHERE project = $1 AND ($2 = '' OR name = $2) AND state <> 'DELETED'`
+UPDATE branches SET state = 'DELETED', message = '', purge = NULL, state_changed = now(), updated = now()
+WHERE project = $1 AND ($2 = '' OR name = $2) AND (state <> 'DELETED' OR purge IS NOT NULL)`
 
 // SetBranchMessage records why a branch stands where it stands.
 func SetBranchMessage(ctx context.Context, c Conn, n tarn.BranchName, message string) error {

@@ -170,8 +170,8 @@ func projects(t *testing.T, db *controldb.DB) {
 	p.UpdateTime = got.UpdateTime
 	same(t, got, p)
 	must[tarn.Project](t)(controldb.InsertProject(ctx, db, project("rows-q")))
-	one := must[[]tarn.Project](t)(controldb.ListProjects(ctx, db, "", 1))
-	two := must[[]tarn.Project](t)(controldb.ListProjects(ctx, db, one[0].Name.Project, 5))
+	one := must[[]tarn.Project](t)(controldb.ListProjects(ctx, db, "", 1, controldb.HideDeleted))
+	two := must[[]tarn.Project](t)(controldb.ListProjects(ctx, db, one[0].Name.Project, 5, controldb.HideDeleted))
 	same(t, len(one)+len(two), 2)
 	for _, n := range []tarn.ProjectName{one[0].Name, two[0].Name} {
 		do(t, controldb.DeleteProject(ctx, db, n))
@@ -269,7 +269,7 @@ func branches(t *testing.T, db *controldb.DB) {
 	same(t, got.BranchSpec, dev.BranchSpec)
 	same(t, []any{got.State, got.StatusMessage}, []any{tarn.BranchReady, "well"})
 	do(t, controldb.MarkDeleted(ctx, db, tarn.BranchName{Project: "tree"}))
-	page := must[[]tarn.Branch](t)(controldb.ListBranches(ctx, db, prod.Name.Parent(), "dev", 2))
+	page := must[[]tarn.Branch](t)(controldb.ListBranches(ctx, db, prod.Name.Parent(), "dev", 2, controldb.HideDeleted))
 	same(t, []string{page[0].Name.Branch, page[1].Name.Branch}, []string{"feature", "past"})
 	same(t, page[0].State, tarn.BranchDeleted)
 }

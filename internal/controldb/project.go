@@ -27,13 +27,13 @@ RETURNING ` + projectColumns
 
 const projectColumns = `name, uid, owner, display_name, pg_version, history, custom_tags, disable_native_login,
 	endpoint_min_cu, endpoint_max_cu, endpoint_suspend_after, endpoint_settings,
-	capacity, node_count, readable, stopped, usage_policy, endpoint_freeze_after, allowed, created, updated`
+	capacity, node_count, readable, stopped, usage_policy, endpoint_freeze_after, allowed, created, updated, deleted, purge`
 
 func scanProject(r pgx.Row) (p tarn.Project, err error) {
 	err = r.Scan(&p.Name.Project, &p.UID, &p.Owner, &p.DisplayName, &p.PGVersion, &p.History, &p.CustomTags, &p.DisableNativeLogin,
 		&p.Endpoint.MinCU, &p.Endpoint.MaxCU, &p.Endpoint.SuspendAfter, &p.Endpoint.Settings,
 		&p.Instance.Capacity, &p.Instance.NodeCount, &p.Instance.Readable, &p.Instance.Stopped, &p.Instance.UsagePolicy, &p.Endpoint.FreezeAfter, &p.Allowed,
-		(*stamp)(&p.CreateTime), (*stamp)(&p.UpdateTime))
+		(*stamp)(&p.CreateTime), (*stamp)(&p.UpdateTime), (*stamp)(&p.DeleteTime), (*stamp)(&p.PurgeTime))
 	p.CustomTags, p.Endpoint.Settings = noEmpty(p.CustomTags), noEmpty(p.Endpoint.Settings)
 	if len(p.Allowed) == 0 {
 		p.Allowed = nil // read as it was written
@@ -68,12 +68,12 @@ const lockProject = getProject + ` FOR UPDATE`
 
 // ListProjects gives up to limit projects whose name comes after the given
 // one, by name.
-func ListProjects(ctx context.Context, c Conn, after string, limit int) ([]tarn.Project, error) {
-	v, err := list(ctx, c, scanProject, listProjects, after, limit)
+func ListProjects(ctx context.Context, c Conn, after string, limit int, show Deleted) ([]tarn.Project, error) {
+	v, err := list(ctx, c, scanProject, listProjects, after, limit, bool(show))
 	return v, fault(err, "projects")
 }
 
-const listProjects = `SELECT ` + projectColumns + ` FROM projects WHERE name > $1 ORDER BY name LIMIT $2`
+const listProjects = `SELECT ` + projectColumns + ` FROM projects WHERE name > $1 AND ($3 OR purge IS NULL) ORDER BY name LIMIT $2`
 
 // UpdateProject records what may change of a project.
 func UpdateProject(ctx context.Context, c Conn, p tarn.Project) error {

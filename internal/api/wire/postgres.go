@@ -22,6 +22,8 @@ type Project struct {
 	Status              *ProjectStatus       `json:"status,omitempty"`
 	InitialBranchSpec   *InitialBranchSpec   `json:"initial_branch_spec,omitempty"`
 	InitialEndpointSpec *InitialEndpointSpec `json:"initial_endpoint_spec,omitempty"`
+	DeleteTime          string               `json:"delete_time,omitempty"` // of one that can be brought back
+	PurgeTime           string               `json:"purge_time,omitempty"`  // until when
 }
 
 // ProjectSpec is what is asked of a project.
@@ -121,6 +123,8 @@ type BranchStatus struct {
 	SourceSnapshot   string `json:"source_snapshot,omitempty"`
 	StateChangeTime  string `json:"state_change_time,omitempty"`
 	StatusDetail     string `json:"status_detail,omitempty"` // why it stands where it stands; ours
+	DeleteTime       string `json:"delete_time,omitempty"`   // of one that can be brought back
+	PurgeTime        string `json:"purge_time,omitempty"`    // until when
 }
 
 // ListBranches is one page of a project's branches.
