@@ -19,7 +19,8 @@ func connectionsCommand(sh *shell) *cobra.Command {
 	return &cobra.Command{
 		Use: "connections", Short: "List who is connected to Postgres through the gateway",
 		Long: "List the open sessions of the Postgres gateway, oldest first. A session of the pooler has\n" +
-			"a connection to Postgres only while it is busy.",
+			"a connection to Postgres only while it is busy. The compute of one that is parked was stopped; its next\n" +
+			"statement wakes it and finds the session as it was.",
 		Args: args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := sh.client()
@@ -41,6 +42,9 @@ func connectionsCommand(sh *shell) *cobra.Command {
 					if s.Busy {
 						state = "busy"
 					}
+					if s.Parked {
+						state = "parked"
+					}
 					how := "direct"
 					if s.Pooled {
 						how = "pooled"
@@ -61,7 +65,7 @@ func sessionsOf(gate *gateway.Server) func() []wire.GatewaySession {
 		for _, s := range gate.Sessions() {
 			out = append(out, wire.GatewaySession{
 				Endpoint: s.Endpoint, PID: s.PID, Role: s.Role, Database: s.Database, ApplicationName: s.ApplicationName,
-				ClientAddr: s.ClientAddr.String(), Pooled: s.Pooled, Busy: s.Busy, Started: s.Started.Format(time.RFC3339),
+				ClientAddr: s.ClientAddr.String(), Pooled: s.Pooled, Busy: s.Busy, Parked: s.Parked, Started: s.Started.Format(time.RFC3339),
 				WakeSecs: s.Wake.Seconds(), BytesIn: s.BytesIn, BytesOut: s.BytesOut, Statements: s.Statements,
 			})
 		}

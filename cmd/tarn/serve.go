@@ -145,7 +145,8 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	signer := token.NewSigner(db, apiURL+oauth.Prefix, audience, token.Options{})
 	nodeClient := node.Dial(c.nodeSocket())
 	defer nodeClient.Close()
-	ctl := control.New(control.Config{DB: db, Node: nodeClient, Signer: signer, Verifier: signer, Owner: c.Owner, Port: c.GatewayPort, Domain: c.gate.Domain, Log: log})
+	careful := &carefulNode{Client: nodeClient}
+	ctl := control.New(control.Config{DB: db, Node: careful, Signer: signer, Verifier: signer, Owner: c.Owner, Port: c.GatewayPort, Domain: c.gate.Domain, Log: log})
 	begun, err := ctl.Bootstrap(ctx)
 	if err != nil {
 		return err
@@ -165,6 +166,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	gateConfig.Router, gateConfig.Verifier, gateConfig.Dir, gateConfig.Log = &router{control: ctl, db: db}, ctl.Identity, filepath.Join(c.Data, "ca"), log
 	gateConfig.Groups, gateConfig.Issuer = ctl.Identity, apiURL+oauth.Prefix
 	gate := gateway.New(gateConfig)
+	careful.gate = gate
 	feeds := feed.New(feed.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, SpoolDir: filepath.Join(c.Data, "spool"), Log: log})
 	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Alerts: c.alerts, Log: log})
 	signIn := oauth.New(oauth.Config{

@@ -43,8 +43,8 @@ const (
 //
 // watch is told of the connection before anything is said on it; whoever called
 // may then interrupt it.
-func openBackend(ctx context.Context, watch func(net.Conn) error, st tarn.ComputeStatus, s *startup) (*backend, []byte, error) {
-	b := &backend{socket: filepath.Join(st.SocketDir, ".s.PGSQL."+strconv.Itoa(st.Port))}
+func openBackend(ctx context.Context, watch func(net.Conn) error, socket string, s *startup) (*backend, []byte, error) {
+	b := &backend{socket: socket}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", b.socket)
 	if err != nil {
@@ -57,6 +57,11 @@ func openBackend(ctx context.Context, watch func(net.Conn) error, st tarn.Comput
 		return nil, nil, err
 	}
 	return b, first, nil
+}
+
+// socketOf is where a compute is reached.
+func socketOf(st tarn.ComputeStatus) string {
+	return filepath.Join(st.SocketDir, ".s.PGSQL."+strconv.Itoa(st.Port))
 }
 
 func (b *backend) start(ctx context.Context, watch func(net.Conn) error, s *startup) ([]byte, error) {

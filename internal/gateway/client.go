@@ -197,9 +197,9 @@ func (c *client) handle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer b.conn.Close()
-	x := c.s.sessions.open(&session{client: c, backend: b, allowed: route.Allowed, touched: c.s.touches.of(route.Endpoint)}, st, route.Endpoint.UID)
+	x := c.s.sessions.open(&session{client: c, backend: b, carry: newCarry(ctx, st, route.Endpoint), allowed: route.Allowed, touched: c.s.touches.of(route.Endpoint)}, st, route.Endpoint.UID)
 	defer c.s.sessions.close(x)
+	defer x.close()
 	if err := c.begin(x); err != nil {
 		return err
 	}

@@ -11,14 +11,16 @@ import (
 type frames struct {
 	name func(string) // called with every new application_name
 
-	head   [5]byte // of a message whose header was cut in two
-	have   int     // bytes in head
-	rest   int     // bytes of the current message still to come
-	kind   byte    // of the current or last message
-	status byte    // of the last ReadyForQuery: I, T or E; 0 before
-	done   uint64  // statements completed
-	small  []byte  // body so far of a message we read
-	lost   bool    // that was no protocol we know
+	head    [5]byte // of a message whose header was cut in two
+	have    int     // bytes in head
+	rest    int     // bytes of the current message still to come
+	kind    byte    // of the current or last message
+	status  byte    // of the last ReadyForQuery: I, T or E; 0 before
+	readies uint64  // ReadyForQuery so far
+	done    uint64  // statements completed
+	copyIn  bool    // since it was last looked at, Postgres began to read CopyData
+	small   []byte  // body so far of a message we read
+	lost    bool    // that was no protocol we know
 }
 
 // maxParam bounds the ParameterStatus messages that are read.
@@ -67,6 +69,9 @@ func (f *frames) settle() {
 		f.done++
 	case f.kind == 'Z' && len(f.small) == 1:
 		f.status = f.small[0]
+		f.readies++
+	case f.kind == 'G':
+		f.copyIn = true
 	case f.kind == 'S' && f.name != nil:
 		if v, ok := bytes.CutPrefix(f.small, []byte("application_name\x00")); ok {
 			f.name(string(bytes.TrimSuffix(v, []byte{0})))
@@ -77,9 +82,21 @@ func (f *frames) settle() {
 // between says whether a message of our own may be put in now.
 func (f *frames) between() bool { return f.rest == 0 && f.have == 0 && !f.lost }
 
-// ready says whether the last thing said was that the session is idle outside
-// a transaction.
-func (f *frames) ready() bool { return f.between() && f.kind == 'Z' && f.status == 'I' }
+// idle says whether the last ReadyForQuery was outside a transaction, and
+// nothing is half said.
+func (f *frames) idle() bool { return f.between() && f.status == 'I' }
+
+// missing is how much of the current header or message is still to come, at
+// least.
+func (f *frames) missing() int {
+	if f.rest > 0 {
+		return f.rest
+	}
+	return len(f.head) - f.have
+}
+
+// rewind begins to follow another backend of the same session, which is idle.
+func (f *frames) rewind() { f.have, f.rest, f.kind, f.status, f.lost = 0, 0, 'Z', 'I', false }
 
 // told says whether the last thing said was an error: Postgres's farewell.
 func (f *frames) told() bool { return f.kind == 'E' }

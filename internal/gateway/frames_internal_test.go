@@ -57,8 +57,8 @@ func TestFrames(t *testing.T) {
 			}
 			if ends[pos] {
 				s := at[pos]
-				if f.ready() != (s.kind == 'Z' && s.status == 'I') || f.told() != (s.kind == 'E') {
-					t.Fatalf("at %d: ready %v, told %v, want %+v", pos, f.ready(), f.told(), s)
+				if f.idle() != (s.status == 'I') || f.told() != (s.kind == 'E') {
+					t.Fatalf("at %d: idle %v, told %v, want %+v", pos, f.idle(), f.told(), s)
 				}
 			}
 		}
@@ -73,7 +73,7 @@ func TestFramesOfNoProtocol(t *testing.T) {
 		var f frames
 		f.feed(binary.BigEndian.AppendUint32([]byte{'D'}, size))
 		f.feed([]byte("more"))
-		if f.between() || f.ready() {
+		if f.between() || f.idle() {
 			t.Errorf("size %d is a message", size)
 		}
 	}

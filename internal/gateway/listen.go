@@ -126,6 +126,9 @@ func (s *Server) listen(ctx context.Context) {
 				s.roles.sweep()
 				s.cert.refresh(s.log)
 				s.pools.sweep()
+				for _, x := range s.sessions.silent() {
+					x.wake()
+				}
 			}
 		}
 	}

@@ -109,7 +109,7 @@ func (l *login) lookup(ctx context.Context) (role, error) {
 // open logs in to the compute as the proved role.
 func (l *login) open(ctx context.Context) (b *backend, first []byte, err error) {
 	err = l.c.s.useCompute(ctx, l.route.Endpoint, func(ctx context.Context, st tarn.ComputeStatus) (err error) {
-		b, first, err = openBackend(ctx, l.c.watch, st, l.st)
+		b, first, err = openBackend(ctx, l.c.watch, socketOf(st), l.st)
 		return err
 	})
 	return b, first, err

@@ -18,6 +18,7 @@ type metrics struct {
 	sessions    *prometheus.GaugeVec   // how: session, pooled
 	bytes       *prometheus.CounterVec // direction: in, out
 	statements  *prometheus.CounterVec // how
+	carried     *prometheus.CounterVec // outcome: parked, resumed, failed
 	logins      prometheus.Histogram   // seconds from the first byte to an open session
 	wakes       prometheus.Histogram   // seconds a client waited for its compute, when it was not running
 	queue       prometheus.Histogram   // seconds a client of the pooler waited for a server connection
@@ -40,6 +41,7 @@ func newMetrics(p *pools) *metrics {
 		sessions:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name("sessions"), Help: "Open sessions."}, []string{"how"}),
 		bytes:       counter("bytes_total", "Bytes of sessions, from clients (in) and to them (out).", "direction"),
 		statements:  counter("statements_total", "Statements completed.", "how"),
+		carried:     counter("carried_total", "Direct sessions whose compute went away under them: parked, resumed on another, failed to.", "outcome"),
 		logins:      histogram("login_seconds", "From a connection's first byte to its open session."),
 		wakes:       histogram("wake_seconds", "How long clients waited for a compute that did not run."),
 		queue:       histogram("pool_wait_seconds", "How long clients of the pooler waited for a server connection."),
@@ -48,7 +50,7 @@ func newMetrics(p *pools) *metrics {
 		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name("pool_waiting"), Help: "Clients that wait for a server connection."},
 			func() float64 { _, n := p.count(); return float64(n) }),
 	}
-	m.all = []prometheus.Collector{m.connections, m.refusals, m.sessions, m.bytes, m.statements, m.logins, m.wakes, m.queue, m.servers, m.waiting}
+	m.all = []prometheus.Collector{m.connections, m.refusals, m.sessions, m.bytes, m.statements, m.carried, m.logins, m.wakes, m.queue, m.servers, m.waiting}
 	return m
 }
 

@@ -305,7 +305,7 @@ func (l *lane) connect(ctx context.Context) (*server, error) {
 			stop = context.AfterFunc(ctx, func() { c.Close() })
 			return ctx.Err()
 		}
-		b, first, err := openBackend(ctx, watch, cs, st)
+		b, first, err := openBackend(ctx, watch, socketOf(cs), st)
 		if !stop() && err == nil {
 			b.conn.Close()
 			err = context.Cause(ctx)

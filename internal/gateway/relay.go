@@ -27,7 +27,7 @@ var terminate = []byte{'X', 0, 0, 0, 4}
 // what the backend says, the other what the client says.
 func (x *session) run(first []byte) {
 	first = x.greeting(first)
-	x.frames.feed(first)
+	x.follow(first)
 	if _, err := x.client.tls.Write(first); err != nil {
 		return
 	}
@@ -45,7 +45,7 @@ func (x *session) run(first []byte) {
 // gone, what the client still sends is read and dropped, so that it sees our
 // last words and not a reset.
 func (x *session) fromClient() {
-	defer x.backend.conn.CloseWrite()
+	defer x.hangUp()
 	small := make([]byte, smallSize)
 	for drop := false; ; {
 		n, err := x.client.tls.Read(small)
@@ -60,10 +60,19 @@ func (x *session) fromClient() {
 			// flows.
 			n, err = x.bulk(&drop)
 		}
-		if err != nil {
+		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || drop || !x.woken()) {
 			return
 		}
 	}
+}
+
+// hangUp says that the client has nothing more to say.
+func (x *session) hangUp() {
+	x.carry.mute.Store(true)
+	if b := x.attached(); b != nil {
+		b.conn.CloseWrite()
+	}
+	x.carry.tell(news{end: true})
 }
 
 // bulk reads through a borrowed buffer until a read no longer fills a small
@@ -86,10 +95,26 @@ func (x *session) bulk(drop *bool) (int, error) {
 
 // ask passes bytes to the backend; false when it is gone.
 func (x *session) ask(p []byte) bool {
-	x.asked.Store(true)
+	c := x.carry
+	c.mid.Store(true)
 	x.in.Add(uint64(len(p)))
 	x.left.Store(bytes.HasSuffix(p, terminate))
-	x.touch(p)
+	if c.over.Load() {
+		return false
+	}
+	if at := c.speaks(); at != nil {
+		if bytes.Equal(p, terminate) && c.speech.between() {
+			c.tell(news{end: true})
+			return false
+		}
+		if !x.resume(at) {
+			return false
+		}
+	} else {
+		x.touch(p)
+	}
+	c.speech.feed(p)
+	c.mid.Store(!c.speech.between())
 	_, err := x.backend.conn.Write(p)
 	return err == nil
 }
@@ -98,9 +123,28 @@ func (x *session) ask(p []byte) bool {
 // so it also says the last words.
 func (x *session) fromBackend() {
 	defer x.close()
-	raw, err := x.backend.conn.SyscallConn()
+	for x.hear() {
+		if !x.park() {
+			if words := x.lastWords(); len(words) > 0 && x.say(words) != nil {
+				return
+			}
+			x.farewell("terminating connection because the endpoint's compute went away")
+			return
+		}
+		if !x.wait() {
+			return
+		}
+	}
+}
+
+// hear carries results until the backend is gone; false when the session is
+// over.
+func (x *session) hear() bool {
+	defer x.carry.unanswered()
+	conn := x.backend.conn
+	raw, err := conn.SyscallConn()
 	if err != nil {
-		return
+		return false
 	}
 	buffers := x.client.s.buffers
 	var buf *[bulkSize]byte
@@ -141,32 +185,115 @@ func (x *session) fromBackend() {
 		case err == nil && !x.ending.Load():
 		case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
 			if x.idle() || !time.Now().Before(*x.until.Load()) {
-				x.farewell("terminating connection because the gateway is shutting down")
-				return
+				x.farewell(endingFault)
+				return false
 			}
-			if x.backend.conn.SetReadDeadline(*x.until.Load()) != nil {
-				return
+			if conn.SetReadDeadline(*x.until.Load()) != nil {
+				return false
 			}
+		case errors.Is(err, errLost):
+			return false
 		default:
-			x.farewell("terminating connection because the endpoint's compute went away")
-			return
+			return true
 		}
 	}
 }
 
-// tell passes bytes to the client.
-func (x *session) tell(p []byte) error {
-	x.frames.feed(p)
-	x.out.Add(uint64(len(p)))
-	if x.frames.ready() {
-		x.asked.Store(false)
-		x.done.Store(x.frames.done)
+// lastWords is what Postgres said at its end and the client has not heard.
+func (x *session) lastWords() []byte {
+	c := x.carry
+	if len(c.held) == 0 {
+		return c.sieve.fault
 	}
-	_, err := x.client.tls.Write(p)
-	return err
+	return c.held
 }
 
-func (x *session) idle() bool { return x.frames.ready() && !x.asked.Load() }
+// errLost is a client that cannot be written to.
+var errLost = errors.New("the client is lost")
+
+const endingFault = "terminating connection because the gateway is shutting down"
+
+// tell passes bytes to the client, but for what is the answer to a question of
+// ours, and for a farewell that it may not need to hear.
+func (x *session) tell(p []byte) error {
+	c := x.carry
+	if c.isAsking() {
+		return x.sift(p)
+	}
+	if len(c.held) > 0 || p[0] == 'E' && x.frames.between() && c.known() {
+		c.held = append(c.held, p...)
+		if len(c.held) < maxStartupMessage {
+			return nil
+		}
+		p, c.held = c.held, nil
+	}
+	return x.say(p)
+}
+
+// say passes bytes to the client.
+func (x *session) say(p []byte) error {
+	x.out.Add(uint64(len(p)))
+	x.follow(p)
+	if _, err := x.client.tls.Write(p); err != nil {
+		return errLost
+	}
+	return nil
+}
+
+// follow takes account of what the client is told.
+func (x *session) follow(p []byte) {
+	f, c := &x.frames, x.carry
+	before := f.readies
+	f.feed(p)
+	if f.copyIn {
+		f.copyIn = false
+		c.speech.copying.Store(true)
+	}
+	if f.readies != before {
+		c.status.Store(uint32(f.status))
+		c.readies.Store(f.readies)
+		x.done.Store(f.done)
+	}
+}
+
+// sift passes on what is not the answer to our question.
+func (x *session) sift(p []byte) error {
+	for !x.frames.between() { // in the middle of a notification
+		n := min(x.frames.missing(), len(p))
+		if n == 0 {
+			return nil
+		}
+		if err := x.say(p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	c := x.carry
+	pass, rest, done := c.sieve.take(p)
+	if len(pass) > 0 {
+		if err := x.say(pass); err != nil {
+			return err
+		}
+	}
+	if !done && !c.sieve.odd {
+		return nil
+	}
+	a := c.sieve
+	c.sieve = sieve{}
+	if !c.answer(&a) {
+		x.farewell("terminating connection because the gateway lost track of it")
+		return errLost
+	}
+	if len(rest) == 0 {
+		return nil
+	}
+	return x.tell(rest)
+}
+
+// idle says whether the client waits for nothing, and Postgres for no more.
+func (x *session) idle() bool {
+	return x.carry.status.Load() == 'I' && x.carry.owed() == 0 && !x.carry.mid.Load()
+}
 
 // farewell tells the client why it ends, where a message can stand, and unless
 // Postgres did or the client itself wanted to go.
@@ -185,6 +312,9 @@ func (x *session) farewell(why string) {
 // moment; fromClient reads it.
 func (x *session) close() {
 	c := x.client
+	if x.carry.over.Swap(true) {
+		return
+	}
 	now, pause := time.Now(), lingering
 	if x.ending.Load() { // the client was idle, or had its time
 		pause /= 10
@@ -195,7 +325,10 @@ func (x *session) close() {
 	c.tls.CloseWrite()
 	c.raw.CloseWrite()
 	c.raw.SetReadDeadline(now.Add(pause))
-	x.backend.conn.Close()
+	if b := x.attached(); b != nil {
+		b.conn.Close()
+	}
+	x.carry.unanswered()
 }
 
 // end asks the session to finish: fromBackend, or the guest, wakes up and sees.
@@ -207,5 +340,12 @@ func (x *session) end(until time.Time) {
 		x.guest.end()
 		return
 	}
-	x.backend.conn.SetReadDeadline(time.Unix(1, 0))
+	x.carry.mu.Lock()
+	b, p := x.backend, x.carry.pier
+	if p != nil && p.cancel != nil {
+		p.cancel()
+	}
+	x.carry.mu.Unlock()
+	b.conn.SetReadDeadline(time.Unix(1, 0))
+	x.carry.tell(news{end: true})
 }

@@ -30,20 +30,22 @@ type Session struct {
 	BytesOut        uint64
 	Statements      uint64 // completed
 	Busy            bool   // in a statement or a transaction
+	Parked          bool   // its compute went away; the next statement wakes it and finds the session as it was
 }
 
 // sessions is every open session, found by the key that cancels it.
 type sessions struct {
 	mu  sync.Mutex // not held across I/O
 	by  map[uint32]*session
-	per map[string]int // by endpoint, without pooled ones
+	per map[string]int       // by endpoint, of those that have a backend
+	off map[string]departure // computes known to be gone, by endpoint
 }
 
 // session is a client and its backend, or a client of the pooler.
 type session struct {
 	what    Session // ApplicationName is in name
 	client  *client
-	backend *backend       // nil when pooled
+	backend *backend       // nil when pooled; guarded by carry.mu, of the two goroutines while attached
 	guest   *guest         // nil when not
 	allowed []netip.Prefix // where cancel requests may come from
 	secret  []byte         // of the cancel key we gave the client
@@ -53,14 +55,14 @@ type session struct {
 	done    atomic.Uint64 // statements
 
 	frames frames      // of fromBackend alone
-	asked  atomic.Bool // the client sent something since the last ReadyForQuery
+	carry  *carry      // nil when pooled
 	left   atomic.Bool // the client said goodbye
 	ending atomic.Bool
 	until  atomic.Pointer[time.Time] // set before ending
 }
 
 func newSessions() *sessions {
-	return &sessions{by: make(map[uint32]*session), per: make(map[string]int)}
+	return &sessions{by: make(map[uint32]*session), per: make(map[string]int), off: make(map[string]departure)}
 }
 
 // open enters a session under a new random key. The key is ours, not
@@ -99,9 +101,13 @@ func (s *sessions) close(x *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.by, x.what.PID)
-	if x.what.Pooled {
-		return
+	if !x.what.Pooled && !x.what.Parked {
+		s.less(x)
 	}
+}
+
+// less counts a session less that has a backend. s.mu is held.
+func (s *sessions) less(x *session) {
 	if s.per[x.what.Endpoint]--; s.per[x.what.Endpoint] == 0 {
 		delete(s.per, x.what.Endpoint)
 	}
@@ -134,7 +140,7 @@ func (x *session) snapshot() Session {
 	if x.guest != nil {
 		w.Busy = x.guest.server.Load() != nil
 	} else {
-		w.Busy = x.asked.Load()
+		w.Busy = !x.idle()
 	}
 	return w
 }
@@ -152,7 +158,10 @@ func (s *Server) cancel(ctx context.Context, from netip.Addr, body []byte) error
 		return nil
 	}
 	if x.guest == nil {
-		return x.backend.cancel(ctx)
+		if b := x.attached(); b != nil {
+			return b.cancel(ctx)
+		}
+		return nil
 	}
 	if on := x.guest.server.Load(); on != nil {
 		return on.cancel(ctx, x.guest)

@@ -170,6 +170,7 @@ type GatewaySession struct {
 	ClientAddr      string  `json:"client_addr"`
 	Pooled          bool    `json:"pooled"`
 	Busy            bool    `json:"busy"`
+	Parked          bool    `json:"parked,omitempty"` // its compute went away; the next statement wakes it
 	Started         string  `json:"started"`
 	WakeSecs        float64 `json:"wake_seconds,omitempty"` // that its login waited for the compute
 	BytesIn         uint64  `json:"bytes_in"`
