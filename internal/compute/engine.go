@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,7 @@ type engine struct {
 	wal      *wal.Log
 	control  postgres.Control // before the start; zero where there was none, or nothing is copied
 	copying  *copying         // nil while its WAL is not copied
+	fenced   atomic.Bool      // its commits wait for the object store
 }
 
 // openEngine opens a timeline's volume.
@@ -124,7 +126,7 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 		return err
 	}
 	// A fork's says where its parent's is.
-	if err := e.writeFile("postgresql.conf", conf+"include '"+confQuote.Replace(e.settingsFile())+"'\n"); err != nil {
+	if err := e.writeFile("postgresql.conf", conf+"include '"+confQuote.Replace(e.settingsFile())+"'\ninclude_if_exists '"+confQuote.Replace(e.fenceFile())+"'\n"); err != nil {
 		return err
 	}
 	if err := e.pointScratch(); err != nil {
@@ -134,7 +136,7 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 		return err
 	}
 	settings, file := live(settings)
-	if err := e.writeSettings(file); err != nil { // in run: hide clears it away
+	if err := errors.Join(e.writeSettings(file), e.unfence()); err != nil { // in run: hide clears it away
 		return err
 	}
 	if st, err := os.Stat(e.logFile()); err == nil && st.Size() > logBytes {

@@ -138,6 +138,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	work.Go(func() { f.maker.pruneLoop(own) })
 	work.Go(func() { copier{f.maker}.run(own) })
 	work.Go(func() { f.maker.copies.run(own) })
+	work.Go(func() { fence(own, f) })
 	if s, ok := f.store.(interface{ Run(context.Context) error }); ok { // a store with work in the background
 		work.Go(func() {
 			// Until its volume is open again, the store does not know what a

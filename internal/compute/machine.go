@@ -50,7 +50,8 @@ func (m *machine) socketDir(name string) string {
 // goes last: it is how Open finds what a crash left.
 func (m *machine) sweep(name string) error {
 	err := errors.Join(os.RemoveAll(m.socketDir(name)), os.RemoveAll(m.scratch(name)), removeFile(m.path("run", name+".pid")),
-		removeFile(m.path("run", name+".conf")), removeFile(m.path("run", name+".conf.new")))
+		removeFile(m.path("run", name+".conf")), removeFile(m.path("run", name+".conf.new")),
+		removeFile(m.path("run", name+".fence")), removeFile(m.path("run", name+".fence.new")))
 	if err != nil {
 		return err
 	}

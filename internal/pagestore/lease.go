@@ -1,6 +1,10 @@
 package pagestore
 
-import "github.com/tarndb/tarn"
+import (
+	"time"
+
+	"github.com/tarndb/tarn"
+)
 
 // Lease is what a store has of a timeline in the bucket.
 type Lease struct {
@@ -38,4 +42,15 @@ func (l *remoteLine) lease() Lease {
 		n.Epoch = l.man.Epoch
 	}
 	return n
+}
+
+// Alive is how long this store may still count itself alive in the bucket when no
+// heartbeat reaches it any more, and the lease that others wait; false without a
+// bucket. It is negative once volumes take no changes.
+func (l Lines) Alive() (left, lease time.Duration, ok bool) {
+	if l.s.remote == nil {
+		return 0, 0, false
+	}
+	h := l.s.remote.heart
+	return time.Duration(h.until.Load()) - time.Since(h.began), l.s.remote.o.Lease, true
 }
