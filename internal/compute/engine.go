@@ -126,7 +126,7 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 		return err
 	}
 	// A fork's says where its parent's is.
-	if err := e.writeFile("postgresql.conf", conf+"include '"+confQuote.Replace(e.settingsFile())+"'\ninclude_if_exists '"+confQuote.Replace(e.fenceFile())+"'\n"); err != nil {
+	if err := e.writeFile("postgresql.conf", conf+"include '"+confQuote.Replace(e.settingsFile())+"'\ninclude_if_exists '"+confQuote.Replace(fenceFile(e))+"'\n"); err != nil {
 		return err
 	}
 	if err := e.pointScratch(); err != nil {
@@ -136,7 +136,7 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 		return err
 	}
 	settings, file := live(settings)
-	if err := errors.Join(e.writeSettings(file), e.unfence()); err != nil { // in run: hide clears it away
+	if err := errors.Join(e.writeSettings(file), unfence(e)); err != nil { // in run: hide clears it away
 		return err
 	}
 	if st, err := os.Stat(e.logFile()); err == nil && st.Size() > logBytes {

@@ -87,7 +87,7 @@ func (k fencer) all(on bool) {
 		if e.fenced.Load() == on {
 			continue
 		}
-		if err := e.fence(on); err != nil {
+		if err := setFence(e, on); err != nil {
 			k.log.Error("compute not fenced", "timeline", string(e.timeline), "err", err) // tried again
 			continue
 		}
@@ -95,15 +95,15 @@ func (k fencer) all(on bool) {
 	}
 }
 
-func (e *engine) fenceFile() string { return e.on.path("run", e.name+".fence") }
+func fenceFile(e *engine) string { return e.on.path("run", e.name+".fence") }
 
-// fence has commits wait, or go on. Postgres reads the file when it is told to.
-func (e *engine) fence(on bool) error {
+// setFence has commits wait, or go on. Postgres reads the file when it is told to.
+func setFence(e *engine, on bool) error {
 	text := ""
 	if on {
 		text = fenceConf
 	}
-	path := e.fenceFile()
+	path := fenceFile(e)
 	err := os.WriteFile(path+".new", []byte(text), 0o644)
 	if err == nil {
 		err = os.Rename(path+".new", path)
@@ -118,7 +118,7 @@ func (e *engine) fence(on bool) error {
 }
 
 // unfence makes the file of a compute that is to start.
-func (e *engine) unfence() error {
+func unfence(e *engine) error {
 	e.fenced.Store(false)
-	return os.WriteFile(e.fenceFile(), nil, 0o644)
+	return os.WriteFile(fenceFile(e), nil, 0o644)
 }

@@ -189,7 +189,7 @@ func (m *machine) adopt(ctx context.Context, c *HandedCompute) (*engine, error) 
 		e.server, err = postgres.Adopt(limit, e.config(in, nil), 0)
 	}
 	if err == nil {
-		err = e.fence(false) // the object store was reached just now
+		err = setFence(e, false) // the object store was reached just now
 	}
 	if err != nil {
 		return nil, errors.Join(err, postgres.KillOrphans(e.dataDir(), e.pidFile()), e.wreck(ctx))
