@@ -45,7 +45,7 @@ var settings = map[string]string{
 }
 
 // onVolume are the settings a compute has because of the page store.
-var onVolume = map[string]string{"full_page_writes": "off", "wal_recycle": "off", "wal_init_zero": "off"}
+var onVolume = map[string]string{"full_page_writes": "off", "wal_recycle": "off", "wal_init_zero": "on"}
 
 func run(ctx context.Context) (err error) {
 	source := flag.String("source", "", "directory that scripts/pg-regress.sh prints")

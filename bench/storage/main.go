@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -39,7 +38,11 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx); err != nil {
+	work := run
+	if into := os.Getenv(copyVariable); into != "" {
+		work = func(ctx context.Context) error { return copyClient(ctx, into) }
+	}
+	if err := work(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench storage:", err)
 		os.Exit(1)
 	}
@@ -192,8 +195,12 @@ func (b *bench) close(ctx context.Context) error {
 }
 
 func connect(ctx context.Context, s side, db string) (*pgx.Conn, error) {
+	return pgx.Connect(ctx, address(s, db))
+}
+
+func address(s side, db string) string {
 	dir, port := s.socket()
-	return pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s dbname=%s", dir, port, superuser, db))
+	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s", dir, port, superuser, db)
 }
 
 func (b *bench) fill(ctx context.Context, s side) error {
@@ -260,60 +267,6 @@ func checkpoint(ctx context.Context, s side) error {
 	defer c.Close(ctx)
 	_, err = c.Exec(ctx, "CHECKPOINT")
 	return err
-}
-
-// copy loads rows of about 500 bytes by COPY into a new table.
-func (b *bench) copy(ctx context.Context, s side) (float64, error) {
-	c, err := connect(ctx, s, database)
-	if err != nil {
-		return 0, err
-	}
-	defer c.Close(ctx)
-	if _, err := c.Exec(ctx, "DROP TABLE IF EXISTS copied; CREATE TABLE copied (id bigint, body text)"); err != nil {
-		return 0, err
-	}
-	if _, err := c.Exec(ctx, "CHECKPOINT"); err != nil {
-		return 0, err
-	}
-	rows := &copySource{body: []byte("\t" + strings.Repeat("0123456789abcdef", 30) + "\n")}
-	began := time.Now()
-	tag, err := c.PgConn().CopyFrom(ctx, rows, "COPY copied FROM STDIN")
-	if err != nil {
-		return 0, err
-	}
-	took := time.Since(began)
-	if tag.RowsAffected() != copyRows {
-		return 0, fmt.Errorf("COPY stored %d rows, sent were %d", tag.RowsAffected(), copyRows)
-	}
-	return float64(rows.sent) / 1e6 / took.Seconds(), nil
-}
-
-// copySource writes the rows in COPY's text format.
-type copySource struct {
-	body []byte // what follows the number in every row
-	row  int
-	sent int64
-	rest []byte
-}
-
-func (r *copySource) Read(p []byte) (n int, err error) {
-	for n < len(p) {
-		if len(r.rest) == 0 {
-			if r.row == copyRows {
-				if n == 0 {
-					return 0, io.EOF
-				}
-				break
-			}
-			r.row++
-			r.rest = append(strconv.AppendInt(r.rest[:0], int64(r.row), 10), r.body...)
-		}
-		k := copy(p[n:], r.rest)
-		r.rest = r.rest[k:]
-		n += k
-	}
-	r.sent += int64(n)
-	return n, nil
 }
 
 // coldScan reads a table of 200 MB once after a restart with cold caches.

@@ -26,7 +26,7 @@ const (
 var ours = map[string]string{
 	"full_page_writes":  "off", // a page write is atomic in the page store
 	"wal_recycle":       "off", // finished segments are shared by hard links
-	"wal_init_zero":     "off", // segments are never overwritten, so zeros buy nothing
+	"wal_init_zero":     "on",  // a commit into a hole of its segment makes the file system commit where that is, too
 	"wal_level":         "logical",
 	"fsync":             "on",
 	"archive_mode":      "on",

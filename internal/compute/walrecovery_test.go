@@ -33,7 +33,7 @@ const timeline = tarn.TimelineID("00112233445566778899aabbccddeeff")
 func newCluster(t *testing.T, in postgres.Install) *cluster {
 	t.Helper()
 	c := pgtest.Config(t, in, pgtest.Options{Settings: map[string]string{
-		"wal_recycle": "off", "wal_init_zero": "off", "archive_mode": "on", "archive_command": wal.ArchiveCommand,
+		"wal_recycle": "off", "wal_init_zero": "on", "archive_mode": "on", "archive_command": wal.ArchiveCommand,
 		"max_wal_size": "64MB", "checkpoint_timeout": "30s", "synchronous_commit": "on",
 	}})
 	k := &cluster{t: t, c: c}
