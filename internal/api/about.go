@@ -52,6 +52,7 @@ var parameters = map[string]parameter{
 	"page_size":              {"integer", "how many to answer at most; absent or 0 = 100, which is also the most"},
 	"page_token":             {"string", "next_page_token of the page before; absent = the first page"},
 	"policy_id":              {"string", "id of the new policy; absent = made here"},
+	"principal":              {"string", "name of the one whose grants to answer; absent = everybody's"},
 	"project":                {"string", "resource name of the project to list; absent = all"},
 	"project_id":             {"string", "id of the new project: 1 to 63 of a-z, 0-9 and -, a letter first"},
 	"purge":                  {"boolean", "whether it goes at once and for good"},

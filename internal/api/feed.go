@@ -7,6 +7,7 @@ import (
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
+	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/control"
 	"github.com/tarndb/tarn/internal/feed"
 )
@@ -16,6 +17,7 @@ import (
 type feedDoor struct {
 	control *control.Control
 	keeper  *feed.Keeper
+	catalog *catalog.Catalog
 	ops     *operationDoor
 }
 
@@ -61,6 +63,9 @@ func (d *feedDoor) create(ctx context.Context, q *query) (any, error) {
 		PostgresSchema: in.PostgresSchema, Catalog: in.Catalog, Schema: in.Schema,
 	}
 	if s.FeedSettings, err = feedSettings(tarn.FeedSettings{}, in.FeedSettings); err != nil {
+		return nil, err
+	}
+	if err := d.catalog.For(q.who).CheckCreateTable(ctx, s.Catalog, s.Schema); err != nil {
 		return nil, err
 	}
 	f, err := d.keeper.Create(ctx, q.who, s)

@@ -31,14 +31,21 @@ func (d *lakeDoor) table(ctx context.Context, q *query) (tarn.TableName, *delta.
 	if err != nil {
 		return n, nil, err
 	}
-	if d.open == nil {
-		return n, nil, unbuilt("this server reads no tables")
+	r := d.catalog.For(q.who)
+	e, err := r.Table(ctx, n)
+	if err == nil {
+		err = r.Check(ctx, tarn.PrivilegeSelect, n.Securable())
 	}
-	t, err := d.catalog.Table(ctx, n)
+	if err == nil && !e.Kind.Delta() {
+		err = tarn.Invalid("the rows of %s are in database %s of %s", n, e.Database, e.Branch).WithHint("read them there: tarn psql")
+	}
+	if err == nil && d.open == nil {
+		err = unbuilt("this server reads no tables")
+	}
 	if err != nil {
 		return n, nil, err
 	}
-	dt, err := d.open(ctx, t.Location)
+	dt, err := d.open(ctx, e.Table.Location)
 	return n, dt, err
 }
 

@@ -121,6 +121,8 @@ func TestAccess(t *testing.T) {
 	p := newPeople(t)
 	t.Run("WhoMayUseEveryRoute", func(t *testing.T) { whoMayUseEveryRoute(t, p) })
 	t.Run("ListsTellOnlyWhatOneMaySee", func(t *testing.T) { listsTellOnlyWhatOneMaySee(t, p) })
+	t.Run("EveryPrivilegeAtEveryDoor", func(t *testing.T) { everyPrivilegeAtEveryDoor(t, p) })
+	t.Run("CatalogObjects", func(t *testing.T) { catalogObjects(t, p) })
 	t.Run("PermissionsAndSCIM", func(t *testing.T) { permissionsAndSCIM(t, p) })
 }
 

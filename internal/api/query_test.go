@@ -67,7 +67,7 @@ func TestPageOf(t *testing.T) {
 	var got []string
 	pg := control.Page{Size: 2}
 	for range 10 {
-		page, next, err := pageOf(append([]string(nil), all...), self, pg)
+		page, next, err := pageOf(append([]string(nil), all...), func(s string) string { return s }, pg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,11 +79,11 @@ func TestPageOf(t *testing.T) {
 	if strings.Join(got, "") != "abcde" {
 		t.Errorf("pages give %v", got)
 	}
-	if _, _, err := pageOf(all, self, control.Page{Size: 2, Token: "!"}); err == nil {
+	if _, _, err := pageOf(all, func(s string) string { return s }, control.Page{Size: 2, Token: "!"}); err == nil {
 		t.Error("a forged token was taken")
 	}
 	past := base64.RawURLEncoding.EncodeToString([]byte("z"))
-	if page, next, err := pageOf(all, self, control.Page{Size: 2, Token: past}); err != nil || len(page) != 0 || next != "" {
+	if page, next, err := pageOf(all, func(s string) string { return s }, control.Page{Size: 2, Token: past}); err != nil || len(page) != 0 || next != "" {
 		t.Errorf("past the end: %v %q %v", page, next, err)
 	}
 }

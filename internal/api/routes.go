@@ -9,26 +9,23 @@ func routes(c Config) []route {
 	var (
 		host      = &hostDoor{workspace: c.Workspace}
 		instances = &instanceDoor{control: c.Control, workspace: c.Workspace}
-		synced    = &syncedDoor{control: c.Control, keeper: c.SyncedTables, ops: ops}
+		synced    = &syncedDoor{control: c.Control, keeper: c.SyncedTables, catalog: c.Catalog, ops: ops}
 		pipelines = &pipelineDoor{keeper: c.SyncedTables}
 		projects  = &projectDoor{control: c.Control, ops: ops}
 		branches  = &branchDoor{control: c.Control, ops: ops}
 		snapshots = &snapshotDoor{control: c.Control, ops: ops}
 		pasts     = &pastDoor{control: c.Control, ops: ops}
 		endpoints = &endpointDoor{control: c.Control, ops: ops}
-		feeds     = &feedDoor{control: c.Control, keeper: c.Feeds, ops: ops}
+		feeds     = &feedDoor{control: c.Control, keeper: c.Feeds, catalog: c.Catalog, ops: ops}
 		databases = &databaseDoor{control: c.Control, ops: ops}
 		catalogs  = &catalogDoor{control: c.Control, catalog: c.Catalog, ops: ops}
 		tokens    = &tokenDoor{control: c.Control}
-		unity     = &unityDoor{catalog: c.Catalog, open: c.OpenTable, log: c.Log}
 		own       = &ownDoor{control: c.Control, workspace: c.Workspace, caFile: c.CAFile, version: c.Version, lakeURL: c.LakeURL, storage: c.Storage, copied: c.Copied, processes: c.Processes, volumes: c.Volumes, sessions: c.Sessions}
 		store     = &storeDoor{control: c.Control, store: c.PageStore}
-		lake      = &lakeDoor{catalog: c.Catalog, open: c.OpenTable}
 	)
 	const (
 		db       = "/api/2.0/database/"
 		pg       = "/api/2.0/postgres/"
-		uc       = "/api/2.1/unity-catalog/"
 		mine     = "/api/2.0/tarn/"
 		project  = "projects/{project}"
 		branch   = project + "/branches/{branch}"
@@ -37,7 +34,7 @@ func routes(c Config) []route {
 		configs  = branch + "/databases/{database}/cdf-configs"
 		config   = configs + "/{config}"
 	)
-	return append(append(identityRoutes(c), roleRoutes(&roleDoor{control: c.Control, ops: ops})...), []route{
+	return append(append(append(identityRoutes(c), unityRoutes(c)...), roleRoutes(&roleDoor{control: c.Control, ops: ops})...), []route{
 		{"GET /.well-known/databricks-config", public, host.config, says[none, wire.HostConfig]("host.config", "")},
 
 		{"POST " + db + "instances", signedIn, instances.create, says[wire.DatabaseInstance, wire.DatabaseInstance]("database.createDatabaseInstance", "")},
@@ -110,16 +107,6 @@ func routes(c Config) []route {
 		{"GET /api/2.0/token/list", signedIn, tokens.list, says[none, wire.ListTokens]("token.list", "")},
 		{"POST /api/2.0/token/delete", signedIn, tokens.revoke, says[wire.RevokeToken, wire.Empty]("token.delete", "")},
 
-		{"GET " + uc + "catalogs", signedIn, unity.listCatalogs, says[none, wire.ListCatalogs]("catalog.listCatalogs", "max_results page_token")},
-		{"GET " + uc + "catalogs/{catalog}", signedIn, unity.getCatalog, says[none, wire.CatalogInfo]("catalog.getCatalog", "")},
-		{"GET " + uc + "schemas", signedIn, unity.listSchemas, says[none, wire.ListSchemas]("catalog.listSchemas", "catalog_name max_results page_token")},
-		{"GET " + uc + "schemas/{schema}", signedIn, unity.getSchema, says[none, wire.SchemaInfo]("catalog.getSchema", "")},
-		{"GET " + uc + "tables", signedIn, unity.listTables, says[none, wire.ListTables]("catalog.listTables", "catalog_name schema_name max_results page_token")},
-		{"POST " + uc + "tables", signedIn, unity.createTable, says[wire.TableInfo, wire.TableInfo]("catalog.createTable", "")},
-		{"GET " + uc + "tables/{table}", signedIn, unity.getTable, says[none, wire.TableInfo]("catalog.getTable", "")},
-		{"DELETE " + uc + "tables/{table}", signedIn, unity.dropTable, says[none, wire.Empty]("catalog.deleteTable", "")},
-		{"GET " + uc + "tables/{table}/exists", signedIn, unity.tableExists, says[none, wire.TableExists]("catalog.tableExists", "")},
-
 		{"GET " + mine + "status", signedIn, own.status, says[none, wire.Status]("tarn.status", "")},
 		{"GET " + mine + "connections", signedIn, own.connections, says[none, wire.GatewaySessions]("tarn.connections", "")},
 		{"GET " + mine + "store/stats", adminOnly, store.stats, says[none, wire.StoreStats]("tarn.storeStats", "")},
@@ -137,9 +124,6 @@ func routes(c Config) []route {
 		{"PATCH " + mine + config, signedIn, feeds.update, says[wire.FeedSettings, wire.CdfConfig]("tarn.updateFeed", "")},
 		{"POST " + mine + config + "/resync", signedIn, feeds.resync, says[wire.ResyncFeed, wire.CdfConfig]("tarn.resyncFeed", "")},
 		{"POST " + mine + config + "/verify", signedIn, feeds.verify, says[wire.VerifyFeed, wire.FeedVerdict]("tarn.verifyFeed", "")},
-		{"GET " + mine + "tables/{table}/head", signedIn, lake.head, says[none, wire.TableRows]("tarn.tableHead", "limit version")},
-		{"GET " + mine + "tables/{table}/count", signedIn, lake.count, says[none, wire.TableCount]("tarn.tableCount", "version")},
-		{"GET " + mine + "tables/{table}/history", signedIn, lake.history, says[none, wire.TableHistory]("tarn.tableHistory", "limit")},
 
 		{"/", public, host.nowhere, about{}},
 	}...)

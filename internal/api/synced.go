@@ -8,6 +8,7 @@ import (
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
+	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/control"
 	"github.com/tarndb/tarn/internal/syncedtable"
 )
@@ -17,6 +18,7 @@ import (
 type syncedDoor struct {
 	control *control.Control
 	keeper  *syncedtable.Keeper
+	catalog *catalog.Catalog
 	ops     *operationDoor
 }
 
@@ -79,11 +81,30 @@ func (d *syncedDoor) make(ctx context.Context, who tarn.Principal, s tarn.Synced
 	if err := d.control.Access.Need(ctx, who, s.Branch.Parent(), tarn.CanUse); err != nil {
 		return tarn.SyncedTable{}, err
 	}
+	if err := d.mayMove(ctx, who, s); err != nil {
+		return tarn.SyncedTable{}, err
+	}
 	t, err := d.keeper.Create(ctx, who, s)
 	return t, existing(err, taken, func() error {
 		_, err := d.keeper.Get(ctx, s.Name)
 		return err
 	})
+}
+
+// mayMove refuses whoever may not read the source or make the table where the
+// catalog shows it.
+func (d *syncedDoor) mayMove(ctx context.Context, who tarn.Principal, s tarn.SyncedTableSpec) error {
+	r := d.catalog.For(who)
+	if _, err := r.Table(ctx, s.Source); err != nil {
+		if tarn.KindOf(err) == tarn.KindNotFound {
+			return nil // the keeper says so, in its words
+		}
+		return err
+	}
+	if err := r.Check(ctx, tarn.PrivilegeSelect, s.Source.Securable()); err != nil {
+		return err
+	}
+	return r.CheckCreateTable(ctx, s.Name.Catalog, s.Name.Schema)
 }
 
 // infer finds the branch of a table whose request names none: the project

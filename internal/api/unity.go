@@ -4,109 +4,21 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
 	"github.com/tarndb/tarn/internal/catalog"
-	"github.com/tarndb/tarn/internal/control"
 	"github.com/tarndb/tarn/internal/delta"
 )
 
-// unityDoor answers /api/2.1/unity-catalog: names are read, and tables
-// registered and dropped.
+// unityDoor answers /api/2.1/unity-catalog: catalogs, schemas and tables, and
+// what is granted on them.
 type unityDoor struct {
-	catalog *catalog.Catalog
-	open    func(ctx context.Context, location string) (*delta.Table, error)
-	log     *slog.Logger
-}
-
-// self is the key of a listing of names.
-func self(s string) string { return s }
-
-func (d *unityDoor) listCatalogs(ctx context.Context, q *query) (any, error) {
-	pg, err := q.page("max_results")
-	if err != nil {
-		return nil, err
-	}
-	names, err := d.catalog.Catalogs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var all []wire.CatalogInfo
-	for _, n := range names {
-		all = append(all, catalogOf(n))
-	}
-	registered, err := d.registered(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range registered {
-		all = append(all, registeredCatalogOf(r))
-	}
-	byName := func(c wire.CatalogInfo) string { return c.Name }
-	slices.SortFunc(all, func(a, b wire.CatalogInfo) int { return strings.Compare(a.Name, b.Name) })
-	page, next, err := pageOf(all, byName, pg)
-	return wire.ListCatalogs{Catalogs: append([]wire.CatalogInfo{}, page...), NextPageToken: next}, err
-}
-
-func (d *unityDoor) getCatalog(ctx context.Context, q *query) (any, error) {
-	name := q.r.PathValue("catalog")
-	if r, ok, err := d.registeredNamed(ctx, q, name); ok || err != nil {
-		return registeredCatalogOf(r), err
-	}
-	if err := d.need(ctx, name); err != nil {
-		return nil, err
-	}
-	return catalogOf(name), nil
-}
-
-// need fails unless the catalog exists.
-func (d *unityDoor) need(ctx context.Context, name string) error {
-	all, err := d.catalog.Catalogs(ctx)
-	if err == nil && !slices.Contains(all, name) {
-		err = tarn.NotFound("no catalog is called %q", name)
-	}
-	return err
-}
-
-func (d *unityDoor) listSchemas(ctx context.Context, q *query) (any, error) {
-	pg, err := q.page("max_results")
-	if err != nil {
-		return nil, err
-	}
-	in := q.text("catalog_name")
-	if in == "" {
-		return nil, badField("catalog_name", "is missing")
-	}
-	all, err := d.schemas(ctx, q, in)
-	if err != nil {
-		return nil, err
-	}
-	page, next, err := pageOf(all, self, pg)
-	out := wire.ListSchemas{Schemas: []wire.SchemaInfo{}, NextPageToken: next}
-	for _, s := range page {
-		out.Schemas = append(out.Schemas, schemaOf(in, s))
-	}
-	return out, err
-}
-
-func (d *unityDoor) getSchema(ctx context.Context, q *query) (any, error) {
-	full := q.r.PathValue("schema")
-	in, name, ok := strings.Cut(full, ".")
-	if !ok {
-		return nil, tarn.NotFound("no schema is called %q: want catalog.schema", full)
-	}
-	all, err := d.schemas(ctx, q, in)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(all, name) {
-		return nil, tarn.NotFound("catalog %s has no schema %q", in, name)
-	}
-	return schemaOf(in, name), nil
+	catalog   *catalog.Catalog
+	open      func(ctx context.Context, location string) (*delta.Table, error)
+	workspace string // decimal id; also the metastore's
+	log       *slog.Logger
 }
 
 func (d *unityDoor) listTables(ctx context.Context, q *query) (any, error) {
@@ -115,32 +27,62 @@ func (d *unityDoor) listTables(ctx context.Context, q *query) (any, error) {
 		return nil, err
 	}
 	// Unity Catalog wants both names; Tarn also lists a catalog or everything.
-	in := q.text("catalog_name")
-	if r, ok, err := d.registeredNamed(ctx, q, in); ok || err != nil {
-		if err != nil {
-			return nil, err
-		}
-		return registeredPage(r, q.text("schema_name"), pg)
-	}
-	if in != "" {
-		if err := d.need(ctx, in); err != nil {
-			return nil, err
-		}
-	}
-	all, err := d.catalog.Tables(ctx, in, q.text("schema_name"))
+	in, schema := q.text("catalog_name"), q.text("schema_name")
+	all, err := d.tablesOf(ctx, q, in, schema)
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := tablePage(all, pg)
-	out := wire.ListTables{Tables: []wire.TableInfo{}, NextPageToken: next}
-	for _, t := range page {
-		out.Tables = append(out.Tables, tableOf(t))
+	all, err = visible(ctx, d.rights(q), in, all, func(t wire.TableInfo) tarn.Securable {
+		return tarn.Securable{Catalog: t.CatalogName, Schema: t.SchemaName, Table: t.Name}
+	})
+	if err != nil {
+		return nil, err
 	}
-	return out, err
+	page, next, err := pageOf(all, func(t wire.TableInfo) string { return t.FullName }, pg)
+	return wire.ListTables{Tables: append([]wire.TableInfo{}, page...), NextPageToken: next}, err
 }
 
-func tablePage(all []tarn.CatalogTable, pg control.Page) ([]tarn.CatalogTable, string, error) {
-	return pageOf(all, func(t tarn.CatalogTable) string { return t.Name.String() }, pg)
+// tablesOf gives all tables of a catalog, "" = of all that hold Delta tables.
+func (d *unityDoor) tablesOf(ctx context.Context, q *query, in, schema string) ([]wire.TableInfo, error) {
+	var all []wire.TableInfo
+	r, registered, err := d.registeredNamed(ctx, q, in)
+	switch {
+	case err != nil:
+		return nil, err
+	case registered:
+		for _, o := range r.Objects {
+			if schema == "" || o.Schema == schema {
+				all = append(all, objectOf(r, o))
+			}
+		}
+	default:
+		if in != "" {
+			if _, err := d.catalog.CatalogEntry(ctx, in); err != nil {
+				return nil, err
+			}
+			if err := d.rights(q).CheckVisible(ctx, tarn.CatalogSecurable(in)); err != nil {
+				return nil, err
+			}
+		}
+		ts, err := d.catalog.Tables(ctx, in, schema)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range ts {
+			all = append(all, tableOf(t))
+		}
+	}
+	known := map[string]bool{}
+	for _, t := range all {
+		known[t.FullName] = true
+	}
+	synced, err := d.catalog.Synced(ctx, in, schema)
+	for _, e := range synced {
+		if t := entryOf(e); !known[t.FullName] {
+			all = append(all, t)
+		}
+	}
+	return all, err
 }
 
 func (d *unityDoor) getTable(ctx context.Context, q *query) (any, error) {
@@ -148,21 +90,54 @@ func (d *unityDoor) getTable(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r, ok, err := d.registeredNamed(ctx, q, n.Catalog); ok || err != nil {
-		return registeredTable(r, n, err)
-	}
-	t, err := d.catalog.Table(ctx, n)
+	e, err := d.rights(q).Table(ctx, n)
 	if err != nil {
 		return nil, err
 	}
-	out := tableOf(t)
-	if cols, err := d.columns(ctx, t.Location); err != nil {
+	out := entryOf(e)
+	if !e.Kind.Delta() {
+		return out, nil
+	}
+	if cols, err := d.columns(ctx, e.Table.Location); err != nil {
 		// The entry is true even while its bytes cannot be read.
 		d.log.WarnContext(ctx, "columns are not readable", "table", n.String(), "err", err)
 	} else {
 		out.Columns = cols
 	}
 	return out, nil
+}
+
+// manage finds the path's Delta table for one who may change its entry.
+func (d *unityDoor) manage(ctx context.Context, q *query) (tarn.TableName, error) {
+	n, err := q.table()
+	if err != nil {
+		return n, err
+	}
+	r := d.rights(q)
+	e, err := r.Table(ctx, n)
+	if err == nil {
+		err = r.Check(ctx, tarn.PrivilegeManage, n.Securable())
+	}
+	if err == nil && !e.Kind.Delta() {
+		err = tarn.Invalid("table %s is in a Postgres database, which is its record", n)
+	}
+	return n, err
+}
+
+func (d *unityDoor) updateTable(ctx context.Context, q *query) (any, error) {
+	n, err := d.manage(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	ch, err := changeOf(q, n.Table)
+	if err != nil {
+		return nil, err
+	}
+	t, err := d.catalog.ChangeTable(ctx, q.who, n, ch)
+	if err != nil {
+		return nil, err
+	}
+	return tableOf(t), nil
 }
 
 // createTable registers a table. An EXTERNAL one lies where the request says,
@@ -179,6 +154,15 @@ func (d *unityDoor) createTable(ctx context.Context, q *query) (any, error) {
 	}
 	if in.StorageLocation != "" && !q.who.Admin {
 		return nil, tarn.Denied("register table %s: only an admin may name a storage_location", n)
+	}
+	if _, ok, err := d.registeredNamed(ctx, q, n.Catalog); ok || err != nil {
+		if err == nil {
+			err = tarn.Invalid("catalog %s shows a Postgres database: make its tables there", n.Catalog)
+		}
+		return nil, err
+	}
+	if err := d.rights(q).CheckCreateTable(ctx, n.Catalog, n.Schema); err != nil {
+		return nil, err
 	}
 	t, err := d.catalog.CreateTable(ctx, q.who, n, in.StorageLocation, in.Comment)
 	if err != nil {
@@ -210,7 +194,7 @@ func readTableEntry(in wire.TableInfo) (tarn.TableName, error) {
 
 // dropTable removes the entry; the files stay.
 func (d *unityDoor) dropTable(ctx context.Context, q *query) (any, error) {
-	n, err := q.table()
+	n, err := d.manage(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -239,13 +223,7 @@ func (d *unityDoor) columns(ctx context.Context, location string) ([]wire.Column
 func (d *unityDoor) tableExists(ctx context.Context, q *query) (any, error) {
 	n, err := q.table()
 	if err == nil {
-		var ok bool
-		var r tarn.RegisteredCatalog
-		if r, ok, err = d.registeredNamed(ctx, q, n.Catalog); ok {
-			_, err = registeredTable(r, n, err)
-		} else if err == nil {
-			_, err = d.catalog.Table(ctx, n)
-		}
+		_, err = d.rights(q).Table(ctx, n)
 	}
 	if err != nil && tarn.KindOf(err) != tarn.KindNotFound {
 		return nil, err
@@ -253,26 +231,33 @@ func (d *unityDoor) tableExists(ctx context.Context, q *query) (any, error) {
 	return wire.TableExists{TableExists: err == nil}, nil
 }
 
-func catalogOf(name string) wire.CatalogInfo {
-	return wire.CatalogInfo{Name: name, FullName: name, CatalogType: "MANAGED_CATALOG"}
-}
-
-func schemaOf(catalog, name string) wire.SchemaInfo {
-	return wire.SchemaInfo{Name: name, CatalogName: catalog, FullName: catalog + "." + name}
-}
-
 func tableOf(t tarn.CatalogTable) wire.TableInfo {
-	ms := func(t time.Time) int64 {
-		if t.IsZero() {
-			return 0
-		}
-		return t.UnixMilli()
+	kind := catalog.External
+	if t.Managed {
+		kind = catalog.Managed
 	}
-	return wire.TableInfo{
+	return entryOf(catalog.Entry{Kind: kind, Table: t})
+}
+
+// entryOf writes a table of any kind, without the columns of a Delta table.
+func entryOf(e catalog.Entry) wire.TableInfo {
+	if e.Kind == catalog.Postgres {
+		return objectOf(tarn.RegisteredCatalog{Name: e.Table.Name.Catalog}, e.Object)
+	}
+	t := e.Table
+	out := wire.TableInfo{
 		Name: t.Name.Table, CatalogName: t.Name.Catalog, SchemaName: t.Name.Schema, FullName: t.Name.String(),
-		TableID: t.ID, TableType: "EXTERNAL", DataSourceFormat: "DELTA", StorageLocation: t.Location,
-		Owner: t.Owner, Comment: t.Comment, CreatedAt: ms(t.CreateTime), UpdatedAt: ms(t.UpdateTime),
+		TableID: t.ID, TableType: "MANAGED", DataSourceFormat: "DELTA", StorageLocation: t.Location,
+		Owner: t.Owner, Comment: t.Comment, Properties: t.Properties,
+		CreatedAt: millis(t.CreateTime), CreatedBy: t.CreatedBy, UpdatedAt: millis(t.UpdateTime), UpdatedBy: t.UpdatedBy,
 	}
+	switch e.Kind {
+	case catalog.External:
+		out.TableType = "EXTERNAL"
+	case catalog.Synced:
+		out.TableType, out.DataSourceFormat = "FOREIGN", "POSTGRESQL_FORMAT"
+	}
+	return out
 }
 
 // columnOf writes a Delta column in Unity Catalog's words.

@@ -26,35 +26,92 @@ func New(db *controldb.DB) *Catalog { return &Catalog{db} }
 // EnsureDefault makes catalog lake at root unless there is one. An older root
 // stays: its tables are there.
 func (c *Catalog) EnsureDefault(ctx context.Context, root string) error {
-	err := c.CreateCatalog(ctx, Default, root)
-	if tarn.KindOf(err) == tarn.KindConflict {
-		return nil
+	return c.ensure(ctx, Default, root, "")
+}
+
+func (c *Catalog) ensure(ctx context.Context, name, root, comment string) error {
+	_, err := controldb.GetCatalog(ctx, c.db, name)
+	if tarn.KindOf(err) == tarn.KindNotFound {
+		_, err = c.CreateCatalog(ctx, tarn.Principal{}, tarn.CatalogEntry{ObjectEntry: tarn.ObjectEntry{Name: name, Comment: comment}, Root: root})
+		if tarn.KindOf(err) == tarn.KindConflict {
+			return nil // somebody was faster
+		}
 	}
 	return err
 }
 
-// CreateCatalog registers a catalog whose tables get their folders under the
-// URL root. Registering it again at the same root changes nothing; at another
-// it is KindConflict.
-func (c *Catalog) CreateCatalog(ctx context.Context, name, root string) error {
-	if err := checkParts(name); err != nil {
-		return fmt.Errorf("create catalog: %w", err)
+// CreateCatalog records a catalog whose tables get their folders under
+// e.Root; "" = beside those of catalog lake. It is owned by p. KindInvalid (the
+// name, the root), KindConflict (a catalog of either kind has the name).
+func (c *Catalog) CreateCatalog(ctx context.Context, p tarn.Principal, e tarn.CatalogEntry) (tarn.CatalogEntry, error) {
+	if err := c.createCatalog(ctx, p, &e); err != nil {
+		return e, fmt.Errorf("create catalog %s: %w", e.Name, err)
 	}
-	u, err := parseLocation(root)
-	if err != nil {
-		return fmt.Errorf("create catalog %s: %w", name, err)
-	}
-	root = u.String()
-	_, err = controldb.InsertCatalog(ctx, c.db, name, root)
-	if tarn.KindOf(err) != tarn.KindConflict {
+	return e, nil
+}
+
+func (c *Catalog) createCatalog(ctx context.Context, p tarn.Principal, e *tarn.CatalogEntry) (err error) {
+	if err := checkParts(e.Name); err != nil {
 		return err
 	}
-	old, getErr := controldb.GetCatalog(ctx, c.db, name)
-	if getErr != nil {
-		return getErr
+	if e.Name == (tarn.Securable{}).FullName() {
+		return tarn.Invalid("the name %q is taken by what holds all catalogs", e.Name)
 	}
-	if old.Root != root {
-		return tarn.Conflict("catalog %q already exists at %s", name, old.Root)
+	if err := checkText(e.ObjectEntry); err != nil {
+		return err
+	}
+	if e.Root == "" {
+		if e.Root, err = c.besideDefault(ctx, e.Name); err != nil {
+			return err
+		}
+	}
+	u, err := parseLocation(e.Root)
+	if err != nil {
+		return err
+	}
+	e.Root, e.Owner, e.CreatedBy = u.String(), p.Name, p.Name
+	*e, err = controldb.InsertCatalog(ctx, c.db, *e)
+	return err
+}
+
+// besideDefault gives a root in the folder that has catalog lake's.
+func (c *Catalog) besideDefault(ctx context.Context, name string) (string, error) {
+	lake, err := controldb.GetCatalog(ctx, c.db, Default)
+	if err != nil {
+		return "", tarn.Invalid("there is no catalog %s to lie beside: say where the catalog's tables lie", Default)
+	}
+	u, err := parseLocation(lake.Root)
+	if err != nil {
+		return "", err
+	}
+	return u.JoinPath("..", "catalogs", url.PathEscape(name)).String(), nil
+}
+
+// The most that is kept of a comment, and of properties, in bytes.
+const (
+	maxComment    = 64 << 10
+	maxProperties = 256 << 10
+)
+
+// checkText bounds what people write about an object.
+func checkText(e tarn.ObjectEntry) error {
+	n := 0
+	for k, v := range e.Properties {
+		if k == "" {
+			return tarn.Invalid("a property has no name")
+		}
+		if strings.Contains(k+v, "\x00") {
+			return tarn.Invalid("property %q holds a zero byte", k)
+		}
+		n += len(k) + len(v)
+	}
+	switch {
+	case n > maxProperties:
+		return tarn.Invalid("properties of %d bytes: at most %d are kept", n, maxProperties)
+	case len(e.Comment) > maxComment:
+		return tarn.Invalid("a comment of %d bytes: at most %d are kept", len(e.Comment), maxComment)
+	case strings.Contains(e.Comment, "\x00"):
+		return tarn.Invalid("the comment holds a zero byte")
 	}
 	return nil
 }
@@ -78,7 +135,12 @@ func (c *Catalog) Schemas(ctx context.Context, catalog string) ([]string, error)
 	if err := c.mustHave(ctx, catalog); err != nil {
 		return nil, err
 	}
-	return controldb.ListSchemas(ctx, c.db, catalog)
+	rows, err := controldb.ListSchemas(ctx, c.db, catalog)
+	names := make([]string, 0, len(rows))
+	for _, r := range rows {
+		names = append(names, r.Name)
+	}
+	return names, err
 }
 
 func (c *Catalog) mustHave(ctx context.Context, catalog string) error {

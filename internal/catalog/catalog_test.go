@@ -39,14 +39,17 @@ func TestCatalog(t *testing.T) {
 	}
 	ok(c.EnsureDefault(ctx, "file:///data/my lake/"))
 	ok(c.EnsureDefault(ctx, "file:///elsewhere"))
-	ok(c.CreateCatalog(ctx, "shop", "s3://bucket/shop"))
-	ok(c.CreateCatalog(ctx, "shop", "s3://bucket/shop/"))
-	kind(c.CreateCatalog(ctx, "shop", "s3://bucket/other"), tarn.KindConflict)
-	for _, bad := range []string{"", "a/b", "..", "a`b"} {
-		kind(c.CreateCatalog(ctx, bad, "file:///x"), tarn.KindInvalid)
+	create := func(name, root string) error {
+		_, err := c.CreateCatalog(ctx, ann, tarn.CatalogEntry{ObjectEntry: tarn.ObjectEntry{Name: name}, Root: root})
+		return err
 	}
-	for _, bad := range []string{"", "lake", "/data/lake", "file:///x?y", "://"} {
-		kind(c.CreateCatalog(ctx, "bad", bad), tarn.KindInvalid)
+	ok(create("shop", "s3://bucket/shop"))
+	kind(create("shop", "s3://bucket/shop"), tarn.KindConflict)
+	for _, bad := range []string{"", "a/b", "..", "a`b", "metastore"} {
+		kind(create(bad, "file:///x"), tarn.KindInvalid)
+	}
+	for _, bad := range []string{"lake", "/data/lake", "file:///x?y", "://"} {
+		kind(create("bad", bad), tarn.KindInvalid)
 	}
 	names, err := c.Catalogs(ctx)
 	ok(err)

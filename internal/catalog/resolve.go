@@ -94,11 +94,7 @@ func lookup(ctx context.Context, db *controldb.DB, n tarn.TableName) (Entry, err
 	s, err := controldb.GetSyncedTable(ctx, db, n)
 	switch {
 	case err == nil:
-		return Entry{
-			Kind: Synced, Branch: s.Branch, Database: s.Database, Source: s.Source,
-			Table:  tarn.CatalogTable{Name: n, ID: s.UID, CreateTime: s.CreateTime, UpdateTime: s.UpdateTime},
-			Object: tarn.CatalogObject{Schema: n.Schema, Name: n.Table},
-		}, nil
+		return syncedEntry(s), nil
 	case tarn.KindOf(err) != tarn.KindNotFound:
 		return Entry{}, err
 	}
@@ -118,4 +114,25 @@ func lookup(ctx context.Context, db *controldb.DB, n tarn.TableName) (Entry, err
 		}
 	}
 	return Entry{}, tarn.NotFound("database %s of %s had no table %s.%s when it was last awake", r.Database, r.Branch, n.Schema, n.Table)
+}
+
+// Synced gives the synced tables that a catalog and schema show, "" = any. They
+// are in whatever catalog their name says, which need not be there.
+func (c *Catalog) Synced(ctx context.Context, catalog, schema string) ([]Entry, error) {
+	all, err := controldb.ListSyncedTables(ctx, c.db, "")
+	var out []Entry
+	for _, s := range all {
+		if (catalog == "" || s.Name.Catalog == catalog) && (schema == "" || s.Name.Schema == schema) {
+			out = append(out, syncedEntry(s))
+		}
+	}
+	return out, err
+}
+
+func syncedEntry(s tarn.SyncedTable) Entry {
+	return Entry{
+		Kind: Synced, Branch: s.Branch, Database: s.Database, Source: s.Source,
+		Table:  tarn.CatalogTable{Name: s.Name, ID: s.UID, CreateTime: s.CreateTime, UpdateTime: s.UpdateTime},
+		Object: tarn.CatalogObject{Schema: s.Name.Schema, Name: s.Name.Table},
+	}
 }

@@ -55,6 +55,33 @@ func (r *Rights) Check(ctx context.Context, want tarn.Privilege, on tarn.Securab
 	return nil
 }
 
+// CheckCreateTable refuses whoever may not make a table in a schema: CREATE TABLE
+// is needed on one that is there, and CREATE SCHEMA on the catalog of one that is
+// not. In a catalog that is not there, as that of a synced table may be, nothing
+// is needed beside what its project wants.
+func (r *Rights) CheckCreateTable(ctx context.Context, catalog, schema string) error {
+	if r.who.Admin {
+		return nil
+	}
+	if ok, err := controldb.CatalogExists(ctx, r.db, catalog); err != nil || !ok {
+		return err
+	}
+	_, err := controldb.GetSchema(ctx, r.db, catalog, schema)
+	if tarn.KindOf(err) == tarn.KindNotFound {
+		_, err = controldb.GetCatalog(ctx, r.db, catalog)
+		if err == nil {
+			return r.Check(ctx, tarn.PrivilegeCreateSchema, tarn.CatalogSecurable(catalog))
+		}
+		if tarn.KindOf(err) == tarn.KindNotFound { // registered: its schemas are the database's
+			err = nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return r.Check(ctx, tarn.PrivilegeCreateTable, tarn.SchemaSecurable(catalog, schema))
+}
+
 // CheckVisible refuses whoever may not see that the object is there.
 func (r *Rights) CheckVisible(ctx context.Context, on tarn.Securable) error {
 	if r.who.Admin {

@@ -17,7 +17,7 @@ func (c *Catalog) Table(ctx context.Context, n tarn.TableName) (tarn.CatalogTabl
 }
 
 // CreateTable registers a table; location "" gives it a folder under its
-// catalog's root. Its catalog must exist; its schema is made when missing.
+// catalog's root. Its catalog must exist; its schema is made, of p, when missing.
 // KindConflict when the name is taken.
 func (c *Catalog) CreateTable(ctx context.Context, p tarn.Principal, n tarn.TableName, location, comment string) (tarn.CatalogTable, error) {
 	if err := checkParts(n.Catalog, n.Schema, n.Table); err != nil {
@@ -41,7 +41,10 @@ func (c *Catalog) CreateTable(ctx context.Context, p tarn.Principal, n tarn.Tabl
 				return err
 			}
 		}
-		if err := controldb.EnsureSchema(ctx, tx, n.Catalog, n.Schema); err != nil {
+		if err := controldb.EnsureSchema(ctx, tx, n.Catalog, n.Schema, p.Name); err != nil {
+			return err
+		}
+		if err := controldb.LockSchema(ctx, tx, n.Catalog, n.Schema); err != nil {
 			return err
 		}
 		t, err = controldb.InsertTable(ctx, tx, t)

@@ -350,16 +350,16 @@ func operations(t *testing.T, db *controldb.DB) {
 
 func catalog(t *testing.T, db *controldb.DB) {
 	ctx := t.Context()
-	c := must[controldb.Catalog](t)(controldb.InsertCatalog(ctx, db, "lake", "file:///x"))
-	_, err := controldb.InsertCatalog(ctx, db, "lake", "file:///y")
+	c := must[tarn.CatalogEntry](t)(controldb.InsertCatalog(ctx, db, tarn.CatalogEntry{ObjectEntry: tarn.ObjectEntry{Name: "lake", Comment: "c"}, Root: "file:///x"}))
+	_, err := controldb.InsertCatalog(ctx, db, tarn.CatalogEntry{ObjectEntry: tarn.ObjectEntry{Name: "lake"}, Root: "file:///y"})
 	wantKind(t, err, tarn.KindConflict)
-	same(t, must[controldb.Catalog](t)(controldb.GetCatalog(ctx, db, "lake")), c)
-	same(t, must[[]controldb.Catalog](t)(controldb.ListCatalogs(ctx, db)), []controldb.Catalog{c})
+	same(t, must[tarn.CatalogEntry](t)(controldb.GetCatalog(ctx, db, "lake")), c)
+	same(t, must[[]tarn.CatalogEntry](t)(controldb.ListCatalogs(ctx, db)), []tarn.CatalogEntry{c})
 	for range 2 {
-		do(t, controldb.EnsureSchema(ctx, db, "lake", "gold"))
+		do(t, controldb.EnsureSchema(ctx, db, "lake", "gold", ""))
 	}
-	wantKind(t, controldb.EnsureSchema(ctx, db, "nowhere", "gold"), tarn.KindConflict)
-	same(t, must[[]string](t)(controldb.ListSchemas(ctx, db, "lake")), []string{"gold"})
+	wantKind(t, controldb.EnsureSchema(ctx, db, "nowhere", "gold", ""), tarn.KindConflict)
+	same(t, must[[]tarn.SchemaEntry](t)(controldb.ListSchemas(ctx, db, "lake"))[0].Name, "gold")
 	tab := tarn.CatalogTable{Name: tarn.TableName{Catalog: "lake", Schema: "gold", Table: "t"}, ID: "1", Location: "file:///x/gold/t", Owner: "ann", Comment: "c"}
 	got := must[tarn.CatalogTable](t)(controldb.InsertTable(ctx, db, tab))
 	tab.CreateTime, tab.UpdateTime, tab.Owner = got.CreateTime, got.UpdateTime, "" // nobody is called ann

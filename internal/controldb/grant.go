@@ -68,3 +68,40 @@ func FeedOfTable(ctx context.Context, c Conn, n tarn.TableName) (string, error) 
 }
 
 const feedOfTable = `SELECT feed FROM feed_tables WHERE target_catalog = $1 AND target_schema = $2 AND target_table = $3 LIMIT 1`
+
+// Granted is one row of the grants on an object.
+type Granted struct {
+	Principal string
+	Privilege tarn.Privilege
+	Grantor   string
+}
+
+// GrantsOn gives what was granted on an object itself, by principal.
+func GrantsOn(ctx context.Context, c Conn, on tarn.Securable) ([]Granted, error) {
+	v, err := list(ctx, c, scanGranted, grantsOn, on.Catalog, on.Schema, on.Table)
+	return v, fault(err, "grants on %s", on)
+}
+
+func scanGranted(r pgx.Row) (g Granted, err error) {
+	err = r.Scan(&g.Principal, &g.Privilege, &g.Grantor)
+	return g, err
+}
+
+const grantsOn = `SELECT p.name, g.privilege, g.grantor FROM grants g JOIN principals p ON p.id = g.principal
+WHERE g.catalog = $1 AND g.schema = $2 AND g.name = $3 ORDER BY p.name, g.privilege`
+
+// InsertGrant records a grant unless it is there.
+func InsertGrant(ctx context.Context, c Conn, on tarn.Securable, principal string, p tarn.Privilege, grantor string) error {
+	_, err := c.querier().Exec(ctx, insertGrant, on.Catalog, on.Schema, on.Table, number(principal), p, grantor)
+	return fault(err, "grant on %s", on)
+}
+
+const insertGrant = `INSERT INTO grants (catalog, schema, name, principal, privilege, grantor) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`
+
+// DeleteGrant forgets a grant, if it is there.
+func DeleteGrant(ctx context.Context, c Conn, on tarn.Securable, principal string, p tarn.Privilege) error {
+	_, err := c.querier().Exec(ctx, deleteGrant, on.Catalog, on.Schema, on.Table, number(principal), p)
+	return fault(err, "grant on %s", on)
+}
+
+const deleteGrant = `DELETE FROM grants WHERE catalog = $1 AND schema = $2 AND name = $3 AND principal = $4 AND privilege = $5`

@@ -40,50 +40,6 @@ type RevokeToken struct {
 	TokenID string `json:"token_id"`
 }
 
-// CatalogInfo is Unity Catalog's view of a catalog.
-type CatalogInfo struct {
-	Name        string `json:"name"`
-	FullName    string `json:"full_name"`
-	CatalogType string `json:"catalog_type"`
-}
-
-// ListCatalogs lists catalogs.
-type ListCatalogs struct {
-	Catalogs      []CatalogInfo `json:"catalogs"`
-	NextPageToken string        `json:"next_page_token,omitempty"`
-}
-
-// SchemaInfo is Unity Catalog's view of a schema.
-type SchemaInfo struct {
-	Name        string `json:"name"`
-	CatalogName string `json:"catalog_name"`
-	FullName    string `json:"full_name"`
-}
-
-// ListSchemas lists the schemas of a catalog.
-type ListSchemas struct {
-	Schemas       []SchemaInfo `json:"schemas"`
-	NextPageToken string       `json:"next_page_token,omitempty"`
-}
-
-// TableInfo is Unity Catalog's view of a table, in and out; times are
-// milliseconds since 1970. Columns come out only when one table is asked for.
-type TableInfo struct {
-	Name             string       `json:"name"`
-	CatalogName      string       `json:"catalog_name"`
-	SchemaName       string       `json:"schema_name"`
-	FullName         string       `json:"full_name"`
-	TableID          string       `json:"table_id,omitempty"`
-	TableType        string       `json:"table_type"`
-	DataSourceFormat string       `json:"data_source_format"`
-	StorageLocation  string       `json:"storage_location,omitempty"`
-	Owner            string       `json:"owner,omitempty"`
-	Comment          string       `json:"comment,omitempty"`
-	CreatedAt        int64        `json:"created_at,omitempty"`
-	UpdatedAt        int64        `json:"updated_at,omitempty"`
-	Columns          []ColumnInfo `json:"columns,omitempty"`
-}
-
 // ColumnInfo is one column of a TableInfo.
 type ColumnInfo struct {
 	Name     string `json:"name"`

@@ -1,0 +1,130 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/controldb"
+)
+
+// GrantChange is what is given to and taken from one principal.
+type GrantChange struct {
+	Principal string
+	Add       []tarn.Privilege
+	Remove    []tarn.Privilege
+}
+
+// Grants gives what was granted on an object itself, by principal; principal ""
+// = to anybody. KindNotFound when the object is not there.
+func (c *Catalog) Grants(ctx context.Context, on tarn.Securable, principal string) ([]tarn.Grant, error) {
+	if err := c.exists(ctx, on); err != nil {
+		return nil, err
+	}
+	return c.grants(ctx, on, principal)
+}
+
+func (c *Catalog) grants(ctx context.Context, on tarn.Securable, principal string) ([]tarn.Grant, error) {
+	rows, err := controldb.GrantsOn(ctx, c.db, on)
+	if err != nil {
+		return nil, err
+	}
+	var out []tarn.Grant
+	for _, r := range rows {
+		if principal != "" && r.Principal != principal {
+			continue
+		}
+		if n := len(out); n == 0 || out[n-1].Principal != r.Principal {
+			out = append(out, tarn.Grant{On: on, Principal: r.Principal})
+		}
+		last := &out[len(out)-1]
+		last.Privileges = append(last.Privileges, r.Privilege)
+	}
+	return out, nil
+}
+
+// EffectiveGrants gives what was granted on an object and on what holds it, the
+// outermost first. Ownership is not among it.
+func (c *Catalog) EffectiveGrants(ctx context.Context, on tarn.Securable, principal string) ([]tarn.Grant, error) {
+	if err := c.exists(ctx, on); err != nil {
+		return nil, err
+	}
+	var all []tarn.Grant
+	for at := on; ; at = at.Parent() {
+		gs, err := c.grants(ctx, at, principal)
+		if err != nil {
+			return nil, err
+		}
+		all = append(gs, all...)
+		if at.Type() == tarn.SecurableMetastore {
+			return all, nil
+		}
+	}
+}
+
+// ChangeGrants grants and revokes on one object, all or nothing. What is given
+// that was given already, and taken that was not there, changes nothing.
+// KindInvalid (a privilege that does not fit the object), KindNotFound (the
+// object, a principal).
+func (c *Catalog) ChangeGrants(ctx context.Context, by tarn.Principal, on tarn.Securable, changes []GrantChange) error {
+	if err := c.exists(ctx, on); err != nil {
+		return fmt.Errorf("grant on %s: %w", on, err)
+	}
+	err := c.db.InTx(ctx, func(tx *controldb.Tx) error {
+		for _, ch := range changes {
+			to, err := controldb.GetPrincipal(ctx, tx, ch.Principal)
+			if err != nil {
+				return err
+			}
+			for _, p := range ch.Add {
+				if !p.On(on.Type()) {
+					return tarn.Invalid("%s is no privilege of %s", p.Words(), on)
+				}
+				if slices.Contains(ch.Remove, p) {
+					return tarn.Invalid("%s is both given to and taken from %s", p.Words(), to.Name)
+				}
+				if err := controldb.InsertGrant(ctx, tx, on, to.ID, p, by.Name); err != nil {
+					return err
+				}
+			}
+			for _, p := range ch.Remove {
+				if err := controldb.DeleteGrant(ctx, tx, on, to.ID, p); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("grant on %s: %w", on, err)
+	}
+	return nil
+}
+
+// exists fails with KindNotFound unless the object is there.
+func (c *Catalog) exists(ctx context.Context, on tarn.Securable) error {
+	switch on.Type() {
+	case tarn.SecurableMetastore:
+		return nil
+	case tarn.SecurableTable:
+		_, err := lookup(ctx, c.db, tarn.TableName(on))
+		return err
+	}
+	ok, err := controldb.CatalogExists(ctx, c.db, on.Catalog)
+	if err == nil && !ok {
+		err = tarn.NotFound("catalog %q does not exist", on.Catalog)
+	}
+	if err != nil || on.Type() == tarn.SecurableCatalog {
+		return err
+	}
+	r, err := controldb.GetRegisteredCatalog(ctx, c.db, on.Catalog)
+	if tarn.KindOf(err) == tarn.KindNotFound {
+		_, err = controldb.GetSchema(ctx, c.db, on.Catalog, on.Schema)
+		return err
+	}
+	if err == nil && !slices.Contains(SchemasOf(r), on.Schema) {
+		err = tarn.NotFound("database %s of %s had no schema %s when it was last awake", r.Database, r.Branch, on.Schema)
+	}
+	return err
+}
