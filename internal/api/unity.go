@@ -57,7 +57,7 @@ func (d *unityDoor) tablesOf(ctx context.Context, q *query, in, schema string) (
 		}
 	default:
 		if in != "" {
-			if _, err := d.catalog.CatalogEntry(ctx, in); err != nil {
+			if _, err := d.catalog.Objects().CatalogEntry(ctx, in); err != nil {
 				return nil, err
 			}
 			if err := d.rights(q).CheckVisible(ctx, tarn.CatalogSecurable(in)); err != nil {
@@ -133,7 +133,7 @@ func (d *unityDoor) updateTable(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := d.catalog.ChangeTable(ctx, q.who, n, ch)
+	t, err := d.catalog.Objects().ChangeTable(ctx, q.who, n, ch)
 	if err != nil {
 		return nil, err
 	}

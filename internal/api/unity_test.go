@@ -78,16 +78,16 @@ func everyPrivilegeAtEveryDoor(t *testing.T, p *people) {
 	_, err = cat.CreateCatalog(ctx, admin, tarn.CatalogEntry{ObjectEntry: tarn.ObjectEntry{Name: "deep"}})
 	must(t, err)
 	ensure := func() { // what a door that let through took away or made
-		_ = cat.DeleteCatalog(ctx, "new", catalog.WithEverything)
-		_ = cat.DeleteSchema(ctx, "deep", "new", catalog.WithEverything)
-		_ = cat.DeleteSchema(ctx, "deep", "fresh", catalog.WithEverything)
+		_ = cat.Objects().DeleteCatalog(ctx, "new", catalog.WithEverything)
+		_ = cat.Objects().DeleteSchema(ctx, "deep", "new", catalog.WithEverything)
+		_ = cat.Objects().DeleteSchema(ctx, "deep", "fresh", catalog.WithEverything)
 		_ = cat.DropTable(ctx, admin, tarn.TableName{Catalog: "deep", Schema: "gold", Table: "new"})
 		_, _ = cat.CreateTable(ctx, admin, table, "", "")
 	}
 	ensure()
 	grant := func(on tarn.Securable, add []tarn.Privilege, remove []tarn.Privilege) {
 		t.Helper()
-		must(t, cat.ChangeGrants(ctx, admin, on, []catalog.GrantChange{{Principal: robot.Name, Add: add, Remove: remove}}))
+		must(t, cat.Grants().Change(ctx, admin, on, []catalog.GrantChange{{Principal: robot.Name, Add: add, Remove: remove}}))
 	}
 	ask := func(what string) (int, string) {
 		parts := strings.SplitN(what, " ", 3)
@@ -142,7 +142,7 @@ func everyPrivilegeAtEveryDoor(t *testing.T, p *people) {
 	if through < 100 || refused < 200 {
 		t.Errorf("%d let through and %d refused: the matrix does not see the doors", through, refused)
 	}
-	must(t, cat.DeleteCatalog(ctx, "deep", catalog.WithEverything))
+	must(t, cat.Objects().DeleteCatalog(ctx, "deep", catalog.WithEverything))
 }
 
 // One life of catalog objects, with groups, ownership, pages and refusals.

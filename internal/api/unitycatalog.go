@@ -27,7 +27,7 @@ func (d *unityDoor) listCatalogs(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := d.catalog.CatalogEntries(ctx)
+	entries, err := d.catalog.Objects().CatalogEntries(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (d *unityDoor) getCatalog(ctx context.Context, q *query) (any, error) {
 	if registered {
 		return registeredCatalogOf(r), nil
 	}
-	e, err := d.catalog.CatalogEntry(ctx, name)
+	e, err := d.catalog.Objects().CatalogEntry(ctx, name)
 	if err == nil {
 		err = d.rights(q).CheckVisible(ctx, tarn.CatalogSecurable(name))
 	}
@@ -110,7 +110,7 @@ func (d *unityDoor) updateCatalog(ctx context.Context, q *query) (any, error) {
 	name := q.r.PathValue("catalog")
 	ch, err := changeOf(q, name)
 	if err == nil {
-		_, err = d.catalog.CatalogEntry(ctx, name)
+		_, err = d.catalog.Objects().CatalogEntry(ctx, name)
 	}
 	if err == nil {
 		err = d.rights(q).Check(ctx, tarn.PrivilegeManage, tarn.CatalogSecurable(name))
@@ -118,7 +118,7 @@ func (d *unityDoor) updateCatalog(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := d.catalog.ChangeCatalog(ctx, q.who, name, ch)
+	e, err := d.catalog.Objects().ChangeCatalog(ctx, q.who, name, ch)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (d *unityDoor) deleteCatalog(ctx context.Context, q *query) (any, error) {
 	name := q.r.PathValue("catalog")
 	force, err := forced(q)
 	if err == nil {
-		_, err = d.catalog.CatalogEntry(ctx, name)
+		_, err = d.catalog.Objects().CatalogEntry(ctx, name)
 	}
 	if err == nil {
 		err = d.rights(q).Check(ctx, tarn.PrivilegeManage, tarn.CatalogSecurable(name))
@@ -143,7 +143,7 @@ func (d *unityDoor) deleteCatalog(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, d.catalog.DeleteCatalog(ctx, name, force)
+	return nil, d.catalog.Objects().DeleteCatalog(ctx, name, force)
 }
 
 func (d *unityDoor) listSchemas(ctx context.Context, q *query) (any, error) {
@@ -180,7 +180,7 @@ func (d *unityDoor) schemas(ctx context.Context, q *query, in string) ([]wire.Sc
 		}
 		return all, nil
 	}
-	es, err := d.catalog.SchemaEntries(ctx, in)
+	es, err := d.catalog.Objects().SchemaEntries(ctx, in)
 	if err == nil {
 		err = d.rights(q).CheckVisible(ctx, tarn.CatalogSecurable(in))
 	}
@@ -238,13 +238,13 @@ func (d *unityDoor) createSchema(ctx context.Context, q *query) (any, error) {
 		}
 		return nil, err
 	}
-	if _, err := d.catalog.CatalogEntry(ctx, in.CatalogName); err != nil {
+	if _, err := d.catalog.Objects().CatalogEntry(ctx, in.CatalogName); err != nil {
 		return nil, err
 	}
 	if err := d.rights(q).Check(ctx, tarn.PrivilegeCreateSchema, tarn.CatalogSecurable(in.CatalogName)); err != nil {
 		return nil, err
 	}
-	e, err := d.catalog.CreateSchema(ctx, q.who, tarn.SchemaEntry{
+	e, err := d.catalog.Objects().CreateSchema(ctx, q.who, tarn.SchemaEntry{
 		ObjectEntry: tarn.ObjectEntry{Name: in.Name, Comment: in.Comment, Properties: in.Properties}, Catalog: in.CatalogName,
 	})
 	if err != nil {
@@ -265,7 +265,7 @@ func (d *unityDoor) updateSchema(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := d.catalog.ChangeSchema(ctx, q.who, on.Catalog, on.Schema, ch)
+	e, err := d.catalog.Objects().ChangeSchema(ctx, q.who, on.Catalog, on.Schema, ch)
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +284,7 @@ func (d *unityDoor) deleteSchema(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, d.catalog.DeleteSchema(ctx, on.Catalog, on.Schema, force)
+	return nil, d.catalog.Objects().DeleteSchema(ctx, on.Catalog, on.Schema, force)
 }
 
 func (d *unityDoor) metastore(context.Context, *query) (any, error) {

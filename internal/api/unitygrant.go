@@ -43,7 +43,7 @@ func (d *unityDoor) grants(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	gs, err := d.catalog.Grants(ctx, on, principal)
+	gs, err := d.catalog.Grants().On(ctx, on, principal)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (d *unityDoor) effectiveGrants(ctx context.Context, q *query) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	gs, err := d.catalog.EffectiveGrants(ctx, on, principal)
+	gs, err := d.catalog.Grants().Effective(ctx, on, principal)
 	if err != nil {
 		return nil, err
 	}
@@ -126,10 +126,10 @@ func (d *unityDoor) changeGrants(ctx context.Context, q *query) (any, error) {
 	if err := d.rights(q).Check(ctx, tarn.PrivilegeManage, on); err != nil {
 		return nil, err
 	}
-	if err := d.catalog.ChangeGrants(ctx, q.who, on, changes); err != nil {
+	if err := d.catalog.Grants().Change(ctx, q.who, on, changes); err != nil {
 		return nil, err
 	}
-	gs, err := d.catalog.Grants(ctx, on, "")
+	gs, err := d.catalog.Grants().On(ctx, on, "")
 	return grantsOf(gs, nil), err
 }
 

@@ -16,16 +16,22 @@ type GrantChange struct {
 	Remove    []tarn.Privilege
 }
 
-// Grants gives what was granted on an object itself, by principal; principal ""
+// Grants are those on the objects of the workspace.
+type Grants struct{ db *controldb.DB }
+
+// Grants gives them.
+func (c *Catalog) Grants() *Grants { return &Grants{c.db} }
+
+// On gives what was granted on an object itself, by principal; principal ""
 // = to anybody. KindNotFound when the object is not there.
-func (c *Catalog) Grants(ctx context.Context, on tarn.Securable, principal string) ([]tarn.Grant, error) {
+func (c *Grants) On(ctx context.Context, on tarn.Securable, principal string) ([]tarn.Grant, error) {
 	if err := c.exists(ctx, on); err != nil {
 		return nil, err
 	}
-	return c.grants(ctx, on, principal)
+	return c.of(ctx, on, principal)
 }
 
-func (c *Catalog) grants(ctx context.Context, on tarn.Securable, principal string) ([]tarn.Grant, error) {
+func (c *Grants) of(ctx context.Context, on tarn.Securable, principal string) ([]tarn.Grant, error) {
 	rows, err := controldb.GrantsOn(ctx, c.db, on)
 	if err != nil {
 		return nil, err
@@ -44,15 +50,15 @@ func (c *Catalog) grants(ctx context.Context, on tarn.Securable, principal strin
 	return out, nil
 }
 
-// EffectiveGrants gives what was granted on an object and on what holds it, the
+// Effective gives what was granted on an object and on what holds it, the
 // outermost first. Ownership is not among it.
-func (c *Catalog) EffectiveGrants(ctx context.Context, on tarn.Securable, principal string) ([]tarn.Grant, error) {
+func (c *Grants) Effective(ctx context.Context, on tarn.Securable, principal string) ([]tarn.Grant, error) {
 	if err := c.exists(ctx, on); err != nil {
 		return nil, err
 	}
 	var all []tarn.Grant
 	for at := on; ; at = at.Parent() {
-		gs, err := c.grants(ctx, at, principal)
+		gs, err := c.of(ctx, at, principal)
 		if err != nil {
 			return nil, err
 		}
@@ -63,11 +69,11 @@ func (c *Catalog) EffectiveGrants(ctx context.Context, on tarn.Securable, princi
 	}
 }
 
-// ChangeGrants grants and revokes on one object, all or nothing. What is given
+// Change grants and revokes on one object, all or nothing. What is given
 // that was given already, and taken that was not there, changes nothing.
 // KindInvalid (a privilege that does not fit the object), KindNotFound (the
 // object, a principal).
-func (c *Catalog) ChangeGrants(ctx context.Context, by tarn.Principal, on tarn.Securable, changes []GrantChange) error {
+func (c *Grants) Change(ctx context.Context, by tarn.Principal, on tarn.Securable, changes []GrantChange) error {
 	if err := c.exists(ctx, on); err != nil {
 		return fmt.Errorf("grant on %s: %w", on, err)
 	}
@@ -103,7 +109,7 @@ func (c *Catalog) ChangeGrants(ctx context.Context, by tarn.Principal, on tarn.S
 }
 
 // exists fails with KindNotFound unless the object is there.
-func (c *Catalog) exists(ctx context.Context, on tarn.Securable) error {
+func (c *Grants) exists(ctx context.Context, on tarn.Securable) error {
 	switch on.Type() {
 	case tarn.SecurableMetastore:
 		return nil

@@ -17,18 +17,25 @@ const (
 	WithEverything Force = true
 )
 
+// Objects are catalogs, schemas and the entries of tables as things that are
+// made, changed and deleted.
+type Objects struct{ db *controldb.DB }
+
+// Objects gives those of the workspace.
+func (c *Catalog) Objects() *Objects { return &Objects{c.db} }
+
 // CatalogEntries gives every catalog of Delta tables, by name.
-func (c *Catalog) CatalogEntries(ctx context.Context) ([]tarn.CatalogEntry, error) {
+func (c *Objects) CatalogEntries(ctx context.Context) ([]tarn.CatalogEntry, error) {
 	return controldb.ListCatalogs(ctx, c.db)
 }
 
 // CatalogEntry gives one; KindNotFound.
-func (c *Catalog) CatalogEntry(ctx context.Context, name string) (tarn.CatalogEntry, error) {
+func (c *Objects) CatalogEntry(ctx context.Context, name string) (tarn.CatalogEntry, error) {
 	return controldb.GetCatalog(ctx, c.db, name)
 }
 
 // SchemaEntries gives the schemas of a catalog, by name; KindNotFound without it.
-func (c *Catalog) SchemaEntries(ctx context.Context, catalog string) ([]tarn.SchemaEntry, error) {
+func (c *Objects) SchemaEntries(ctx context.Context, catalog string) ([]tarn.SchemaEntry, error) {
 	if _, err := controldb.GetCatalog(ctx, c.db, catalog); err != nil {
 		return nil, err
 	}
@@ -36,13 +43,13 @@ func (c *Catalog) SchemaEntries(ctx context.Context, catalog string) ([]tarn.Sch
 }
 
 // SchemaEntry gives one; KindNotFound.
-func (c *Catalog) SchemaEntry(ctx context.Context, catalog, name string) (tarn.SchemaEntry, error) {
+func (c *Objects) SchemaEntry(ctx context.Context, catalog, name string) (tarn.SchemaEntry, error) {
 	return controldb.GetSchema(ctx, c.db, catalog, name)
 }
 
 // CreateSchema records a schema, owned by p. KindInvalid (the name), KindNotFound
 // (the catalog), KindConflict (the name is taken).
-func (c *Catalog) CreateSchema(ctx context.Context, p tarn.Principal, e tarn.SchemaEntry) (tarn.SchemaEntry, error) {
+func (c *Objects) CreateSchema(ctx context.Context, p tarn.Principal, e tarn.SchemaEntry) (tarn.SchemaEntry, error) {
 	err := checkParts(e.Name)
 	if err == nil {
 		err = checkText(e.ObjectEntry)
@@ -82,7 +89,7 @@ func change(ctx context.Context, tx *controldb.Tx, e *tarn.ObjectEntry, by tarn.
 }
 
 // ChangeCatalog changes owner, comment or properties of a catalog.
-func (c *Catalog) ChangeCatalog(ctx context.Context, by tarn.Principal, name string, ch tarn.ObjectChange) (tarn.CatalogEntry, error) {
+func (c *Objects) ChangeCatalog(ctx context.Context, by tarn.Principal, name string, ch tarn.ObjectChange) (tarn.CatalogEntry, error) {
 	err := c.db.InTx(ctx, func(tx *controldb.Tx) error {
 		e, err := controldb.GetCatalog(ctx, tx, name)
 		if err == nil {
@@ -100,7 +107,7 @@ func (c *Catalog) ChangeCatalog(ctx context.Context, by tarn.Principal, name str
 }
 
 // ChangeSchema changes owner, comment or properties of a schema.
-func (c *Catalog) ChangeSchema(ctx context.Context, by tarn.Principal, catalog, name string, ch tarn.ObjectChange) (tarn.SchemaEntry, error) {
+func (c *Objects) ChangeSchema(ctx context.Context, by tarn.Principal, catalog, name string, ch tarn.ObjectChange) (tarn.SchemaEntry, error) {
 	err := c.db.InTx(ctx, func(tx *controldb.Tx) error {
 		e, err := controldb.GetSchema(ctx, tx, catalog, name)
 		if err == nil {
@@ -118,7 +125,7 @@ func (c *Catalog) ChangeSchema(ctx context.Context, by tarn.Principal, catalog, 
 }
 
 // ChangeTable changes owner, comment or properties of a Delta table's entry.
-func (c *Catalog) ChangeTable(ctx context.Context, by tarn.Principal, n tarn.TableName, ch tarn.ObjectChange) (tarn.CatalogTable, error) {
+func (c *Objects) ChangeTable(ctx context.Context, by tarn.Principal, n tarn.TableName, ch tarn.ObjectChange) (tarn.CatalogTable, error) {
 	err := c.db.InTx(ctx, func(tx *controldb.Tx) error {
 		t, err := controldb.GetTable(ctx, tx, n)
 		if err != nil {
@@ -140,7 +147,7 @@ func (c *Catalog) ChangeTable(ctx context.Context, by tarn.Principal, n tarn.Tab
 // DeleteSchema forgets a schema and what was granted on it. The files of its
 // tables stay. KindConflict when it holds tables and force does not take them, and
 // always while a feed or a synced table works with it.
-func (c *Catalog) DeleteSchema(ctx context.Context, catalog, name string, force Force) error {
+func (c *Objects) DeleteSchema(ctx context.Context, catalog, name string, force Force) error {
 	err := c.db.InTx(ctx, func(tx *controldb.Tx) error { return deleteSchema(ctx, tx, catalog, name, force) })
 	if err != nil {
 		return fmt.Errorf("delete schema %s.%s: %w", catalog, name, err)
@@ -178,7 +185,7 @@ func deleteSchema(ctx context.Context, tx *controldb.Tx, catalog, name string, f
 
 // DeleteCatalog forgets a catalog and what was granted on it, by the rules of
 // DeleteSchema. Catalogs lake and system stay.
-func (c *Catalog) DeleteCatalog(ctx context.Context, name string, force Force) error {
+func (c *Objects) DeleteCatalog(ctx context.Context, name string, force Force) error {
 	if name == Default || name == System {
 		return tarn.Invalid("catalog %s belongs to every workspace and cannot be deleted", name)
 	}
