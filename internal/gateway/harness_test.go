@@ -118,7 +118,7 @@ func open(t *testing.T, tw *town, change func(*gateway.Config)) *gate {
 	c := gateway.Config{
 		Router: tw, Verifier: g.signer, Dir: filepath.Join(t.TempDir(), "gateway"), Domain: domain,
 		Main: netip.MustParseAddrPort("127.0.0.1:0"),
-		Log:  slog.New(slog.NewTextHandler(lines{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log:  slog.New(slog.NewTextHandler(lines{t}, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: listed(t)})),
 	}
 	if change != nil {
 		change(&c)
@@ -141,6 +141,20 @@ func open(t *testing.T, tw *town, change func(*gateway.Config)) *gate {
 	l := g.Listening()
 	g.main, g.own = l[0], l[len(l)-1]
 	return g
+}
+
+// listed checks that the log's keys are those of ARCHITECTURE.md.
+func listed(t *testing.T) func([]string, slog.Attr) slog.Attr {
+	return func(_ []string, a slog.Attr) slog.Attr {
+		switch a.Key {
+		case slog.TimeKey, slog.LevelKey, slog.MessageKey:
+		case "project", "branch", "endpoint", "timeline", "lsn", "seq", "table", "took", "err", "addr", "path":
+		case "role", "database", "app", "how", "in", "out", "statements", "wake":
+		default:
+			t.Errorf("%q is not in the list of the log's keys", a.Key)
+		}
+		return a
+	}
 }
 
 // lines writes a log to a test.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -72,7 +73,7 @@ func (p *pools) count() (servers, waiting int) {
 func (m *metrics) refused(f *fatal) {
 	m.connections.WithLabelValues("refused").Inc()
 	code := f.code
-	if f.raw != nil {
+	if f.raw != nil || !slices.Contains(ownCodes, code) { // Postgres's: a function can make up its own
 		code = "other"
 	}
 	m.refusals.WithLabelValues(code).Inc()

@@ -28,6 +28,9 @@ const (
 	codeInternal    = "XX000"
 )
 
+// ownCodes are all of them: a metric has them as its label.
+var ownCodes = []string{codeRejected, codeProtocol, codeUnsupported, codeAuthSpec, codePassword, codeTooMany, codeNotInState, codeShutdown, codeStarting, codeInternal}
+
 // fatal ends a connection with an ErrorResponse.
 type fatal struct {
 	code string
