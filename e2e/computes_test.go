@@ -80,6 +80,15 @@ func TestFrozenSessions(t *testing.T) {
 	}
 }
 
+func hostOf(t *testing.T, text string) string {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Host
+}
+
 // A read replica has its own address, follows its branch, and goes.
 func TestReadReplica(t *testing.T) {
 	in := start(t)
@@ -90,17 +99,22 @@ func TestReadReplica(t *testing.T) {
 	if _, err := c.Exec(ctx, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS id"); err != nil {
 		t.Fatal(err)
 	}
-	var e struct {
-		Status struct{ Hosts struct{ Host string } }
+	said := in.refused(4, "psql", "shop/production", "--read-only", "-c", "SELECT 1")
+	if !strings.Contains(said, "tarn endpoint create shop/production/reader --read-only") {
+		t.Errorf("a branch without a replica: %s", said)
 	}
-	in.tarnJSON(&e, "endpoint", "create", "shop/production/reader", "--read-only", "--max-cu", "1")
-	u, err := url.Parse(primary)
-	if err != nil {
-		t.Fatal(err)
+	in.tarn("endpoint", "create", "shop/production/reader", "--read-only", "--max-cu", "1")
+	replica := strings.TrimSpace(in.tarn("connection-string", "shop/production", "--read-only", "--credential"))
+	if same := strings.TrimSpace(in.tarn("connection-string", "shop/production/reader")); hostOf(t, same) != hostOf(t, replica) || hostOf(t, same) == hostOf(t, primary) {
+		t.Errorf("the replica's addresses: %s and %s", same, replica)
 	}
-	u.Host = e.Status.Hosts.Host + ":" + u.Port()
-	u.User = url.UserPassword(u.User.Username(), strings.TrimSpace(in.tarn("credential", "shop/production/reader")))
-	r := in.connect(ctx, u.String())
+	for _, flags := range [][]string{{"--read-only"}, {"--read-only", "--pooled"}, {"--pooled"}} {
+		out := in.tarn(append([]string{"psql", "shop/production", "-c", "SELECT pg_is_in_recovery()", "-c", "SHOW transaction_read_only"}, append(flags, "--", "-At")...)...)
+		if want := map[bool]string{true: "t\non\n", false: "f\noff\n"}[flags[0] == "--read-only"]; out != want {
+			t.Errorf("tarn psql %v: %q", flags, out)
+		}
+	}
+	r := in.connect(ctx, replica)
 	count := func(want int) {
 		t.Helper()
 		tick := time.NewTicker(50 * time.Millisecond)
@@ -132,7 +146,7 @@ func TestReadReplica(t *testing.T) {
 	if s := in.tarn("status"); !strings.Contains(s, "LAG") {
 		t.Errorf("tarn status shows no lag:\n%s", s)
 	}
-	said := in.refused(1, "endpoint", "create", "shop/production/reader", "--read-only")
+	said = in.refused(1, "endpoint", "create", "shop/production/reader", "--read-only")
 	if !strings.Contains(said, "exists") {
 		t.Errorf("a second one of the name: %s", said)
 	}
@@ -140,7 +154,7 @@ func TestReadReplica(t *testing.T) {
 	if list := in.tarn("endpoint", "list", "shop"); strings.Contains(list, "reader") {
 		t.Errorf("a deleted replica is listed:\n%s", list)
 	}
-	if _, err := pgx.Connect(ctx, u.String()); err == nil {
+	if _, err := pgx.Connect(ctx, replica); err == nil {
 		t.Error("a deleted replica answers")
 	}
 }

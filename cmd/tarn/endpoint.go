@@ -137,13 +137,3 @@ func (sh *shell) endpointNamed(ctx context.Context, name string) (*client.Client
 	b, err := sh.branchNamed(ctx, c, name)
 	return c, b.Endpoint(id), err
 }
-
-// primaryOf finds the endpoint of a branch as people name it.
-func (sh *shell) primaryOf(ctx context.Context, branch string) (*client.Client, tarn.EndpointName, error) {
-	c, err := sh.client()
-	if err != nil {
-		return nil, tarn.EndpointName{}, err
-	}
-	b, err := sh.branchNamed(ctx, c, branch)
-	return c, b.Endpoint(tarn.DefaultEndpoint), err
-}

@@ -122,7 +122,7 @@ func endpointOf(e tarn.Endpoint) wire.Endpoint {
 	if e.Host != "" {
 		st.Hosts = &wire.EndpointHosts{Host: e.Address(), ReadWritePooledHost: e.PoolerAddress()}
 		if e.Type == tarn.ReadOnly {
-			st.Hosts = &wire.EndpointHosts{Host: e.Address(), ReadOnlyHost: e.Address()}
+			st.Hosts = &wire.EndpointHosts{Host: e.Address(), ReadOnlyHost: e.Address(), ReadOnlyPooledHost: e.PoolerAddress()}
 		}
 	}
 	if len(e.Settings) > 0 {

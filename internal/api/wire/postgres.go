@@ -232,6 +232,7 @@ type EndpointStatus struct {
 type EndpointHosts struct {
 	Host                string `json:"host,omitempty"`
 	ReadOnlyHost        string `json:"read_only_host,omitempty"`
+	ReadOnlyPooledHost  string `json:"read_only_pooled_host,omitempty"`
 	ReadWritePooledHost string `json:"read_write_pooled_host,omitempty"`
 }
 
