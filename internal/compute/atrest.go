@@ -19,6 +19,7 @@ type atRest struct {
 	mu      sync.Mutex // guards what follows; not held across I/O
 	due     map[tarn.TimelineID]bool
 	busy    tarn.TimelineID              // the one that is being copied; "" = none
+	cancel  func()                       // ends that
 	serving map[tarn.TimelineID]*copying // those that a compute copies
 	moved   chan struct{}                // closed and replaced when any of it changed
 }
@@ -65,12 +66,28 @@ func (a *atRest) leave(id tarn.TimelineID) {
 	})
 }
 
-// begin makes a timeline busy instead of due.
-func (a *atRest) begin(id tarn.TimelineID) {
+// begin makes a timeline busy instead of due; cancel ends the copying.
+func (a *atRest) begin(id tarn.TimelineID, cancel func()) {
 	a.change(func() {
 		delete(a.due, id)
-		a.busy = id
+		a.busy, a.cancel = id, cancel
 	})
+}
+
+// interrupt ends the copying of a timeline that is busy, and returns when it has
+// ended: of two that copy one timeline, the later run would make void what the
+// other writes behind its beginning.
+func (a *atRest) interrupt(id tarn.TimelineID) {
+	for {
+		a.mu.Lock()
+		busy, cancel, moved := a.busy == id, a.cancel, a.moved
+		a.mu.Unlock()
+		if !busy {
+			return
+		}
+		cancel()
+		<-moved
+	}
 }
 
 // end makes no timeline busy; one that was not copied is due again.
@@ -79,7 +96,7 @@ func (a *atRest) end(err error) {
 		if err != nil && a.busy != "" {
 			a.due[a.busy] = true
 		}
-		a.busy = ""
+		a.busy, a.cancel = "", nil
 	})
 }
 

@@ -34,6 +34,7 @@ func (e *engine) startCopying(ctx context.Context) {
 	if e.on.o.Remote.WAL == nil {
 		return
 	}
+	e.on.rest.interrupt(e.timeline)
 	// It outlives what began it, as the life does.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ask := &flushedAsk{e: e}
@@ -216,15 +217,17 @@ func (k copier) tell(ctx context.Context, id tarn.TimelineID, what string, err e
 }
 
 // copyAtRest copies the WAL of a timeline on which no Postgres runs up to its
-// end. It is held only to find that out: a compute that starts meanwhile copies
-// the same and goes on.
+// end. It is held only to find that out: a compute that starts meanwhile
+// interrupts it, copies the same and goes on.
 func (k copier) copyAtRest(ctx context.Context, id tarn.TimelineID) error {
-	source, end, err := k.restingSource(ctx, id)
+	limit, cancel := context.WithCancel(ctx)
+	defer cancel()
+	source, end, err := k.restingSource(ctx, id, cancel)
 	if err != nil || source.Log == nil {
 		return err
 	}
-	limit, cancel := context.WithTimeout(ctx, copyEvery)
-	defer cancel()
+	late := time.AfterFunc(copyEvery, cancel)
+	defer late.Stop()
 	err = k.o.Remote.WAL.Uploader(source).Finish(limit, end)
 	k.rest.end(err)
 	return err
@@ -232,7 +235,7 @@ func (k copier) copyAtRest(ctx context.Context, id tarn.TimelineID) error {
 
 // restingSource finds out where the WAL of a timeline ends, which is busy then; the
 // source is empty when there is nothing to do.
-func (k copier) restingSource(ctx context.Context, id tarn.TimelineID) (s wal.Source, end tarn.LSN, err error) {
+func (k copier) restingSource(ctx context.Context, id tarn.TimelineID, cancel func()) (s wal.Source, end tarn.LSN, err error) {
 	release, err := k.holds.take(ctx, string(id))
 	if err != nil {
 		return s, 0, err
@@ -259,7 +262,7 @@ func (k copier) restingSource(ctx context.Context, id tarn.TimelineID) (s wal.So
 	if err := errors.Join(err, e.closeVolume()); err != nil {
 		return wal.Source{}, 0, err
 	}
-	k.rest.begin(id)
+	k.rest.begin(id, cancel)
 	return s, m.LSN, nil
 }
 

@@ -20,6 +20,7 @@ func (f *Fleet) copyOf(t timeline) *tarn.CopyState {
 	if e := f.serving(t.ID); e != nil && e.copying != nil {
 		lag := e.copying.uploader.Lag()
 		s.LagBytes, s.LagAge = lag.Bytes, lag.Age
+		s.Waiting = s.Waiting || e.copying.uploader.Done() == 0 // nobody knows yet how much is missing
 		return s
 	}
 	s.Waiting = s.Waiting || !f.rest.isCopied(t.ID)

@@ -56,7 +56,7 @@ func (u *Uploader) attach(ctx context.Context, flushed tarn.LSN) error {
 	if _, err := rand.Read(nonce[:]); err != nil {
 		return err
 	}
-	u.run = run{ID: runID{Lease: u.s.Lease, No: no + 1, Nonce: binary.LittleEndian.Uint32(nonce[:])}, TLI: u.s.TLI, Begin: next}
+	u.run = run{ID: runID{Lease: u.s.Lease, No: u.r.nextRun(u.s.Timeline, no), Nonce: binary.LittleEndian.Uint32(nonce[:])}, TLI: u.s.TLI, Begin: next}
 	for _, name := range h.Histories {
 		u.histories[name] = true
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tarndb/tarn"
@@ -36,6 +37,23 @@ type Remote struct {
 	pack  *packer
 	slots chan struct{}
 	pace  pacer
+
+	mu    sync.Mutex // guards began; not held across I/O
+	began map[tarn.TimelineID]uint32
+}
+
+// nextRun numbers a run behind all that the store has under its lease, and all
+// that this process began: what those have begun to write may arrive later than
+// it was listed. For the same reason numbers are at least the seconds since
+// 1970: a process that was killed may have something on its way, too. Runs under
+// one lease are all of one computer, and of its clock.
+func (r *Remote) nextRun(id tarn.TimelineID, listed uint32) uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	no := max(listed, r.began[id]) + 1
+	no = max(no, uint32(time.Now().Unix()))
+	r.began[id] = no
+	return no
 }
 
 // NewRemote is the WAL kept in a store.
@@ -56,7 +74,7 @@ func NewRemote(store blob.Store, o RemoteOptions) (*Remote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open remote WAL: %w", err)
 	}
-	return &Remote{store: store, o: o, log: o.Log, pack: pack, slots: make(chan struct{}, o.Slots), pace: pacer{rate: o.BytesPerSecond}}, nil
+	return &Remote{store: store, o: o, log: o.Log, pack: pack, slots: make(chan struct{}, o.Slots), pace: pacer{rate: o.BytesPerSecond}, began: map[tarn.TimelineID]uint32{}}, nil
 }
 
 func (r *Remote) dir(id tarn.TimelineID) string { return r.o.Prefix + "/" + string(id) }
