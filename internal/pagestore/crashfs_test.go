@@ -31,6 +31,8 @@ type crashFS struct {
 	punched  int   // holes punched
 	removed  int   // segments and maps removed
 	noSpace  int   // so many writes find the disk full in spite of a reservation, half done
+	fullFrom int   // from this change on nothing that takes space works; 0 = never
+	turned   int   // changes that were refused for that
 }
 
 type crashInode struct {
@@ -71,6 +73,18 @@ func (c *crashFS) change() error {
 	if c.cutAt > 0 && c.ops >= c.cutAt {
 		c.dark = true
 		return errPowerCut
+	}
+	return nil
+}
+
+// grow counts a change that takes space.
+func (c *crashFS) grow() error {
+	if err := c.change(); err != nil {
+		return err
+	}
+	if c.fullFrom > 0 && c.ops >= c.fullFrom {
+		c.turned++
+		return syscall.ENOSPC
 	}
 	return nil
 }
@@ -195,7 +209,7 @@ func (c *crashFS) setName(path string, n *crashInode) error {
 func (c *crashFS) Mkdir(dir string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.change(); err != nil {
+	if err := c.grow(); err != nil {
 		return err
 	}
 	if _, err := c.walk(dir); err == nil {
@@ -212,7 +226,7 @@ func (c *crashFS) Open(path string, how openHow) (file, error) {
 	}
 	n, err := c.walk(path)
 	if how == createNew {
-		if err := c.change(); err != nil {
+		if err := c.grow(); err != nil {
 			return nil, err
 		}
 		if err == nil { // O_TRUNC
@@ -255,7 +269,7 @@ func (c *crashFS) ReadDir(dir string) ([]fileInfo, error) {
 func (c *crashFS) Rename(from, to string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.change(); err != nil {
+	if err := c.grow(); err != nil {
 		return err
 	}
 	if filepath.Dir(from) != filepath.Dir(to) {
@@ -352,6 +366,17 @@ type crashFile struct {
 }
 
 // change is crashFS.change for a handle. The caller holds mu.
+func (f *crashFile) grow() error {
+	if err := f.change(); err != nil {
+		return err
+	}
+	if f.c.fullFrom > 0 && f.c.ops >= f.c.fullFrom {
+		f.c.turned++
+		return syscall.ENOSPC
+	}
+	return nil
+}
+
 func (f *crashFile) change() error {
 	if f.boots != f.c.boots {
 		return errPowerCut
@@ -387,7 +412,7 @@ func (f *crashFile) room(off, end int64) int64 {
 func (f *crashFile) WriteAt(p []byte, off int64) (int, error) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
-	if err := f.change(); err != nil {
+	if err := f.grow(); err != nil {
 		if f.c.dark && f.boots == f.c.boots { // the write that the power cut met
 			f.n.pending = append(f.n.pending, crashWrite{off: off, data: slices.Clone(p)})
 		}
@@ -426,7 +451,7 @@ func (f *crashFile) Truncate(size int64) error {
 func (f *crashFile) Allocate(off, n int64) error {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
-	if err := f.change(); err != nil {
+	if err := f.grow(); err != nil {
 		return err
 	}
 	end := off + n
