@@ -111,6 +111,10 @@ type ComputeStatus struct {
 	LastActive time.Time    `json:"last_active,omitzero"` // last client statement seen
 	Message    string       `json:"message,omitempty"`    // why it failed or was suspended, or what went wrong last
 
+	// Start is what the start of the running compute consisted of; nil when it
+	// was not timed.
+	Start []Step `json:"start,omitempty"`
+
 	CU          float64 `json:"cu,omitempty"`           // its size now; 0 = it does not run
 	FixedBy     string  `json:"fixed_by,omitempty"`     // why its size cannot change here, whatever its limits; "" = it can
 	MemoryBytes int64   `json:"memory_bytes,omitempty"` // in use, page cache included; 0 = not known

@@ -20,6 +20,20 @@ func (e Endpoint) PoolerHost() string {
 	return netip.AddrFrom4(b).String()
 }
 
+// PooledHost is the endpoint's address whose pooler is reached at a; "" = a is no
+// pooler's address.
+func PooledHost(a netip.Addr) string {
+	if !a.Is4() {
+		return ""
+	}
+	b := a.As4()
+	b[1] -= 64
+	if host := netip.AddrFrom4(b).String(); (Endpoint{Host: host}).PoolerHost() == a.String() {
+		return host
+	}
+	return ""
+}
+
 // PoolerSuffix, behind an endpoint's UID, names its pooler.
 const PoolerSuffix = "-pooler"
 

@@ -303,55 +303,35 @@ type router struct {
 }
 
 func (r *router) Resolve(ctx context.Context, k gateway.RouteKey) (gateway.Route, error) {
-	if uid, ok := strings.CutPrefix(k.Endpoint, tarn.InstancePrefix); ok {
-		return r.instance(ctx, uid)
-	}
-	all, err := r.control.AllEndpoints(ctx)
+	v, err := r.reach(ctx, k)
 	if err != nil {
 		return gateway.Route{}, err
 	}
-	for _, e := range all {
-		if reachedBy(e, k) {
-			to, err := r.route(ctx, e)
-			to.Pooled = k.Address.IsValid() && k.Address.String() == e.PoolerHost()
-			return to, err
-		}
-	}
-	return gateway.Route{}, tarn.NotFound("no endpoint is reached there")
-}
-
-// instance finds the endpoint of a project by the project's UID, which stands
-// in the host names of the Provisioned API.
-func (r *router) instance(ctx context.Context, uid string) (gateway.Route, error) {
-	p, err := controldb.ProjectOfUID(ctx, r.db, uid)
-	if err != nil {
-		return gateway.Route{}, err
-	}
-	return r.Resolve(ctx, gateway.RouteKey{Project: p.Name.Project})
-}
-
-// reachedBy says whether e is what k means; a project means its default
-// branch's endpoint.
-func reachedBy(e tarn.Endpoint, k gateway.RouteKey) bool {
-	switch {
-	case k.Address.IsValid():
-		return e.Host == k.Address.String() || e.PoolerHost() == k.Address.String()
-	case k.Endpoint != "":
-		return e.UID == k.Endpoint
-	}
-	return e.Name == tarn.ProjectName{Project: k.Project}.Branch(tarn.DefaultBranch).Endpoint(tarn.DefaultEndpoint)
-}
-
-func (r *router) route(ctx context.Context, e tarn.Endpoint) (gateway.Route, error) {
-	p, err := r.control.GetProject(ctx, e.Name.Parent().Parent())
-	if err != nil {
-		return gateway.Route{}, err
-	}
-	to := gateway.Route{Endpoint: e, Allowed: p.Allowed}
-	if p.DisableNativeLogin {
+	to := gateway.Route{Endpoint: control.Observe(ctx, r.control, v.Endpoint), Allowed: v.Allowed}
+	to.Pooled = k.Address.IsValid() && k.Address.String() == to.Endpoint.PoolerHost()
+	if v.DisableNativeLogin {
 		to.Logins = gateway.TokensOnly
 	}
 	return to, nil
+}
+
+// reach finds what k means. A project, or its UID, which stands in the host names
+// of the Provisioned API, means its default branch's endpoint.
+func (r *router) reach(ctx context.Context, k gateway.RouteKey) (controldb.Reached, error) {
+	p := tarn.ProjectName{Project: k.Project}
+	switch uid, instance := strings.CutPrefix(k.Endpoint, tarn.InstancePrefix); {
+	case instance:
+		of, err := controldb.ProjectOfUID(ctx, r.db, uid)
+		if err != nil {
+			return controldb.Reached{}, err
+		}
+		p = of.Name
+	case k.Endpoint != "":
+		return controldb.ReachUID(ctx, r.db, k.Endpoint)
+	case k.Address.IsValid():
+		return controldb.ReachHost(ctx, r.db, k.Address.String(), tarn.PooledHost(k.Address))
+	}
+	return controldb.ReachName(ctx, r.db, p.Branch(tarn.DefaultBranch).Endpoint(tarn.DefaultEndpoint))
 }
 
 func (r *router) Wake(ctx context.Context, n tarn.EndpointName) (tarn.ComputeStatus, error) {

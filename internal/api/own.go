@@ -158,10 +158,14 @@ func (d *ownDoor) act(ctx context.Context, q *query) (any, error) {
 }
 
 func computeOf(c tarn.ComputeStatus) wire.Compute {
+	var steps []wire.Step
+	for _, s := range c.Start {
+		steps = append(steps, wire.Step{Name: s.Name, TookMS: tarn.Milliseconds(s.Took)})
+	}
 	return wire.Compute{
 		Endpoint: c.Endpoint, Branch: c.Branch.String(), State: string(c.State), PID: c.PID, PGVersion: c.PGVersion,
 		StartTime: wire.Time(c.StartTime), LastActiveTime: wire.Time(c.LastActive), Message: c.Message,
-		CU: c.CU, FixedBy: c.FixedBy, MemoryBytes: c.MemoryBytes,
+		StartSteps: steps, CU: c.CU, FixedBy: c.FixedBy, MemoryBytes: c.MemoryBytes,
 		ReadOnly: c.ReadOnly, LagBytes: c.LagBytes, LagSecs: c.Lag.Seconds(), LSN: lsnOf(c.LSN),
 	}
 }

@@ -55,6 +55,7 @@ type engine struct {
 	control  postgres.Control // before the start; zero where there was none, or nothing is copied
 	copying  *copying         // nil while its WAL is not copied
 	fenced   atomic.Bool      // its commits wait for the object store
+	steps    *tarn.Steps      // of its start; nil when nobody asks
 }
 
 // openEngine opens a timeline's volume.
@@ -132,9 +133,11 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 	if err := e.pointScratch(); err != nil {
 		return err
 	}
+	e.steps.Done("files")
 	if err := e.show(ctx); err != nil {
 		return err
 	}
+	e.steps.Done("mount")
 	settings, file := live(settings)
 	if err := errors.Join(e.writeSettings(file), unfence(e)); err != nil { // in run: hide clears it away
 		return err
@@ -154,7 +157,9 @@ func (e *engine) run(ctx context.Context, in postgres.Install, settings map[stri
 		return err
 	}
 	s, err := postgres.Start(ctx, e.config(in, settings))
-	e.server = s
+	if e.server = s; s != nil {
+		e.steps.Add(s.Steps()...)
+	}
 	return err
 }
 
@@ -183,7 +188,11 @@ func (e *engine) config(in postgres.Install, settings map[string]string) postgre
 		PIDFile:   e.pidFile(),
 		Log:       e.on.log,
 	}
-	if e.group != nil {
+	switch {
+	case e.group == nil:
+	case e.group.Enters():
+		c.Enter = e.group.Enter
+	default:
 		c.Entered = e.group.Add
 	}
 	return c

@@ -82,7 +82,7 @@ func (f runner) live(ctx context.Context, l *life) {
 // startLife brings the compute up and makes it active. The timeline is held
 // meanwhile.
 func (f runner) startLife(ctx context.Context, l *life) (*engine, error) {
-	began := time.Now()
+	steps := tarn.BeginSteps()
 	f.mu.Lock()
 	spec := l.spec
 	f.mu.Unlock()
@@ -97,8 +97,9 @@ func (f runner) startLife(ctx context.Context, l *life) (*engine, error) {
 	var e *engine
 	if spec.ReadOnly {
 		e, err = f.startReplica(ctx, l, spec, in, settings)
+		steps.Done("replica")
 	} else {
-		e, err = f.startWriter(ctx, l, spec, in, settings)
+		e, err = f.startWriter(ctx, l, spec, in, settings, steps)
 	}
 	if err != nil {
 		return nil, err
@@ -106,15 +107,19 @@ func (f runner) startLife(ctx context.Context, l *life) (*engine, error) {
 	e.set = spec.Settings
 	e.ice.thaw = func(ctx context.Context) error { return f.awaken(ctx, l) }
 	now := time.Now().UTC()
-	f.log.Info("compute active", "endpoint", spec.Endpoint, "branch", spec.Branch.String(), "timeline", string(spec.Timeline), "pid", e.server.PID(), "took", now.Sub(began))
+	f.log.Info("compute active", "endpoint", spec.Endpoint, "branch", spec.Branch.String(), "timeline", string(spec.Timeline), "pid", e.server.PID(), "took", steps.Took(), "steps", steps)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l.activate(e, now, now)
+	l.status.Start = steps.All()
 	return e, nil
 }
 
-// startWriter runs Postgres on the branch's own timeline.
-func (f runner) startWriter(ctx context.Context, l *life, s tarn.ComputeSpec, in postgres.Install, settings map[string]string) (*engine, error) {
+// startWriter runs Postgres on the branch's own timeline. Its steps are queue
+// (until it has the timeline to itself, with what of it was elsewhere), volume,
+// group, files (what is written before it is shown), mount and those of
+// postgres.Server.Steps.
+func (f runner) startWriter(ctx context.Context, l *life, s tarn.ComputeSpec, in postgres.Install, settings map[string]string, steps *tarn.Steps) (*engine, error) {
 	release, err := f.holds.take(ctx, string(s.Timeline))
 	if err != nil {
 		return nil, err
@@ -123,13 +128,17 @@ func (f runner) startWriter(ctx context.Context, l *life, s tarn.ComputeSpec, in
 	if err := f.maker.present(ctx, s.Timeline); err != nil {
 		return nil, err
 	}
+	steps.Done("queue")
 	e, err := f.openEngine(ctx, s.Endpoint, s.Timeline)
 	if err != nil {
 		return nil, err
 	}
+	e.steps = steps
+	steps.Done("volume")
 	if err := e.enter(l, s); err != nil {
 		return nil, errors.Join(err, e.wreck(ctx))
 	}
+	steps.Done("group")
 	if err := e.start(ctx, in, settings); err != nil {
 		return nil, errors.Join(e.explain(l, err), e.wreck(ctx))
 	}

@@ -16,8 +16,8 @@ const (
 	minCU   = 0.5
 	cuBytes = 2 << 30 // memory of one CU
 
-	// cloneSince is the Postgres that has the setting file_copy_method. Older
-	// ones read and write every page of a template.
+	// cloneSince is the Postgres that has the settings file_copy_method and
+	// io_max_concurrency. Older ones read and write every page of a template.
 	cloneSince = 18
 )
 
@@ -52,6 +52,7 @@ var defaults = map[string]string{
 	"max_replication_slots":      "32",
 	"max_wal_senders":            "32",
 	"max_worker_processes":       "16",
+	"wal_buffers":                "4MB", // zeroed at every start; Postgres's own choice is up to 16 MB
 	"log_checkpoints":            "off",
 	"log_line_prefix":            "%m [%p] %q%u@%d %a ",
 	"log_min_duration_statement": "-1",
@@ -64,6 +65,10 @@ func settingsFor(s tarn.ComputeSpec, base float64, memory int64) (map[string]str
 	m["max_connections"] = strconv.Itoa(maxConnections(s.MaxCU))
 	m["shared_buffers"] = fmt.Sprintf("%dMB", sharedBuffers(base, memory)>>20)
 	if s.PGVersion >= cloneSince {
+		// Postgres's own choice, up to 64 for each connection that may come, is
+		// half of the memory it prepares at a start. effective_io_concurrency
+		// is 16.
+		m["io_max_concurrency"] = "16"
 		// copy_file_range, which shares pages within a volume: CREATE DATABASE
 		// … STRATEGY file_copy then takes no time and no space.
 		m["file_copy_method"] = "clone"
@@ -86,7 +91,7 @@ var atStart = [...]string{
 	"cluster_name", "max_connections", "shared_buffers", "max_files_per_process", "max_replication_slots", "max_wal_senders",
 	"max_worker_processes", "max_prepared_transactions", "max_locks_per_transaction", "primary_conninfo", "recovery_target_timeline",
 	"restore_command", "recovery_target_action", "recovery_target_time", "recovery_target_lsn", "recovery_target_inclusive",
-	"wal_retrieve_retry_interval",
+	"wal_retrieve_retry_interval", "wal_buffers", "io_max_concurrency",
 }
 
 // live is what of settings goes into the file: lines for postgresql.conf. args is

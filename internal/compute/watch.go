@@ -10,6 +10,9 @@ import (
 	"github.com/tarndb/tarn"
 )
 
+// settleAfter is how long a compute that has started is left to its clients.
+const settleAfter = 300 * time.Millisecond
+
 // watch looks after an active compute until it must stop (nil: ctx has ended,
 // or it was idle and is stopping now) or has crashed. It marks, observes who is
 // active and decides on idleness, over one connection.
@@ -17,15 +20,17 @@ func (f runner) watch(ctx context.Context, l *life, e *engine) error {
 	w := &watcher{f: f.Fleet, l: l, e: e, set: e.set}
 	defer w.disconnect(ctx)
 	defer w.work.Wait()
-	defer w.thaw(ctx)        // whatever comes next, it must be able to go on
-	w.check(ctx, time.Now()) // a mark right after the start
+	defer w.thaw(ctx) // whatever comes next, it must be able to go on
 	f.mu.Lock()
 	wait := pollEvery(l.spec.SuspendAfter)
 	f.mu.Unlock()
 	poll := time.NewTimer(wait)
 	defer poll.Stop()
 	var stood time.Time
-	check := time.NewTicker(f.o.CheckEvery)
+	// A first mark soon after the start, but not among what whoever woke it asks
+	// for first: a connection takes as much of the CPU then as theirs.
+	check := time.NewTicker(min(settleAfter, f.o.CheckEvery))
+	settling := true
 	defer check.Stop()
 	for {
 		select {
@@ -45,6 +50,10 @@ func (f runner) watch(ctx context.Context, l *life, e *engine) error {
 			e.server.Kill()
 			return overtakenBy(e.copying.err)
 		case now := <-check.C:
+			if settling {
+				settling = false
+				check.Reset(f.o.CheckEvery)
+			}
 			if !w.rigid {
 				w.check(ctx, now)
 			}

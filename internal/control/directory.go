@@ -45,8 +45,9 @@ func newDirectory(cfg Config, f *fleet) *Directory {
 
 const (
 	directoryHead    = "tarn directory 1\n"
-	directoryRetry   = 5 * time.Second // after a compute could not be told
-	directoryPatient = 3 * time.Second // how long a change of a principal waits for computes
+	directorySettle  = 300 * time.Millisecond // what has just started is left to its clients
+	directoryRetry   = 5 * time.Second        // after a compute could not be told
+	directoryPatient = 3 * time.Second        // how long a change of a principal waits for computes
 )
 
 // run tells computes until ctx ends.
@@ -59,6 +60,12 @@ func (d *Directory) run(ctx context.Context) {
 		}
 		select {
 		case <-again:
+			settled := time.NewTimer(directorySettle)
+			select {
+			case <-settled.C:
+			case <-ctx.Done():
+			}
+			settled.Stop()
 		case <-retry:
 		case <-ctx.Done():
 		}

@@ -16,9 +16,7 @@ func (c *Control) GetEndpoint(ctx context.Context, n tarn.EndpointName) (tarn.En
 	if err != nil {
 		return tarn.Endpoint{}, err
 	}
-	one := []tarn.Endpoint{e}
-	observe(ctx, c.cfg, c.fleet, one)
-	return one[0], nil
+	return Observe(ctx, c, e), nil
 }
 
 // ListEndpoints gives one page of a branch's endpoints, by id, and the next
@@ -38,6 +36,13 @@ func (c *Control) ListEndpoints(ctx context.Context, n tarn.BranchName, pg Page)
 	rows, next := cut(rows, size, func(e tarn.Endpoint) string { return e.Name.Endpoint })
 	observe(ctx, c.cfg, c.fleet, rows)
 	return rows, next, nil
+}
+
+// Observe fills in what c sees of an endpoint and does not record.
+func Observe(ctx context.Context, c *Control, e tarn.Endpoint) tarn.Endpoint {
+	one := []tarn.Endpoint{e}
+	observe(ctx, c.cfg, c.fleet, one)
+	return one[0]
 }
 
 // AllEndpoints lists every endpoint of the workspace: the gateway listens on

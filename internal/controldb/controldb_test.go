@@ -303,6 +303,16 @@ func endpoints(t *testing.T, db *controldb.DB) {
 	same(t, len(must[[]controldb.Wakeable](t)(controldb.ListWakeables(ctx, db))), 2)
 	same(t, len(must[[]tarn.Endpoint](t)(controldb.ListEndpoints(ctx, db, b.Name, "other", 10))), 1)
 	same(t, len(must[[]tarn.Endpoint](t)(controldb.AllEndpoints(ctx, db, ""))), 2)
+	for _, r := range []controldb.Reached{
+		must[controldb.Reached](t)(controldb.ReachHost(ctx, db, e.Host, "")),
+		must[controldb.Reached](t)(controldb.ReachHost(ctx, db, "127.134.1.2", e.Host)),
+		must[controldb.Reached](t)(controldb.ReachUID(ctx, db, e.UID)),
+		must[controldb.Reached](t)(controldb.ReachName(ctx, db, e.Name)),
+	} {
+		same(t, r.Endpoint, e)
+	}
+	_, err = controldb.ReachHost(ctx, db, "127.70.1.9", "")
+	wantKind(t, err, tarn.KindNotFound)
 	_, err = controldb.GetWakeable(ctx, db, b.Name.Endpoint("missing"))
 	wantKind(t, err, tarn.KindNotFound)
 }

@@ -29,6 +29,8 @@ type client struct {
 	serverName string
 	arrived    time.Time
 	woke       time.Duration // that its login waited for the compute
+	steps      *tarn.Steps   // of its login; nil once its session is open
+	started    []tarn.Step   // what the start of the compute it waited for consisted of
 
 	mu      sync.Mutex // not held across I/O
 	ending  bool
@@ -37,7 +39,7 @@ type client struct {
 }
 
 func newClient(s *Server, raw *net.TCPConn) *client {
-	return &client{s: s, raw: raw, arrived: time.Now(), local: addrPort(raw.LocalAddr()), remote: addrPort(raw.RemoteAddr())}
+	return &client{s: s, raw: raw, arrived: time.Now(), steps: tarn.BeginSteps(), local: addrPort(raw.LocalAddr()), remote: addrPort(raw.RemoteAddr())}
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -165,6 +167,7 @@ func (c *client) handle(ctx context.Context) error {
 		}
 		return err
 	}
+	c.steps.Done("tls")
 	st, err := parseStartup(p)
 	if err != nil {
 		return err
@@ -186,7 +189,9 @@ func (c *client) handle(ctx context.Context) error {
 		return &fatal{code: codeAuthSpec, msg: fmt.Sprintf("connections from %s to endpoint %s are not allowed", c.remote.Addr(), route.Endpoint.UID),
 			hint: "Add the address with: tarn project update " + route.Endpoint.Name.Project + " --allow-ip …"}
 	}
+	c.steps.Done("route")
 	l := &login{c: c, st: st, route: route}
+	defer l.forgo()
 	if err := l.admit(ctx); err != nil {
 		return err
 	}

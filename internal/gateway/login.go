@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -14,14 +15,15 @@ import (
 
 // login is one client's way from its startup packet to an open backend.
 //
-//	role known, compute suspended:  prove ─▶ wake ─▶ look again ─▶ open
+//	role known, compute suspended:  prove ─▶ wake ─▶ look again, open meanwhile
 //	otherwise:                      wake ─▶ look up ─▶ prove ─▶ open
 type login struct {
 	c     *client
 	st    *startup
 	route Route
 
-	permit *permit // to wake a compute unproved; nil when none was needed
+	permit *permit  // to wake a compute unproved; nil when none was needed
+	early  *opening // nil unless the backend is opened while the role is looked up
 }
 
 func (l *login) key() failKey {
@@ -45,9 +47,11 @@ func (l *login) admit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.c.steps.Done("prove")
 	if remembered {
 		// The proof was against what the role was when the compute last ran.
 		// What was changed after we had looked must count.
+		l.anticipate(ctx)
 		now, err := l.lookup(ctx)
 		if err != nil {
 			return err
@@ -93,26 +97,84 @@ func (l *login) lookup(ctx context.Context) (role, error) {
 	var r role
 	began := time.Now()
 	err := l.c.s.useCompute(ctx, l.route.Endpoint, func(ctx context.Context, st tarn.ComputeStatus) (err error) {
+		l.c.steps.Done("wake")
 		if st.StartTime.After(l.c.arrived) { // it was not there when the client came
-			l.c.woke = time.Since(began)
+			l.c.woke, l.c.started = time.Since(began), st.Start
 			l.c.s.metrics.wakes.Observe(l.c.woke.Seconds())
 		}
 		if !utf8.ValidString(l.st.user) { // no such role, and no text Postgres takes
 			return nil
 		}
 		r, err = l.c.s.roles.lookup(ctx, st, l.st.user)
+		l.c.steps.Done("role")
 		return err
 	})
 	return r, err
 }
 
 // open logs in to the compute as the proved role.
-func (l *login) open(ctx context.Context) (b *backend, first []byte, err error) {
+func (l *login) open(ctx context.Context) (*backend, []byte, error) {
+	if o := l.early; o != nil {
+		l.early = nil
+		<-o.done
+		return o.b, o.first, o.err
+	}
+	return l.openBy(ctx, l.c.watch)
+}
+
+func (l *login) openBy(ctx context.Context, watch func(net.Conn) error) (b *backend, first []byte, err error) {
 	err = l.c.s.useCompute(ctx, l.route.Endpoint, func(ctx context.Context, st tarn.ComputeStatus) (err error) {
-		b, first, err = openBackend(ctx, l.c.watch, socketOf(st), l.st)
+		b, first, err = openBackend(ctx, watch, socketOf(st), l.st)
 		return err
 	})
 	return b, first, err
+}
+
+// opening is a backend that is being opened before it is known to be wanted.
+type opening struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when it is open, or will not be
+
+	b     *backend
+	first []byte
+	err   error
+}
+
+// anticipate opens the backend while the role is looked up once more: the first
+// sessions of a compute that has just started are slow, each in its database.
+// Nothing of the client reaches it, and nothing of it the client, before open;
+// forgo closes it when it comes to nothing.
+func (l *login) anticipate(ctx context.Context) {
+	if l.route.Pooled {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	o := &opening{cancel: cancel, done: make(chan struct{})}
+	l.early = o
+	go func() {
+		defer close(o.done)
+		var ends []func() bool // what interrupts its connections
+		o.b, o.first, o.err = l.openBy(ctx, func(conn net.Conn) error {
+			ends = append(ends, context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }))
+			return l.c.watch(conn)
+		})
+		for _, stop := range ends {
+			stop()
+		}
+	}()
+}
+
+// forgo ends what anticipate began and nobody took.
+func (l *login) forgo() {
+	o := l.early
+	if o == nil {
+		return
+	}
+	o.cancel()
+	<-o.done
+	if o.b != nil {
+		o.b.conn.Close()
+	}
 }
 
 // wrong is the one answer to a proof that failed; with an empty hint it is

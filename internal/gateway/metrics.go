@@ -8,33 +8,37 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tarndb/tarn"
 )
 
 // metrics is what the gateway counts. Labels have a handful of values each:
 // no name of an endpoint, a role or an address is one, or a busy workspace
 // would make series without end.
 type metrics struct {
-	connections *prometheus.CounterVec // how: session, pooled, cancel, refused, left
-	refusals    *prometheus.CounterVec // SQLSTATEs of the gateway's own errors, "other" for Postgres's
-	sessions    *prometheus.GaugeVec   // how: session, pooled
-	bytes       *prometheus.CounterVec // direction: in, out
-	statements  *prometheus.CounterVec // how
-	carried     *prometheus.CounterVec // outcome: parked, resumed, failed
-	logins      prometheus.Histogram   // seconds from the first byte to an open session
-	wakes       prometheus.Histogram   // seconds a client waited for its compute, when it was not running
-	queue       prometheus.Histogram   // seconds a client of the pooler waited for a server connection
-	servers     prometheus.GaugeFunc   // server connections of all pools
-	waiting     prometheus.GaugeFunc   // clients in their queues
-	all         []prometheus.Collector // every one of these
+	connections *prometheus.CounterVec   // how: session, pooled, cancel, refused, left
+	refusals    *prometheus.CounterVec   // SQLSTATEs of the gateway's own errors, "other" for Postgres's
+	sessions    *prometheus.GaugeVec     // how: session, pooled
+	bytes       *prometheus.CounterVec   // direction: in, out
+	statements  *prometheus.CounterVec   // how
+	carried     *prometheus.CounterVec   // outcome: parked, resumed, failed
+	logins      prometheus.Histogram     // seconds from the first byte to an open session
+	wakes       prometheus.Histogram     // seconds a client waited for its compute, when it was not running
+	wakeSteps   *prometheus.HistogramVec // the same, by step
+	queue       prometheus.Histogram     // seconds a client of the pooler waited for a server connection
+	servers     prometheus.GaugeFunc     // server connections of all pools
+	waiting     prometheus.GaugeFunc     // clients in their queues
+	all         []prometheus.Collector   // every one of these
 }
 
 func newMetrics(p *pools) *metrics {
 	name := func(s string) string { return "tarn_gateway_" + s }
+	wakeBuckets := prometheus.ExponentialBuckets(0.001, 2, 16)
 	counter := func(n, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name(n), Help: help}, labels)
 	}
 	histogram := func(n, help string) prometheus.Histogram {
-		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name(n), Help: help, Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)})
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name(n), Help: help, Buckets: wakeBuckets})
 	}
 	m := &metrics{
 		connections: counter("connections_total", "Connections of clients, by what became of them.", "how"),
@@ -45,13 +49,16 @@ func newMetrics(p *pools) *metrics {
 		carried:     counter("carried_total", "Direct sessions whose compute went away under them: parked, resumed on another, failed to.", "outcome"),
 		logins:      histogram("login_seconds", "From a connection's first byte to its open session."),
 		wakes:       histogram("wake_seconds", "How long clients waited for a compute that did not run."),
-		queue:       histogram("pool_wait_seconds", "How long clients of the pooler waited for a server connection."),
+		wakeSteps: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name("wake_step_seconds"),
+			Help: "What logins that waited for a compute to start consisted of; steps of the compute's own start begin with start_.", Buckets: wakeBuckets},
+			[]string{"step"}),
+		queue: histogram("pool_wait_seconds", "How long clients of the pooler waited for a server connection."),
 		servers: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name("pool_servers"), Help: "Server connections of all poolers."},
 			func() float64 { n, _ := p.count(); return float64(n) }),
 		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name("pool_waiting"), Help: "Clients that wait for a server connection."},
 			func() float64 { _, n := p.count(); return float64(n) }),
 	}
-	m.all = []prometheus.Collector{m.connections, m.refusals, m.sessions, m.bytes, m.statements, m.carried, m.logins, m.wakes, m.queue, m.servers, m.waiting}
+	m.all = []prometheus.Collector{m.connections, m.refusals, m.sessions, m.bytes, m.statements, m.carried, m.logins, m.wakes, m.wakeSteps, m.queue, m.servers, m.waiting}
 	return m
 }
 
@@ -95,7 +102,20 @@ func (x *session) how() string {
 func (s *Server) opened(x *session) {
 	s.metrics.connections.WithLabelValues(x.how()).Inc()
 	s.metrics.sessions.WithLabelValues(x.how()).Inc()
-	s.metrics.logins.Observe(time.Since(x.client.arrived).Seconds())
+	c := x.client
+	c.steps.Done("open")
+	took := time.Since(c.arrived)
+	s.metrics.logins.Observe(took.Seconds())
+	if c.woke > 0 {
+		for _, p := range c.steps.All() {
+			s.metrics.wakeSteps.WithLabelValues(p.Name).Observe(p.Took.Seconds())
+		}
+		for _, p := range c.started {
+			s.metrics.wakeSteps.WithLabelValues("start_" + p.Name).Observe(p.Took.Seconds())
+		}
+		s.log.Info("gateway wake", "endpoint", x.what.Endpoint, "took", took, "steps", c.steps, "start", tarn.StepsOf(c.started))
+	}
+	c.steps, c.started = nil, nil // a session has no use for them
 }
 
 // closed counts a session that ended and writes its line to the log.

@@ -26,18 +26,31 @@ const (
 // already stops.
 const sqlstateCannotConnectNow = "57P03"
 
+// noStatus is where a server stands that has not said anything.
+const noStatus = "no status yet"
+
 // awaitReady returns when the server answers on its socket. It looks at the
-// status line of postmaster.pid first, which costs the server nothing, and
-// connects once that says ready. It ends early when the server is gone.
+// status line of postmaster.pid, which costs the server nothing. Of a server we
+// have just started, "ready" is enough: Postgres writes it when it lets clients
+// in, and a first connection is what a wake has to wait for, since it makes the
+// caches of the system catalog anew. An adopted one wrote it long ago, so it is
+// asked. It ends early when the server is gone.
 func (s *Server) awaitReady(ctx context.Context) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	began := time.Now()
 	slow := false
-	last := "no status yet"
+	last := noStatus
 	for {
 		if status := s.statusLine(); status != "" {
+			if last == noStatus {
+				s.steps.Done("boot")
+			}
 			last = status
+			if status == "ready" && s.child != nil {
+				s.steps.Done("recover")
+				return nil
+			}
 			if status == "ready" || status == "standby" {
 				switch answer, err := s.probe(ctx); {
 				case err != nil: // also when ctx ended meanwhile: no answer is not a good one

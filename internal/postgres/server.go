@@ -30,6 +30,9 @@ type Config struct {
 	PIDFile   string            // where the Record is kept; "" = nowhere
 	Superuser string            // whom the probe connects as; "" = tarn.Superuser
 	Bond      Bond
+	// Enter is called on the thread that executes the program, before it does, and
+	// leave after: to have the server born in a control group. nil = nothing.
+	Enter func() (leave func() error, err error) `json:"-"`
 	// Entered is called with the process id as soon as the server runs, before
 	// it has children: to put it into a control group. Its error ends the start.
 	Entered func(pid int) error `json:"-"`
@@ -78,6 +81,7 @@ type Server struct {
 	proc    process     // the postmaster
 	child   *os.Process // nil when adopted
 	logFrom int64       // where this run begins in LogFile
+	steps   *tarn.Steps // of Start; nil when adopted
 
 	asked   atomic.Bool // somebody asked it to end
 	release sync.Once
@@ -98,6 +102,11 @@ var errEnded = errors.New("it ended")
 
 // PID is the postmaster's process id.
 func (s *Server) PID() int { return s.proc.pid }
+
+// Steps is what Start consisted of: launch (execute the program), boot (its
+// shared memory and its socket) and recover (until it lets clients in); nil for
+// an adopted server.
+func (s *Server) Steps() []tarn.Step { return s.steps.All() }
 
 // Done is closed when the postmaster and all its children are gone, for
 // whatever reason.

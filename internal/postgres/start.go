@@ -31,8 +31,8 @@ import (
 //     holds its parent's).
 //  3. Execute it.       crash: KillOrphans finds it by its working directory
 //     and let Entered have it.
-//  4. Write the record. crash: the next process adopts it or kills it
-//  5. Wait until it answers.
+//  4. Write the record, and meanwhile
+//     wait until it answers. crash: the next process adopts it or kills it
 func Start(ctx context.Context, c Config) (*Server, error) {
 	s, err := start(ctx, c)
 	if err != nil {
@@ -64,7 +64,7 @@ func start(ctx context.Context, c Config) (*Server, error) {
 	if err := clearLocks(c, real); err != nil {
 		return nil, err
 	}
-	s := &Server{c: c, realDir: real, done: make(chan struct{}), idle: make(chan struct{})}
+	s := &Server{c: c, realDir: real, steps: tarn.BeginSteps(), done: make(chan struct{}), idle: make(chan struct{})}
 	if err := s.launch(); err != nil {
 		if why := c.RunAs.explain(c.Install.program("postgres")); why != nil {
 			return nil, why
@@ -78,13 +78,15 @@ func start(ctx context.Context, c Config) (*Server, error) {
 			return nil, err
 		}
 	}
-	if c.PIDFile != "" {
-		if err := s.record(); err != nil {
-			s.Kill()
-			return nil, err
-		}
+	recorded := make(chan error, 1)
+	go func() { recorded <- s.record() }() // syncs, meanwhile
+	s.steps.Done("launch")
+	err = s.awaitReady(ctx)
+	if rerr := <-recorded; rerr != nil {
+		s.Kill()
+		return nil, errors.Join(rerr, err)
 	}
-	if err := s.awaitReady(ctx); err != nil {
+	if err != nil {
 		s.Kill()
 		return nil, s.explainStart(err)
 	}
@@ -134,7 +136,7 @@ func (s *Server) launch() error {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 		}
-		err := s.exec(program, attr)
+		err := s.enterAndExec(program, attr)
 		launched <- err
 		if err != nil {
 			unix.Close(s.wakefd)
@@ -143,6 +145,29 @@ func (s *Server) launch() error {
 		s.watch()
 	}()
 	return <-launched
+}
+
+// enterAndExec executes the server where Enter leads.
+func (s *Server) enterAndExec(program string, attr *os.ProcAttr) error {
+	if s.c.Enter == nil {
+		return s.exec(program, attr)
+	}
+	runtime.LockOSThread()
+	leave, err := s.c.Enter()
+	if err != nil {
+		return err // the thread, wherever it is now, ends with this goroutine
+	}
+	err = s.exec(program, attr)
+	if lerr := leave(); lerr != nil {
+		if err == nil {
+			killed := s.child.Kill()
+			_, werr := s.child.Wait()
+			err = errors.Join(killed, werr)
+		}
+		return errors.Join(err, lerr)
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 func (s *Server) exec(program string, attr *os.ProcAttr) error {
@@ -161,6 +186,9 @@ func (s *Server) exec(program string, attr *os.ProcAttr) error {
 }
 
 func (s *Server) record() error {
+	if s.c.PIDFile == "" {
+		return nil
+	}
 	boot, err := bootID()
 	if err != nil {
 		return err

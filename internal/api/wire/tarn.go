@@ -67,6 +67,7 @@ type Compute struct {
 	StartTime      string `json:"start_time,omitempty"`
 	LastActiveTime string `json:"last_active_time,omitempty"`
 	Message        string `json:"message,omitempty"`
+	StartSteps     []Step `json:"start_steps,omitempty"` // of the running compute
 
 	CU          float64 `json:"cu,omitempty"`           // its size now
 	FixedBy     string  `json:"fixed_by,omitempty"`     // why its size cannot change on this computer
@@ -76,6 +77,12 @@ type Compute struct {
 	LSN      string  `json:"lsn,omitempty"`
 	LagBytes int64   `json:"lag_bytes,omitempty"`   // of WAL that a replica has not replayed
 	LagSecs  float64 `json:"lag_seconds,omitempty"` // how old what it shows is
+}
+
+// Step is a part of a start.
+type Step struct {
+	Name   string  `json:"name"`
+	TookMS float64 `json:"took_ms"`
 }
 
 // Connection is all a Postgres client needs but a password.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"testing"
@@ -204,5 +205,54 @@ func TestNoPermission(t *testing.T) {
 	_, err := cgroup.Open(cgroup.Options{Name: "x", Root: t.TempDir()})
 	if err == nil {
 		t.Fatal("groups in an empty directory")
+	}
+}
+
+// A thread that enters a group has what it starts born there, is not killed with
+// the group, and is home again afterwards.
+func TestEnter(t *testing.T) {
+	g, err := tree(t).Group("entered")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !g.Enters() {
+		if _, err := g.Enter(); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("Enter of a group that has its threads together: %v", err)
+		}
+		return
+	}
+	runtime.LockOSThread()
+	at := func() string {
+		t.Helper()
+		b, err := os.ReadFile("/proc/thread-self/cgroup")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	home := at()
+	leave, err := g.Enter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at() == home {
+		t.Error("the thread is where it was")
+	}
+	p := start(t)
+	if err := leave(); err != nil {
+		t.Fatal(err)
+	}
+	if now := at(); now != home {
+		t.Errorf("back from the group the thread is in\n%s, want\n%s", now, home)
+	}
+	runtime.UnlockOSThread()
+	in, err := g.Processes()
+	if err != nil || !slices.Equal(in, []int{p.cmd.Process.Pid}) {
+		t.Errorf("in the group are %v, %v, want %d", in, err, p.cmd.Process.Pid)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := g.Clear(ctx); err != nil {
+		t.Error(err)
 	}
 }

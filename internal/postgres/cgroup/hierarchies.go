@@ -20,6 +20,7 @@ const period = 100_000
 // hierarchies are the directories of groups in the hierarchies of v1.
 type hierarchies struct {
 	root   string
+	own    map[string]string // by controller: our own group, from its hierarchy's root
 	parent map[string]string // by controller: of the groups, from its hierarchy's root
 }
 
@@ -27,7 +28,7 @@ type hierarchies struct {
 var needed = [...]string{"memory", "cpu", "cpuacct", "freezer"}
 
 func findHierarchies(o Options, self map[string]string) (version, error) {
-	h := &hierarchies{root: o.Root, parent: map[string]string{}}
+	h := &hierarchies{root: o.Root, own: map[string]string{}, parent: map[string]string{}}
 	for _, c := range needed {
 		own, in := self[c]
 		if !in || !exists(o.Root, c) {
@@ -38,6 +39,7 @@ func findHierarchies(o Options, self map[string]string) (version, error) {
 		if !exists(o.Root, c, own) {
 			own = "/"
 		}
+		h.own[c] = own
 		h.parent[c] = filepath.Join(own, o.Name)
 	}
 	return h, nil
@@ -60,9 +62,9 @@ func (h *hierarchies) weigh(cpus float64) error {
 func shares(cpus float64) uint64 { return weight(cpus, 1024, 2, 262144) }
 
 func (h *hierarchies) open(name string) (control, error) {
-	g := &hierarchyGroup{dir: map[string]string{}}
+	g := &hierarchyGroup{dir: map[string]string{}, home: map[string]string{}}
 	for _, c := range needed {
-		g.dir[c] = filepath.Join(h.root, c, h.parent[c], name)
+		g.dir[c], g.home[c] = filepath.Join(h.root, c, h.parent[c], name), filepath.Join(h.root, c, h.own[c])
 	}
 	at := func(c cgroup1.Name) (string, error) { return filepath.Join(h.parent[string(c)], name), nil }
 	all := func() ([]cgroup1.Subsystem, error) {
@@ -74,8 +76,9 @@ func (h *hierarchies) open(name string) (control, error) {
 }
 
 type hierarchyGroup struct {
-	dir map[string]string // by controller
-	c   cgroup1.Cgroup
+	dir  map[string]string // by controller
+	home map[string]string // by controller: where our own threads are
+	c    cgroup1.Cgroup
 }
 
 func (g *hierarchyGroup) file(controller, name string) string {
@@ -83,6 +86,19 @@ func (g *hierarchyGroup) file(controller, name string) string {
 }
 
 func (g *hierarchyGroup) add(pid int) error { return g.c.AddProc(uint64(pid)) }
+
+func (g *hierarchyGroup) enter() error { return moveThread(g.dir) }
+func (g *hierarchyGroup) leave() error { return moveThread(g.home) }
+
+// moveThread moves the calling thread.
+func moveThread(to map[string]string) error {
+	for _, dir := range to {
+		if err := os.WriteFile(filepath.Join(dir, "tasks"), []byte("0"), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (g *hierarchyGroup) limit(l Limits) error {
 	quota, memory, p := int64(-1), int64(-1), uint64(period)
