@@ -5,13 +5,14 @@
 # make bench-NAME ARGS="-json -case REGEX"   run bench/NAME
 # make pg-regress ARGS="-suite REGEX"        Postgres 15's own tests, on a volume and on ext4
 # make soak ARGS="-minutes N -seed N"        transfers, forks, restores, kills, full disks; every child checked
+# make conformance-sdk      every method of the published SDK, checked or listed (docs/compatibility.md)
 # make interop              Delta tables beside Apache Spark, both ways (gets 500 MB the first time)
 # make stop    stop what `make run` started
 # make clean   remove what was built; data stays
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build run stop test check setup setup-test pg-regress soak interop clean
+.PHONY: build run stop test check setup setup-test pg-regress soak interop conformance-sdk clean
 
 # Where data goes. A clone that other users cannot reach (root's home) cannot
 # hold it, because Postgres runs as an unprivileged user: scripts/setup.sh has
@@ -53,6 +54,9 @@ pg-regress: setup-test
 
 soak: build
 	@go run ./e2e/soak -tarn build/tarn $(ARGS)
+
+conformance-sdk: setup-test
+	go test -count=1 -v -run TestEveryMethodOfThePublishedSDK ./e2e
 
 interop: setup-test
 	@scripts/interop.sh

@@ -1,5 +1,7 @@
 package tarn
 
+import "time"
+
 // DatabaseSpec is what is asked of a Postgres database of a branch.
 type DatabaseSpec struct {
 	Branch BranchName
@@ -23,7 +25,10 @@ type RegisteredCatalog struct {
 	UID      string
 	Branch   BranchName
 	Database string
-	Objects  []CatalogObject // as last seen; a sleeping database is not woken to look
+	// When it was registered, and when its objects were last seen to change.
+	CreateTime time.Time
+	UpdateTime time.Time
+	Objects    []CatalogObject // as last seen; a sleeping database is not woken to look
 }
 
 // CatalogObject is a table or view of a registered database.

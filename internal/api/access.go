@@ -57,6 +57,9 @@ func (d *door) authorize(ctx context.Context, rt route, q *query) error {
 	if l == "" {
 		return nil
 	}
+	if err := d.locate(ctx, rt, q); err != nil {
+		return err
+	}
 	var n tarn.ProjectName
 	var err error
 	switch rt.access {
@@ -69,6 +72,21 @@ func (d *door) authorize(ctx context.Context, rt route, q *query) error {
 		return err
 	}
 	return q.need(ctx, n, l)
+}
+
+// locate finds the child instance that a path names, if it names one.
+func (d *door) locate(ctx context.Context, rt route, q *query) error {
+	if d.child == nil || !strings.Contains(rt.pattern, instancesPath) {
+		return nil
+	}
+	c, err := d.child(ctx, q.r.PathValue("project"))
+	switch {
+	case err == nil:
+		q.child = &c
+	case tarn.KindOf(err) != tarn.KindNotFound:
+		return err
+	}
+	return nil
 }
 
 // need refuses who asks when its level on a project is below l.
@@ -103,4 +121,12 @@ func accessOfControl(c *control.Control) *control.Access {
 		return nil
 	}
 	return c.Access
+}
+
+// childrenOfControl is nil where there is no control to ask.
+func childrenOfControl(c *control.Control) func(ctx context.Context, name string) (tarn.ChildInstance, error) {
+	if c == nil {
+		return nil
+	}
+	return c.Published.Child
 }

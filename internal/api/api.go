@@ -68,6 +68,7 @@ func New(c Config) http.Handler {
 		authenticate: c.Control.Authenticate,
 		access:       accessOfControl(c.Control),
 		projectOf:    synced.projectOf,
+		child:        childrenOfControl(c.Control),
 		publicURL:    strings.TrimSuffix(c.PublicURL, "/"),
 		workspace:    strconv.FormatInt(c.Workspace.ID, 10),
 		log:          c.Log,
@@ -98,6 +99,7 @@ type door struct {
 	authenticate func(ctx context.Context, bearer string) (tarn.Principal, error)
 	access       *control.Access
 	projectOf    func(ctx context.Context, a access, q *query) (tarn.ProjectName, error)
+	child        func(ctx context.Context, name string) (tarn.ChildInstance, error) // nil = there are none
 	publicURL    string
 	workspace    string // decimal id
 	log          *slog.Logger

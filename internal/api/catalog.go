@@ -117,7 +117,7 @@ func (d *catalogDoor) delete(ctx context.Context, q *query) (any, error) {
 
 func registeredOf(r tarn.RegisteredCatalog) wire.PostgresCatalog {
 	return wire.PostgresCatalog{
-		Name: "catalogs/" + r.Name, CatalogID: r.Name, UID: r.UID,
+		Name: "catalogs/" + r.Name, CatalogID: r.Name, UID: r.UID, CreateTime: wire.Time(r.CreateTime), UpdateTime: wire.Time(r.UpdateTime),
 		Status: &wire.PostgresCatalogStatus{Branch: r.Branch.String(), PostgresDatabase: r.Database, Project: r.Branch.Parent().String()},
 	}
 }
@@ -136,11 +136,10 @@ func (d *catalogDoor) createOfInstance(ctx context.Context, q *query) (any, erro
 			return nil, badField(f.name, "is missing")
 		}
 	}
-	id, err := tarn.ParseID("instance", in.DatabaseInstanceName)
+	b, err := branchOfInstance(ctx, d.control, in.DatabaseInstanceName)
 	if err != nil {
-		return nil, badField("database_instance_name", "%s", err)
+		return nil, err
 	}
-	b := tarn.ProjectName{Project: id}.Branch(tarn.DefaultBranch)
 	r, err := d.register(ctx, q, registration{in.Name, b, in.DatabaseName, missingOf(in.CreateDatabaseIfNotExists)})
 	if err != nil {
 		return nil, existing(err, resourceAlreadyExists, func() error { return nil })

@@ -39,6 +39,12 @@ func badField(field, format string, args ...any) *failure {
 	}
 }
 
+// because gives a refusal a hint.
+func (f *failure) because(hint string) *failure {
+	f.hint = hint
+	return f
+}
+
 // unbuilt refuses what the published API has and this Tarn does not do. It is
 // an answer, never a silent half.
 func unbuilt(format string, args ...any) *failure {

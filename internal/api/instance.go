@@ -17,6 +17,7 @@ import (
 type instanceDoor struct {
 	control   *control.Control
 	workspace tarn.Workspace
+	issued    *issued
 }
 
 func (d *instanceDoor) create(ctx context.Context, q *query) (any, error) {
@@ -32,12 +33,23 @@ func (d *instanceDoor) create(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := freeOfChildren(ctx, d.control, id, resourceAlreadyExists); err != nil {
+		return nil, err
+	}
+	if in.ParentInstanceRef != nil {
+		return d.createChild(ctx, q, in, spec, inst)
+	}
 	spec.Name = tarn.ProjectName{Project: id}
 	if _, err := d.control.CreateProject(ctx, q.who, spec, inst); err != nil {
 		return nil, existing(err, resourceAlreadyExists, func() error {
 			_, err := d.control.GetProject(ctx, spec.Name)
 			return err
 		})
+	}
+	if inst.Readable {
+		if err := d.secondary(ctx, spec.Name.Branch(tarn.DefaultBranch), spec.Endpoint); err != nil {
+			return nil, err
+		}
 	}
 	return d.show(ctx, spec.Name)
 }
@@ -46,11 +58,12 @@ func (d *instanceDoor) create(ctx context.Context, q *query) (any, error) {
 func instanceSpecs(in wire.DatabaseInstance) (tarn.ProjectSpec, tarn.InstanceSpec, error) {
 	spec := tarn.ProjectSpec{CustomTags: tagsIn(in.CustomTags)}
 	inst := tarn.InstanceSpec{Capacity: in.Capacity, NodeCount: 1, UsagePolicy: in.UsagePolicyID}
-	if err := oneNode(in); err != nil {
-		return spec, inst, err
+	if in.NodeCount != nil {
+		inst.NodeCount = *in.NodeCount
 	}
-	if in.ParentInstanceRef != nil {
-		return spec, inst, unbuilt("parent_instance_ref: child instances are not there yet; make a branch of project %s instead", in.ParentInstanceRef.Name)
+	inst.Readable = in.EnableReadableSecondaries != nil && *in.EnableReadableSecondaries
+	if err := checkNodes(inst); err != nil {
+		return spec, inst, err
 	}
 	if in.Stopped != nil && *in.Stopped {
 		return spec, inst, badField("stopped", "an instance begins running; create it, then stop it")
@@ -71,13 +84,14 @@ func instanceSpecs(in wire.DatabaseInstance) (tarn.ProjectSpec, tarn.InstanceSpe
 	return spec, inst, nil
 }
 
-// oneNode refuses what would need a second compute.
-func oneNode(in wire.DatabaseInstance) error {
-	if in.NodeCount != nil && *in.NodeCount != 1 {
-		return unbuilt("node_count %d: this Tarn runs one node an instance", *in.NodeCount)
-	}
-	if in.EnableReadableSecondaries != nil && *in.EnableReadableSecondaries {
-		return unbuilt("enable_readable_secondaries: this Tarn runs one node an instance")
+// checkNodes holds node_count to the published bounds. A secondary that is not
+// read does not run: a compute is disposable, and a new one takes over at once.
+func checkNodes(i tarn.InstanceSpec) error {
+	switch {
+	case i.NodeCount < 1 || i.NodeCount > 3:
+		return badField("node_count", "got %d, want 1 to 3", i.NodeCount)
+	case i.Readable && i.NodeCount < 2:
+		return badField("enable_readable_secondaries", "an instance of one node has no secondaries: say node_count 2 or 3")
 	}
 	return nil
 }
@@ -128,6 +142,14 @@ func (d *instanceDoor) get(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return d.shown(ctx, q, n)
+}
+
+// shown writes the instance that a path names.
+func (d *instanceDoor) shown(ctx context.Context, q *query, n tarn.ProjectName) (any, error) {
+	if q.child != nil {
+		return d.viewChild(ctx, *q.child)
+	}
 	return d.show(ctx, n)
 }
 
@@ -136,6 +158,9 @@ func (d *instanceDoor) show(ctx context.Context, n tarn.ProjectName) (any, error
 	if err != nil {
 		return nil, err
 	}
+	if !p.PurgeTime.IsZero() {
+		return nil, tarn.NotFound("instance %q is deleted", n.Project).WithHint("The postgres service can bring it back: tarn project undelete " + n.Project)
+	}
 	return d.view(ctx, p)
 }
 
@@ -143,15 +168,29 @@ func (d *instanceDoor) show(ctx context.Context, n tarn.ProjectName) (any, error
 // be missing while the project is being made or removed.
 func (d *instanceDoor) view(ctx context.Context, p tarn.Project) (wire.DatabaseInstance, error) {
 	name := p.Name.Branch(tarn.DefaultBranch)
+	b, e, err := d.parts(ctx, name)
+	if err != nil {
+		return wire.DatabaseInstance{}, err
+	}
+	out := instanceOf(p, b, e)
+	children, err := d.control.Published.Children(ctx, p.Name)
+	if err != nil {
+		return out, err
+	}
+	out.ChildInstanceRefs = childrenOf(children, p.Name.Project)
+	return out, d.readable(ctx, name, p.Instance, &out)
+}
+
+func (d *instanceDoor) parts(ctx context.Context, name tarn.BranchName) (tarn.Branch, tarn.Endpoint, error) {
 	b, err := d.control.GetBranch(ctx, name)
 	if err != nil && tarn.KindOf(err) != tarn.KindNotFound {
-		return wire.DatabaseInstance{}, err
+		return b, tarn.Endpoint{}, err
 	}
 	e, err := d.control.GetEndpoint(ctx, name.Endpoint(tarn.DefaultEndpoint))
 	if err != nil && tarn.KindOf(err) != tarn.KindNotFound {
-		return wire.DatabaseInstance{}, err
+		return b, e, err
 	}
-	return instanceOf(p, b, e), nil
+	return b, e, nil
 }
 
 func (d *instanceDoor) list(ctx context.Context, q *query) (any, error) {
@@ -173,6 +212,18 @@ func (d *instanceDoor) list(ctx context.Context, q *query) (any, error) {
 			return nil, err
 		}
 		out.DatabaseInstances = append(out.DatabaseInstances, i)
+		// The children of an instance stand on its page: they are few.
+		children, err := d.control.Published.Children(ctx, p.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range children {
+			i, err := d.viewChild(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			out.DatabaseInstances = append(out.DatabaseInstances, i)
+		}
 	}
 	return out, nil
 }
@@ -181,6 +232,15 @@ func (d *instanceDoor) find(ctx context.Context, q *query) (any, error) {
 	uid := q.text("uid")
 	if uid == "" {
 		return nil, badField("uid", "is missing")
+	}
+	if c, ok, err := d.childOfUID(ctx, uid); err != nil || ok {
+		if err == nil {
+			err = q.need(ctx, c.Branch.Parent(), tarn.CanCreate)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return d.viewChild(ctx, c)
 	}
 	for pg := (control.Page{Size: maxPage}); ; {
 		ps, next, err := d.control.ListProjects(ctx, pg)
@@ -216,6 +276,10 @@ func (d *instanceDoor) delete(ctx context.Context, q *query) (any, error) {
 	}
 	force, err := q.flag("force")
 	if err != nil {
+		return nil, err
+	}
+	if q.child != nil {
+		_, err := d.control.DeleteBranch(ctx, q.child.Branch)
 		return nil, err
 	}
 	if force == nil || !*force {
@@ -255,21 +319,20 @@ func (d *instanceDoor) credential(ctx context.Context, q *query) (any, error) {
 	}
 	var es []tarn.EndpointName
 	for _, name := range in.InstanceNames {
-		id, err := tarn.ParseID("instance", name)
+		b, err := branchOfInstance(ctx, d.control, name)
 		if err != nil {
-			return nil, nothing(err)
+			return nil, err
 		}
-		e := tarn.EndpointName{Project: id, Branch: tarn.DefaultBranch, Endpoint: tarn.DefaultEndpoint}
+		e := b.Endpoint(tarn.DefaultEndpoint)
 		if _, err := d.control.GetEndpoint(ctx, e); err != nil {
 			return nil, err
 		}
 		es = append(es, e)
 	}
-	secret, until, err := d.control.IssueCredential(ctx, q.who, es, maxCredential)
-	if err != nil {
-		return nil, err
-	}
-	return wire.InstanceCredential{Token: secret.Reveal(), ExpirationTime: wire.Time(until)}, nil
+	return d.issued.once(credentialRequest{q.who.Name, in.RequestID, strings.Join(in.InstanceNames, ",")}, func() (wire.InstanceCredential, error) {
+		secret, until, err := d.control.IssueCredential(ctx, q.who, es, maxCredential)
+		return wire.InstanceCredential{Token: secret.Reveal(), ExpirationTime: wire.Time(until)}, err
+	})
 }
 
 // instanceOf writes an instance; b and e are zero while they do not exist.

@@ -59,8 +59,10 @@ func TestInstanceMasks(t *testing.T) {
 	if _, err := readInstanceChange(parseMask("stoped"), wire.DatabaseInstance{}); err == nil {
 		t.Error("a misspelt path was taken")
 	}
-	if _, err := readInstanceChange(nil, decodeTo[wire.DatabaseInstance](t, `{"node_count":3}`)); err == nil {
-		t.Error("three nodes were promised")
+	c, err := readInstanceChange(nil, decodeTo[wire.DatabaseInstance](t, `{"node_count":3,"enable_readable_secondaries":true}`))
+	var have tarn.InstanceSpec
+	if c.spec(&have); err != nil || have.NodeCount != 3 || !have.Readable || checkNodes(have) != nil {
+		t.Errorf("three nodes: %+v, %v", have, err)
 	}
 }
 
@@ -70,8 +72,8 @@ func TestInstanceSpecs(t *testing.T) {
 		t.Errorf("%+v %+v %v", s, inst, err)
 	}
 	for _, bad := range []string{
-		`{"capacity":"CU_3"}`, `{"retention_window_in_days":1}`, `{"node_count":2}`, `{"enable_readable_secondaries":true}`,
-		`{"parent_instance_ref":{"name":"x"}}`, `{"stopped":true}`,
+		`{"capacity":"CU_3"}`, `{"retention_window_in_days":1}`, `{"node_count":4}`, `{"node_count":0}`, `{"enable_readable_secondaries":true}`,
+		`{"stopped":true}`,
 	} {
 		if _, _, err := instanceSpecs(decodeTo[wire.DatabaseInstance](t, bad)); err == nil {
 			t.Errorf("%s was taken", bad)

@@ -23,6 +23,8 @@ type instanceChange struct {
 	days     *int
 	stopped  *bool
 	policy   *string
+	nodes    *int
+	readable *bool
 }
 
 func readInstanceChange(m mask, in wire.DatabaseInstance) (instanceChange, error) {
@@ -42,11 +44,13 @@ func readInstanceChange(m mask, in wire.DatabaseInstance) (instanceChange, error
 		days:     choose(m, in.RetentionWindowInDays, defaultRetention, "retention_window_in_days"),
 		stopped:  choose(m, in.Stopped, false, "stopped"),
 		policy:   choose(m, given(in.UsagePolicyID), "", "usage_policy_id"),
+		nodes:    choose(m, in.NodeCount, 1, "node_count"),
+		readable: choose(m, in.EnableReadableSecondaries, false, "enable_readable_secondaries"),
 	}
 	if c.capacity != nil && *c.capacity == "" {
 		c.capacity = nil
 	}
-	return c, oneNode(in)
+	return c, nil
 }
 
 // update changes the endpoint first and the project second. A crash between
@@ -65,7 +69,12 @@ func (d *instanceDoor) update(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.control.GetProject(ctx, n); err != nil {
+	b, have, err := d.record(ctx, q, n)
+	if err != nil {
+		return nil, err
+	}
+	c.spec(&have)
+	if err := checkNodes(have); err != nil {
 		return nil, err
 	}
 	var lo, hi float64
@@ -81,8 +90,7 @@ func (d *instanceDoor) update(ctx context.Context, q *query) (any, error) {
 		}
 	}
 	if c.capacity != nil || c.stopped != nil {
-		primary := n.Branch(tarn.DefaultBranch).Endpoint(tarn.DefaultEndpoint)
-		_, err := d.control.UpdateEndpoint(ctx, primary, func(e *tarn.Endpoint) error {
+		_, err := d.control.UpdateEndpoint(ctx, b.Endpoint(tarn.DefaultEndpoint), func(e *tarn.Endpoint) error {
 			if c.capacity != nil {
 				e.MinCU, e.MaxCU = lo, hi
 			}
@@ -94,6 +102,23 @@ func (d *instanceDoor) update(ctx context.Context, q *query) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+	}
+	if err := d.secondaries(ctx, b, have, c); err != nil {
+		return nil, err
+	}
+	if q.child != nil {
+		if c.days != nil || c.login != nil {
+			return nil, badField("update_mask", "retention_window_in_days and enable_pg_native_login of a child are its parent's: change %s", q.child.Branch.Project)
+		}
+		child := *q.child
+		child.Instance = have
+		if c.tags != nil {
+			child.CustomTags = tagsIn(*c.tags)
+		}
+		if err := d.control.Published.UpdateChild(ctx, child); err != nil {
+			return nil, err
+		}
+		return d.viewChild(ctx, child)
 	}
 	_, err = d.control.UpdateProject(ctx, n, func(p *tarn.Project) error {
 		c.apply(p)
@@ -108,20 +133,34 @@ func (d *instanceDoor) update(ctx context.Context, q *query) (any, error) {
 	return d.show(ctx, n)
 }
 
-func (c instanceChange) apply(p *tarn.Project) {
+// spec applies what an update says to what is kept of an instance.
+func (c instanceChange) spec(i *tarn.InstanceSpec) {
 	if c.capacity != nil {
-		p.Instance.Capacity = *c.capacity
+		i.Capacity = *c.capacity
 	}
+	if c.nodes != nil {
+		i.NodeCount = *c.nodes
+	}
+	if c.readable != nil {
+		i.Readable = *c.readable
+	}
+	if c.policy != nil {
+		i.UsagePolicy = *c.policy
+	}
+	i.NodeCount = max(1, i.NodeCount)
+	// Its endpoint is disabled: a project that is stopped would take the
+	// children along.
+	if c.stopped != nil {
+		i.Stopped = false
+	}
+}
+
+func (c instanceChange) apply(p *tarn.Project) {
+	c.spec(&p.Instance)
 	if c.tags != nil {
 		p.CustomTags = tagsIn(*c.tags)
 	}
 	if c.login != nil {
 		p.DisableNativeLogin = !*c.login
-	}
-	if c.stopped != nil {
-		p.Instance.Stopped = *c.stopped
-	}
-	if c.policy != nil {
-		p.Instance.UsagePolicy = *c.policy
 	}
 }

@@ -44,6 +44,10 @@ func (d *operationDoor) get(ctx context.Context, q *query) (any, error) {
 		return (&roleDoor{control: d.control, ops: d}).operation(ctx, name, strings.Join(parts[:4], "/"), parts[5], parts[7])
 	case len(parts) == 10 && parts[6] == "cdf-configs":
 		return d.ofFeed(ctx, name, strings.Join(parts[:4], "/"), parts[7], parts[9])
+	case len(parts) == 9 && parts[6] == "data-api":
+		return (&dataAPIDoor{control: d.control, ops: d}).operation(ctx, name, strings.Join(parts[:4], "/"), parts[5], parts[8])
+	case len(parts) == 6 && parts[5] == verbDelete+"-missing":
+		return operationOf(tarn.Operation{Name: name, Verb: verbDelete, Done: true}, nil)
 	case len(parts) == 8 && parts[4] == "databases":
 		return d.ofDatabase(ctx, name, strings.Join(parts[:4], "/"), parts[5], parts[7])
 	case parts[0] == "catalogs" && len(parts) == 4:

@@ -29,6 +29,9 @@ func (d *projectDoor) create(ctx context.Context, q *query) (any, error) {
 		return nil, err
 	}
 	s.Name = tarn.ProjectName{Project: id}
+	if err := freeOfChildren(ctx, d.control, id, alreadyExists); err != nil {
+		return nil, err
+	}
 	var policy string
 	if in.Spec != nil {
 		policy = in.Spec.BudgetPolicyID

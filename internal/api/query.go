@@ -22,6 +22,16 @@ type query struct {
 	base string // URL of this server as the client knows it
 
 	access *control.Access
+	child  *tarn.ChildInstance // that the path names as an instance; nil = none
+}
+
+// instance is the branch of the instance that a path names.
+func (q *query) instance() (tarn.BranchName, error) {
+	if q.child != nil {
+		return q.child.Branch, nil
+	}
+	n, err := q.project()
+	return n.Branch(tarn.DefaultBranch), err
 }
 
 // A name in a path that cannot be a name is the name of nothing: 404, so that
@@ -31,6 +41,9 @@ func nothing(err error) error {
 }
 
 func (q *query) project() (tarn.ProjectName, error) {
+	if q.child != nil {
+		return q.child.Branch.Parent(), nil
+	}
 	id, err := tarn.ParseID("project", q.r.PathValue("project"))
 	if err != nil {
 		return tarn.ProjectName{}, nothing(err)

@@ -263,13 +263,8 @@ func instanceRoleOf(project string, r tarn.Role) wire.InstanceRole {
 	return out
 }
 
-func (d *roleDoor) instance(q *query) (tarn.BranchName, error) {
-	n, err := q.project()
-	return n.Branch(tarn.DefaultBranch), err
-}
-
 func (d *roleDoor) createOfInstance(ctx context.Context, q *query) (any, error) {
-	b, err := d.instance(q)
+	b, err := q.instance()
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +305,7 @@ func instanceRoleSpec(in wire.InstanceRole) (tarn.RoleSpec, error) {
 }
 
 func (d *roleDoor) listOfInstance(ctx context.Context, q *query) (any, error) {
-	b, err := d.instance(q)
+	b, err := q.instance()
 	if err != nil {
 		return nil, err
 	}
@@ -334,7 +329,7 @@ func (d *roleDoor) listOfInstance(ctx context.Context, q *query) (any, error) {
 }
 
 func (d *roleDoor) getOfInstance(ctx context.Context, q *query) (any, error) {
-	b, err := d.instance(q)
+	b, err := q.instance()
 	if err != nil {
 		return nil, err
 	}
@@ -350,7 +345,7 @@ func (d *roleDoor) getOfInstance(ctx context.Context, q *query) (any, error) {
 }
 
 func (d *roleDoor) updateOfInstance(ctx context.Context, q *query) (any, error) {
-	b, err := d.instance(q)
+	b, err := q.instance()
 	if err != nil {
 		return nil, err
 	}
@@ -375,7 +370,7 @@ func (d *roleDoor) updateOfInstance(ctx context.Context, q *query) (any, error) 
 }
 
 func (d *roleDoor) deleteOfInstance(ctx context.Context, q *query) (any, error) {
-	b, err := d.instance(q)
+	b, err := q.instance()
 	if err != nil {
 		return nil, err
 	}

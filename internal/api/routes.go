@@ -8,7 +8,7 @@ func routes(c Config) []route {
 	ops := &operationDoor{control: c.Control, feeds: c.Feeds, synced: c.SyncedTables, catalog: c.Catalog}
 	var (
 		host      = &hostDoor{workspace: c.Workspace}
-		instances = &instanceDoor{control: c.Control, workspace: c.Workspace}
+		instances = &instanceDoor{control: c.Control, workspace: c.Workspace, issued: &issued{}}
 		synced    = &syncedDoor{control: c.Control, keeper: c.SyncedTables, catalog: c.Catalog, ops: ops}
 		pipelines = &pipelineDoor{keeper: c.SyncedTables}
 		projects  = &projectDoor{control: c.Control, ops: ops}
@@ -22,6 +22,9 @@ func routes(c Config) []route {
 		tokens    = &tokenDoor{control: c.Control}
 		own       = &ownDoor{control: c.Control, workspace: c.Workspace, caFile: c.CAFile, version: c.Version, lakeURL: c.LakeURL, storage: c.Storage, copied: c.Copied, processes: c.Processes, volumes: c.Volumes, sessions: c.Sessions}
 		store     = &storeDoor{control: c.Control, store: c.PageStore}
+		dataAPIs  = &dataAPIDoor{control: c.Control, ops: ops}
+		computes  = &computeDoor{control: c.Control}
+		tables    = &tableDoor{control: c.Control, catalog: c.Catalog}
 	)
 	const (
 		db       = "/api/2.0/database/"
@@ -32,6 +35,7 @@ func routes(c Config) []route {
 		snapshot = project + "/snapshots/{snapshot}"
 		endpoint = branch + "/endpoints/{endpoint}"
 		configs  = branch + "/databases/{database}/cdf-configs"
+		dataAPI  = branch + "/databases/{database}/data-api"
 		config   = configs + "/{config}"
 	)
 	return append(append(append(identityRoutes(c), unityRoutes(c)...), roleRoutes(&roleDoor{control: c.Control, ops: ops})...), []route{
@@ -43,6 +47,11 @@ func routes(c Config) []route {
 		{"GET " + db + "instances/{project}", signedIn, instances.get, says[none, wire.DatabaseInstance]("database.getDatabaseInstance", "")},
 		{"PATCH " + db + "instances/{project}", signedIn, instances.update, says[wire.DatabaseInstance, wire.DatabaseInstance]("database.updateDatabaseInstance", "update_mask")},
 		{"DELETE " + db + "instances/{project}", signedIn, instances.delete, says[none, wire.Empty]("database.deleteDatabaseInstance", "force purge")},
+		{"POST " + db + "instances/{project}/failover", signedIn, instances.failover, says[wire.FailoverInstance, wire.DatabaseInstance]("database.failoverDatabaseInstance", "")},
+		{"PATCH " + db + "instances/{project}/upgrade", signedIn, instances.upgrade, says[none, wire.Empty]("database.upgradeInstanceToAutoscaling", "")},
+		{"POST " + db + "tables", signedIn, tables.createOfInstance, says[wire.DatabaseTable, wire.DatabaseTable]("database.createDatabaseTable", "")},
+		{"GET " + db + "tables/{table}", signedIn, tables.getOfInstance, says[none, wire.DatabaseTable]("database.getDatabaseTable", "")},
+		{"DELETE " + db + "tables/{table}", signedIn, tables.delete, says[none, wire.Empty]("database.deleteDatabaseTable", "")},
 		{"POST " + db + "credentials", signedIn, instances.credential, says[wire.GenerateInstanceCredential, wire.InstanceCredential]("database.generateDatabaseCredential", "")},
 		{"GET " + db + "instances/{project}/synced_tables", signedIn, synced.listOfInstance, says[none, wire.ListSyncedDatabaseTables]("database.listSyncedDatabaseTables", "page_size page_token")},
 		{"POST " + db + "synced_tables", signedIn, synced.createInInstance, says[wire.SyncedDatabaseTable, wire.SyncedDatabaseTable]("database.createSyncedDatabaseTable", "")},
@@ -52,6 +61,7 @@ func routes(c Config) []route {
 		{"DELETE " + db + "catalogs/{catalog}", signedIn, catalogs.deleteOfInstance, says[none, wire.Empty]("database.deleteDatabaseCatalog", "")},
 		{"GET " + db + "instances/{project}/catalogs", signedIn, catalogs.listOfInstance, says[none, wire.ListDatabaseCatalogs]("database.listDatabaseCatalogs", "page_size page_token")},
 		{"GET " + db + "synced_tables/{table}", ofTable, synced.getOfInstance, says[none, wire.SyncedDatabaseTable]("database.getSyncedDatabaseTable", "")},
+		{"PATCH " + db + "synced_tables/{table}", ofTable, synced.updateOfInstance, says[wire.SyncedDatabaseTable, wire.SyncedDatabaseTable]("database.updateSyncedDatabaseTable", "update_mask")},
 		{"DELETE " + db + "synced_tables/{table}", ofTable, synced.deleteOfInstance, says[none, wire.Empty]("database.deleteSyncedDatabaseTable", "purge_data")},
 
 		{"POST " + pg + "projects", signedIn, projects.create, says[wire.Project, wire.Operation]("postgres.createProject", "project_id")},
@@ -80,6 +90,17 @@ func routes(c Config) []route {
 		{"GET " + pg + branch + "/databases/{database}", signedIn, databases.get, says[none, wire.PostgresDatabase]("postgres.getDatabase", "")},
 		{"PATCH " + pg + branch + "/databases/{database}", mayUse, databases.update, says[wire.PostgresDatabase, wire.Operation]("postgres.updateDatabase", "update_mask")},
 		{"DELETE " + pg + branch + "/databases/{database}", mayUse, databases.delete, says[none, wire.Operation]("postgres.deleteDatabase", "")},
+		{"POST " + pg + dataAPI, signedIn, dataAPIs.create, says[wire.DataAPI, wire.Operation]("postgres.createDataApi", "")},
+		{"GET " + pg + dataAPI, signedIn, dataAPIs.get, says[none, wire.DataAPI]("postgres.getDataApi", "")},
+		{"PATCH " + pg + dataAPI, signedIn, dataAPIs.update, says[wire.DataAPI, wire.Operation]("postgres.updateDataApi", "update_mask")},
+		{"DELETE " + pg + dataAPI, signedIn, dataAPIs.delete, says[none, wire.Operation]("postgres.deleteDataApi", "")},
+		{"GET " + pg + endpoint + "/compute-instances", signedIn, computes.list, says[none, wire.ListComputeInstances]("postgres.listComputeInstances", "page_size page_token")},
+		{"GET " + pg + endpoint + "/compute-instances/{instance}", signedIn, computes.get, says[none, wire.ComputeInstance]("postgres.getComputeInstance", "")},
+		{"GET " + pg + branch + "/snapshot-schedule", signedIn, snapshots.schedule, says[none, wire.SnapshotSchedule]("postgres.getSnapshotSchedule", "")},
+		{"PATCH " + pg + branch + "/snapshot-schedule", signedIn, snapshots.setSchedule, says[wire.SnapshotSchedule, wire.SnapshotSchedule]("postgres.updateSnapshotSchedule", "update_mask")},
+		{"POST " + pg + "tables", signedIn, tables.create, says[wire.PostgresTable, wire.PostgresTable]("postgres.createTable", "")},
+		{"GET " + pg + "tables/{table}", signedIn, tables.get, says[none, wire.PostgresTable]("postgres.getTable", "")},
+		{"DELETE " + pg + "tables/{table}", signedIn, tables.delete, says[none, wire.Empty]("postgres.deleteTable", "")},
 		{"POST " + pg + "catalogs", signedIn, catalogs.create, says[wire.PostgresCatalog, wire.Operation]("postgres.createCatalog", "catalog_id")},
 		{"GET " + pg + "catalogs/{catalog}", signedIn, catalogs.get, says[none, wire.PostgresCatalog]("postgres.getCatalog", "")},
 		{"DELETE " + pg + "catalogs/{catalog}", signedIn, catalogs.delete, says[none, wire.Operation]("postgres.deleteCatalog", "")},

@@ -32,11 +32,9 @@ func (d *syncedDoor) createInInstance(ctx context.Context, q *query) (any, error
 		return nil, err
 	}
 	if in.DatabaseInstanceName != "" {
-		id, err := tarn.ParseID("instance", in.DatabaseInstanceName)
-		if err != nil {
-			return nil, nothing(err)
+		if s.Branch, err = branchOfInstance(ctx, d.control, in.DatabaseInstanceName); err != nil {
+			return nil, err
 		}
-		s.Branch = tarn.BranchName{Project: id, Branch: tarn.DefaultBranch}
 	}
 	s.Database = in.LogicalDatabaseName
 	t, err := d.make(ctx, q.who, s, resourceAlreadyExists)
@@ -308,4 +306,34 @@ func (d *syncedDoor) projectOf(ctx context.Context, a access, q *query) (tarn.Pr
 	}
 	t, err := d.read(ctx, q)
 	return t.Branch.Parent(), err
+}
+
+// updateOfInstance changes nothing, as documented, but is asked by Terraform: it
+// answers when what it is asked is what there is.
+func (d *syncedDoor) updateOfInstance(ctx context.Context, q *query) (any, error) {
+	t, err := d.read(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	var in wire.SyncedDatabaseTable
+	if err := q.decode(&in); err != nil {
+		return nil, err
+	}
+	have := syncedDatabaseOf(t)
+	switch {
+	case in.DatabaseInstanceName != "" && in.DatabaseInstanceName != have.EffectiveDatabaseInstanceName,
+		in.LogicalDatabaseName != "" && in.LogicalDatabaseName != have.EffectiveLogicalDatabaseName:
+		return nil, badField("synced_table", "a synced table stays in its database (%s of instance %s): delete it and make another", have.EffectiveLogicalDatabaseName, have.EffectiveDatabaseInstanceName)
+	case in.Spec == nil:
+		return have, nil
+	}
+	s, err := readSyncedSpec("name", t.Name.String(), in.Spec)
+	if err != nil {
+		return nil, err
+	}
+	if s.Source != t.Source || !slices.Equal(s.PrimaryKey, t.PrimaryKey) || policyOf(s.Policy) != policyOf(t.Policy) || s.TimeseriesKey != t.TimeseriesKey {
+		return nil, badField("synced_table.spec", "a synced table stays as it was made: delete it and make another").
+			because("tarn sync update changes its policy and pace")
+	}
+	return have, nil
 }

@@ -69,6 +69,7 @@ type Control struct {
 	Snapshots *Snapshots
 	Replicas  *Replicas
 	Trash     *Trash
+	Published *Published
 	Identity  *Identity
 	Access    *Access
 	Directory *Directory
@@ -100,7 +101,7 @@ func New(cfg Config) *Control {
 		Pasts: &Pasts{cfg: cfg, signals: told}, Snapshots: &Snapshots{cfg: cfg, signals: told}, Replicas: &Replicas{cfg: cfg, signals: told}, Trash: &Trash{cfg: cfg, signals: told},
 		cfg: cfg, fleet: seen, signals: told,
 	}
-	c.Databases = &Databases{c}
+	c.Databases, c.Published = &Databases{c}, &Published{c}
 	c.Roles = &Roles{cfg: cfg, computes: c}
 	return c
 }

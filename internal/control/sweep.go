@@ -38,7 +38,7 @@ func (s *sweeper) run(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		err := errors.Join(s.computes(ctx), s.expired(ctx), s.purge(ctx), s.prune(ctx))
+		err := errors.Join(s.computes(ctx), s.expired(ctx), s.purge(ctx), s.scheduled(ctx), s.prune(ctx))
 		if err != nil && ctx.Err() == nil {
 			s.c.cfg.Log.Warn("sweep incomplete", "err", err)
 		}

@@ -63,7 +63,7 @@ func DeleteRegisteredCatalog(ctx context.Context, c Conn, name string) error {
 }
 
 const (
-	registeredColumns = `SELECT name, uid, project, branch, database, objects FROM registered_catalogs`
+	registeredColumns = `SELECT name, uid, project, branch, database, objects, created, updated FROM registered_catalogs`
 	getRegistered     = registeredColumns + ` WHERE name = $1`
 	listRegistered    = registeredColumns + ` ORDER BY name`
 	deleteRegistered  = `DELETE FROM registered_catalogs WHERE name = $1`
@@ -71,7 +71,7 @@ const (
 
 func scanRegistered(row pgx.Row) (r tarn.RegisteredCatalog, err error) {
 	var objects []byte
-	if err = row.Scan(&r.Name, &r.UID, &r.Branch.Project, &r.Branch.Branch, &r.Database, &objects); err != nil {
+	if err = row.Scan(&r.Name, &r.UID, &r.Branch.Project, &r.Branch.Branch, &r.Database, &objects, (*stamp)(&r.CreateTime), (*stamp)(&r.UpdateTime)); err != nil {
 		return r, err
 	}
 	if err = json.Unmarshal(objects, &r.Objects); err != nil {

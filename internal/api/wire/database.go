@@ -24,8 +24,11 @@ type DatabaseInstanceStatus struct {
 	CreationTime string `json:"creation_time,omitempty"`
 	Creator      string `json:"creator,omitempty"`
 	PgVersion    string `json:"pg_version,omitempty"`
+	ReadOnlyDNS  string `json:"read_only_dns,omitempty"` // with readable secondaries only
 	ReadWriteDNS string `json:"read_write_dns,omitempty"`
 	State        string `json:"state,omitempty"`
+
+	ChildInstanceRefs []DatabaseInstanceRef `json:"child_instance_refs,omitempty"`
 
 	EffectiveCapacity                  string      `json:"effective_capacity,omitempty"`
 	EffectiveCustomTags                []CustomTag `json:"effective_custom_tags,omitempty"`

@@ -30,11 +30,13 @@ type ListPostgresDatabases struct {
 
 // PostgresCatalog is a registered database in the postgres service.
 type PostgresCatalog struct {
-	Name      string                 `json:"name,omitempty"` // catalogs/{catalog_id}
-	CatalogID string                 `json:"catalog_id,omitempty"`
-	UID       string                 `json:"uid,omitempty"`
-	Spec      *PostgresCatalogSpec   `json:"spec,omitempty"`
-	Status    *PostgresCatalogStatus `json:"status,omitempty"`
+	Name       string                 `json:"name,omitempty"` // catalogs/{catalog_id}
+	CatalogID  string                 `json:"catalog_id,omitempty"`
+	UID        string                 `json:"uid,omitempty"`
+	CreateTime string                 `json:"create_time,omitempty"`
+	UpdateTime string                 `json:"update_time,omitempty"`
+	Spec       *PostgresCatalogSpec   `json:"spec,omitempty"`
+	Status     *PostgresCatalogStatus `json:"status,omitempty"`
 }
 
 // PostgresCatalogSpec is what is asked of a registered database.
