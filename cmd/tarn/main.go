@@ -76,7 +76,7 @@ func newRoot(sh *shell) *cobra.Command {
 		upCommand(), downCommand(), restartCommand(), serveCommand(), demoCommand(sh),
 		projectCommand(sh), branchCommand(sh), snapshotCommand(sh), endpointCommand(sh),
 		psqlCommand(sh), connectionStringCommand(sh), credentialCommand(sh),
-		syncCommand(sh), feedCommand(sh), ingestCommand(sh), tableCommand(sh),
+		syncCommand(sh), feedCommand(sh), ingestCommand(sh), tableCommand(sh), sqlCommand(sh),
 		tokenCommand(sh), storeCommand(sh), statusCommand(sh), connectionsCommand(sh), versionCommand(sh),
 	)
 	return root

@@ -64,6 +64,7 @@ func serveCommand() *cobra.Command {
 		sub.Flags().IntVar(&c.handed, handedFlag, 0, "descriptor of what an earlier node left")
 		cmd.AddCommand(sub)
 	}
+	cmd.AddCommand(serveWarehouseCommand())
 	return cmd
 }
 
@@ -178,10 +179,11 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		backup = controldb.NewBackup(db, c.Remote, controldb.BackupOptions{Log: log})
 		copied = backup.Age
 	}
+	sql := c.openWarehouse(ctl, cat, db, gate.CAPath(), log)
 	handler := api.New(api.Config{
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
 		OAuth: signIn, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Copied: copied, Processes: c.processes, Volumes: c.volumesInUse, Sessions: sessionsOf(gate),
-		PageStore: nodeClient, Log: log,
+		PageStore: nodeClient, Warehouse: sql, Log: log,
 	})
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -189,6 +191,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	g.Go(func() error { return feeds.Run(ctx) })
 	g.Go(func() error { return synced.Run(ctx) })
 	g.Go(func() error { return cat.Follow(ctx, ctl, 5*time.Second, log) })
+	g.Go(func() error { return sql.Run(ctx) })
 	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return followEndpoints(ctx, ctl, gate) })
 	g.Go(func() error { return serveHTTP(ctx, c, withMetrics(handler, gate), log) })

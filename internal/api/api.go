@@ -24,6 +24,7 @@ import (
 	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/feed"
 	"github.com/tarndb/tarn/internal/syncedtable"
+	"github.com/tarndb/tarn/internal/warehouse"
 )
 
 // Config is what the door stands on. Control, SyncedTables, Feeds and Catalog
@@ -48,6 +49,7 @@ type Config struct {
 	Processes func() []wire.Process        // of this Tarn, computes excepted; nil = none shown
 	Sessions  func() []wire.GatewaySession // of the gateway; nil = none shown
 	Volumes   func() string                // how branches are kept; nil = not shown
+	Warehouse *warehouse.Warehouse         // runs SQL; nil = there is none
 	Log       *slog.Logger                 // nil = discard
 }
 

@@ -98,7 +98,7 @@ var levelOf = map[string]tarn.Level{
 	"user": tarn.CanUse, "robot": tarn.CanUse, "member": tarn.CanUse, "grandchild": tarn.CanUse, "other": "", "anonymous": "",
 }
 
-var wildcard = regexp.MustCompile(`\{[a-z]+(\.\.\.)?\}`)
+var wildcard = regexp.MustCompile(`\{([a-z]+(\.\.\.)?|\$)\}`)
 
 // target is a request that meets a route.
 func target(rt route) (method, path string) {
@@ -110,6 +110,8 @@ func target(rt route) (method, path string) {
 		switch w {
 		case "{project}", "{object}":
 			return private
+		case "{$}":
+			return ""
 		case "{operation...}":
 			return "projects/" + private + "/operations/none"
 		}

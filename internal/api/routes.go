@@ -38,7 +38,7 @@ func routes(c Config) []route {
 		dataAPI  = branch + "/databases/{database}/data-api"
 		config   = configs + "/{config}"
 	)
-	return append(append(append(identityRoutes(c), unityRoutes(c)...), roleRoutes(&roleDoor{control: c.Control, ops: ops})...), []route{
+	return append(append(append(append(identityRoutes(c), sqlRoutes(c)...), unityRoutes(c)...), roleRoutes(&roleDoor{control: c.Control, ops: ops})...), []route{
 		{"GET /.well-known/databricks-config", public, host.config, says[none, wire.HostConfig]("host.config", "")},
 
 		{"POST " + db + "instances", signedIn, instances.create, says[wire.DatabaseInstance, wire.DatabaseInstance]("database.createDatabaseInstance", "")},

@@ -97,6 +97,7 @@ func fill(t *testing.T, conn string) {
 	exec(t, conn, `INSERT INTO synced_tables SELECT 'u', 'main', 's', 't', 'main', 's', 'src', '{a,"b c"}', 'SNAPSHOT', project, name, 'db', '', '', 'p', 'ONLINE', '', 7, now(), 1, 2 FROM branches WHERE project = 'kept'`)
 	exec(t, conn, `INSERT INTO feeds SELECT 'f', project, name, 'id', 'db', 'public', 'main', 's', '' FROM branches WHERE project = 'kept'`)
 	exec(t, conn, `INSERT INTO feed_tables VALUES ('f', 'orders', 'main', 's', 'orders', 'ACTIVE', '16/B374D848', now(), '')`)
+	exec(t, conn, `INSERT INTO sql_statements VALUES ('s', 'ann', E'SELECT \t1', 'SELECT', 'SUCCEEDED', '', now(), NULL, now(), 1, 8)`)
 	exec(t, conn, `INSERT INTO pipelines VALUES ('p', 'SYNCED_TABLE', 'main.s.t', 'u', 'kept', 'ada')`)
 	exec(t, conn, `INSERT INTO pipeline_updates VALUES ('p1', DEFAULT, 'p', 'COMPLETED', 'API_CALL', 'NEW', '', 3)`)
 	exec(t, conn, `INSERT INTO pipeline_events VALUES ('e1', DEFAULT, 'p', 'p1', 'INFO', 'update_progress', E'odd\t', '')`)

@@ -139,6 +139,7 @@ type Statement struct {
 	err       error
 	result    Result
 	kind      string // SELECT, INSERT, …
+	format    string // of the answer
 }
 
 // Result is what there is of a statement's rows.
@@ -422,4 +423,18 @@ func dataBytes(d arrow.ArrayData) int64 {
 		n += dataBytes(c)
 	}
 	return n * int64(d.Len()) / max(whole, 1)
+}
+
+// Format is the form in which the result was asked for; SetFormat keeps it.
+func (s *Statement) Format() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.format
+}
+
+// SetFormat keeps the form in which the result is asked for.
+func (s *Statement) SetFormat(format string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.format = format
 }

@@ -65,6 +65,9 @@ type Config struct {
 // Journal keeps what statements were run.
 type Journal interface {
 	Record(ctx context.Context, r Record) error
+	// Records gives the newest that were submitted before a time; principal "" =
+	// everybody's.
+	Records(ctx context.Context, principal string, before time.Time, limit int) ([]Record, error)
 }
 
 // Warehouse runs statements. It is safe for concurrent use.
@@ -297,6 +300,36 @@ func (w *Warehouse) Statements(who tarn.Principal) []*Statement {
 	}
 	slices.SortFunc(out, func(a, b *Statement) int { return b.submitted.Compare(a.submitted) })
 	return out
+}
+
+// History gives the newest statements that were submitted before a time, those
+// that run included; an admin sees everybody's.
+func (w *Warehouse) History(ctx context.Context, who tarn.Principal, before time.Time, limit int) ([]Record, error) {
+	var out []Record
+	seen := map[string]bool{}
+	for _, s := range w.Statements(who) {
+		if r := s.Record(); r.Submitted.Before(before) && !seen[r.ID] {
+			seen[r.ID] = true
+			out = append(out, r)
+		}
+	}
+	if w.config.Journal != nil {
+		name := who.Name
+		if who.Admin {
+			name = ""
+		}
+		older, err := w.config.Journal.Records(ctx, name, before, limit)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range older {
+			if !seen[r.ID] {
+				out = append(out, r)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Record) int { return b.Submitted.Compare(a.Submitted) })
+	return out[:min(len(out), limit)], nil
 }
 
 // run does the statement, from waiting for a slot to its end.
