@@ -5,7 +5,7 @@
 // and how long a client waits for a compute that sleeps. It alternates the two
 // in one run and prints ratios.
 //
-//	go run ./bench/gateway [-json] [-case REGEX] [-seconds N] [-rounds N]
+//	go run ./bench/gateway [-json] [-case REGEX] [-seconds N] [-rounds N] [-wakes N]
 //
 // It needs build/tarn, pgbench and pgbouncer (Debian: apt-get install
 // postgresql-contrib pgbouncer).
@@ -14,6 +14,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -39,6 +40,7 @@ const (
 )
 
 func run(ctx context.Context) (err error) {
+	wakes := flag.Int("wakes", 200, "how often a stopped compute is woken for wake-p50 and wake-p99")
 	o, err := report.ParseFlags()
 	if err != nil {
 		return err
@@ -80,8 +82,8 @@ func run(ctx context.Context) (err error) {
 			Ours: relay(s.pooled, s.control, tps, connect...), Peer: relay(s.peerPooled, bouncer, tps, connect...)},
 		{Name: "idle-memory", Unit: "KB/client", PeerName: "pgbouncer", Direction: report.LessIsBetter,
 			Ours: s.idle(s.pooled, s.control), Peer: s.idle(s.peerPooled, bouncer)},
-		{Name: "wake-p50", Unit: "ms", PeerName: "target", Direction: report.LessIsBetter, Ours: s.wakes(0.5), Peer: target(wakeP50)},
-		{Name: "wake-p99", Unit: "ms", PeerName: "target", Direction: report.LessIsBetter, Ours: s.wakes(0.99), Peer: target(wakeP99)},
-		{Name: "thaw-p50", Unit: "ms", PeerName: "target", Direction: report.LessIsBetter, Ours: s.thaws(), Peer: target(thawP50)},
+		{Name: "wake-p50", Unit: "ms", PeerName: "target", Direction: report.LessIsBetter, Ours: s.wakes(0.5, *wakes), Peer: target(wakeP50)},
+		{Name: "wake-p99", Unit: "ms", PeerName: "target", Direction: report.LessIsBetter, Ours: s.wakes(0.99, *wakes), Peer: target(wakeP99)},
+		{Name: "thaw-p50", Unit: "ms", PeerName: "target", Direction: report.LessIsBetter, Ours: s.thaws, Peer: target(thawP50)},
 	})
 }

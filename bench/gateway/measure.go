@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,7 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tarndb/tarn/bench/report"
+	"github.com/tarndb/tarn/client"
 )
 
 // load is what one run of pgbench did, and what the process between spent.
@@ -116,14 +118,11 @@ func (s *site) idle(url string, pid int) func(context.Context) (float64, error) 
 	}
 }
 
-const wakesARound = 10
-
-// wakes suspends the compute and measures how long a client waits for its
-// first answer, connecting included.
-func (s *site) wakes(quantile float64) func(context.Context) (float64, error) {
+// wakes suspends the compute and measures how long a client waits for its first
+// answer, connecting included. All cases and rounds look at one series.
+func (s *site) wakes(quantile float64, count int) func(context.Context) (float64, error) {
 	return func(ctx context.Context) (float64, error) {
-		var took []float64
-		for range wakesARound {
+		for len(s.woke) < count {
 			if _, err := s.tarn(ctx, "endpoint", "suspend", "bench"); err != nil {
 				return 0, err
 			}
@@ -131,11 +130,15 @@ func (s *site) wakes(quantile float64) func(context.Context) (float64, error) {
 			if err != nil {
 				return 0, err
 			}
-			took = append(took, ms)
+			s.woke = append(s.woke, ms)
 		}
-		slices.Sort(took)
-		return took[min(int(quantile*float64(len(took))), len(took)-1)], nil
+		return quantileOf(s.woke, quantile), nil
 	}
+}
+
+func quantileOf(all []float64, q float64) float64 {
+	all = slices.Sorted(slices.Values(all))
+	return all[min(int(q*float64(len(all))), len(all)-1)]
 }
 
 func firstAnswer(ctx context.Context, url string) (float64, error) {
@@ -151,9 +154,62 @@ func firstAnswer(ctx context.Context, url string) (float64, error) {
 	return float64(time.Since(began).Microseconds()) / 1000, nil
 }
 
-// thaws would measure statements on a session whose compute was frozen.
-func (s *site) thaws() func(context.Context) (float64, error) {
-	return func(context.Context) (float64, error) {
-		return 0, report.Skipped("a compute is frozen only by time here; go test ./e2e -run TestFrozen shows it")
+const (
+	thawsARound  = 5
+	freezeAfter  = "2s" // the least there is
+	thawPatience = time.Minute
+)
+
+// thaws measures statements on a session whose compute was frozen meanwhile.
+func (s *site) thaws(ctx context.Context) (ms float64, err error) {
+	if _, err := s.tarn(ctx, "endpoint", "update", "bench/production", "--freeze-after", freezeAfter); err != nil {
+		return 0, err
+	}
+	defer func() {
+		_, uerr := s.tarn(ctx, "endpoint", "update", "bench/production", "--freeze-after", "never")
+		err = errors.Join(err, uerr)
+	}()
+	c, err := pgx.Connect(ctx, s.direct+"&default_query_exec_mode=simple_protocol")
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close(ctx)
+	var took []float64
+	for range thawsARound {
+		if err := s.awaitFrozen(ctx); err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		if _, err := c.Exec(ctx, "SELECT 1"); err != nil {
+			return 0, err
+		}
+		took = append(took, float64(time.Since(began).Microseconds())/1000)
+	}
+	return quantileOf(took, 0.5), nil
+}
+
+// awaitFrozen waits until the compute is frozen.
+func (s *site) awaitFrozen(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, thawPatience)
+	defer cancel()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for {
+		out, err := s.tarn(ctx, "status", "--json")
+		if err != nil {
+			return err
+		}
+		var st client.Status
+		if err := json.Unmarshal([]byte(out), &st); err != nil {
+			return fmt.Errorf("status: %w", err)
+		}
+		if slices.ContainsFunc(st.Computes, func(c client.Compute) bool { return c.State == "frozen" }) {
+			return nil
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the compute to freeze: %w", ctx.Err())
+		}
 	}
 }

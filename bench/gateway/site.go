@@ -33,6 +33,7 @@ type site struct {
 	control int    // PID of the process the gateway is in
 	bouncer *exec.Cmd
 	compute computeSocket
+	woke    []float64 // how long clients waited for a compute that was stopped, ms
 
 	direct, pooled                     string
 	peerSession, peerPooled, peerPlain string

@@ -106,6 +106,7 @@ func (m *machine) settings(s tarn.ComputeSpec) (map[string]string, error) {
 		if err != nil || in.Major != s.PGVersion {
 			continue
 		}
+		prewarm(in, all)
 		if v := in.Preload(all["shared_preload_libraries"]); v != "" {
 			all["shared_preload_libraries"] = v
 		}

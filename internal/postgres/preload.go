@@ -21,12 +21,18 @@ func (in Install) LibDir() string {
 	return ""
 }
 
+// Has tells whether a module is installed with this Postgres.
+func (in Install) Has(module string) bool {
+	dir := in.LibDir()
+	_, err := os.Stat(filepath.Join(dir, module+".so"))
+	return dir != "" && err == nil
+}
+
 // Preload is a value of shared_preload_libraries: the markers that this Postgres
 // has, all or none, before what was asked for.
 func (in Install) Preload(asked string) string {
-	dir := in.LibDir()
 	for _, m := range markers {
-		if _, err := os.Stat(filepath.Join(dir, m+".so")); dir == "" || err != nil {
+		if !in.Has(m) {
 			return asked
 		}
 	}
