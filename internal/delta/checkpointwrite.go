@@ -177,7 +177,7 @@ func checkpointSchema() *arrow.Schema {
 // writeActions writes a V1 checkpoint.
 func writeActions(u *upload, actions []action) error {
 	schema := checkpointSchema()
-	out, err := newParquetWriter(schema, u, compress.Codecs.Snappy)
+	out, err := newParquetWriter(schema, u, compress.Codecs.Snappy, quickly)
 	if err != nil {
 		return err
 	}

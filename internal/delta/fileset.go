@@ -103,7 +103,12 @@ func (s *fileSet) writer(ctx context.Context, p *partitionRows, fields []field) 
 	for i, n := range names {
 		values[x.schema.fields[x.schema.fieldIndex(n)].physical] = p.values[i]
 	}
+	e := quickly
+	if x.quiet {
+		e = thoroughly // what Optimize writes stays
+	}
 	w, err := x.table.newFileWriter(ctx, fileBegin{
+		effort: e,
 		number: len(x.keys), folder: s.folder + partitionFolder(names, p.values), values: values, fields: fields,
 		mapped: x.mapping != mapNone, statColumns: x.base.state.metadata.statColumns(), full: x.base.state.metadata.targetFileBytes(),
 	})
