@@ -97,12 +97,12 @@ func isCheckpointColumn(path string) bool {
 const checkpointBatch = 8192 // rows
 
 func (t *place) readParquetActions(ctx context.Context, o blob.Object, do func(action) error) (err error) {
-	defer catch(&err, o.Key)
 	f, err := openParquet(ctx, t.store, o.Key, o.Size)
 	if err != nil {
 		return missingInLog(o.Key, err)
 	}
 	defer f.close()
+	defer catch(&err, f.source)
 	var leaves []int
 	schema := f.reader.MetaData().Schema
 	for i := range schema.NumColumns() {

@@ -69,7 +69,7 @@ func (f *fileScan) run(ctx context.Context, do func(arrow.RecordBatch) error) (e
 }
 
 func (f *fileScan) damaged(err error) error {
-	if IsRefusal(err) {
+	if IsRefusal(err) || f.file.source.failed != nil {
 		return err
 	}
 	return &DamagedError{Path: f.file.key, Reason: "data file", Err: err}
@@ -77,7 +77,7 @@ func (f *fileScan) damaged(err error) error {
 
 // plan decides where each column comes from.
 func (f *fileScan) plan() (reader *pqarrow.FileReader, err error) {
-	defer catch(&err, f.file.key)
+	defer catch(&err, f.file.source)
 	if f.batch <= 0 {
 		f.batch = scanBatch
 	}
@@ -182,7 +182,7 @@ func (r *rowGroupScan) close() {
 }
 
 func (f *fileScan) openRowGroup(ctx context.Context, reader *pqarrow.FileReader, g int) (rg *rowGroupScan, err error) {
-	defer catch(&err, f.file.key)
+	defer catch(&err, f.file.source)
 	rg = &rowGroupScan{int96: map[int]*int96Reader{}, left: f.file.reader.MetaData().RowGroups[g].NumRows}
 	if len(f.leaves) > 0 {
 		if rg.records, err = reader.GetRecordReader(ctx, f.leaves, []int{g}); err != nil {
@@ -203,7 +203,7 @@ func (f *fileScan) openRowGroup(ctx context.Context, reader *pqarrow.FileReader,
 // next reads the next rows, converts them to the table's types and drops the
 // deleted ones. The result may be empty.
 func (f *fileScan) next(ctx context.Context, rg *rowGroupScan) (rec arrow.RecordBatch, err error) {
-	defer catch(&err, f.file.key)
+	defer catch(&err, f.file.source)
 	n := min(rg.left, f.batch)
 	var raw arrow.RecordBatch
 	if rg.records != nil {
