@@ -22,6 +22,10 @@ type action struct {
 	Domain     *domainAction     `json:"domainMetadata,omitempty"`
 	CommitInfo *commitInfoAction `json:"commitInfo,omitempty"`
 	Sidecar    *sidecarAction    `json:"sidecar,omitempty"`
+
+	// manifest is the checkpointMetadata of a checkpoint of version 2, which is
+	// only written: what a checkpoint is, its name says.
+	manifest *int64
 }
 
 type protocolAction struct {

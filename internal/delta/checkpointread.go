@@ -37,7 +37,7 @@ func (t *place) readCheckpoint(ctx context.Context, c checkpointFiles) (*state, 
 		}
 	}
 	for _, s := range sidecars {
-		key, err := t.logKey(s.Path, logFolder+"_sidecars/")
+		key, err := t.logKey(s.Path, sidecarFolder)
 		if err != nil {
 			return nil, err
 		}

@@ -36,9 +36,11 @@ func (x *Tx) checkpointDue(version int64) bool {
 // Checkpoint writes the sum of the newest version's actions, so that readers
 // need not read every commit. It changes nothing of the table.
 //
-//  1. put <version>.checkpoint.parquet  (crash: nothing, or a checkpoint that a
-//     listing finds)
+//  1. put <version>.checkpoint.parquet, or of version 2 the sidecars and then
+//     <version>.checkpoint.<uuid>.parquet  (crash: nothing, sidecars that nobody
+//     names, or a checkpoint that a listing finds)
 //  2. put _last_checkpoint, a hint
+//  3. delete what of the log has expired; see cleanLog
 func (t *Table) Checkpoint(ctx context.Context) error {
 	s, err := t.Latest(ctx)
 	if err != nil {
@@ -50,18 +52,17 @@ func (t *Table) Checkpoint(ctx context.Context) error {
 	c := *s
 	c.checkpoint = s.version
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.newest != nil && t.newest.version == c.version {
 		t.newest = &c
+	}
+	t.mu.Unlock()
+	if err := t.cleanLog(ctx, s, time.Now()); err != nil {
+		return fmt.Errorf("clean the log of %s: %w", t.name(), err)
 	}
 	return nil
 }
 
 func (s *Snapshot) writeCheckpoint(ctx context.Context) error {
-	p := s.state.protocol
-	if slices.Contains(p.WriterFeatures, "v2Checkpoint") {
-		return &UnsupportedError{Feature: "v2Checkpoint", Writing: true}
-	}
 	if err := s.checkWritable(); err != nil {
 		return err
 	}
@@ -69,24 +70,42 @@ func (s *Snapshot) writeCheckpoint(ctx context.Context) error {
 		return &UnsupportedError{Feature: "statistics as columns only", Writing: true}
 	}
 	actions := s.checkpointActions(time.Now())
-	up := newUpload(ctx, s.table.store, s.table.key(checkpointName(s.version)))
-	stop := up.breakOff(ctx)
-	err := writeActions(up, actions)
-	stop()
-	if err != nil {
-		up.abort()
-		return err
+	write := s.writeOne
+	if slices.Contains(s.state.protocol.WriterFeatures, "v2Checkpoint") {
+		write = func(ctx context.Context, actions []action) (int64, error) {
+			return s.writeManifest(ctx, actions, sidecarRows)
+		}
 	}
-	if err := up.close(ctx); err != nil {
+	size, err := write(ctx, actions)
+	if err != nil {
 		return err
 	}
 	hint, err := json.Marshal(map[string]int64{
-		"version": s.version, "size": int64(len(actions)), "sizeInBytes": up.size, "numOfAddFiles": int64(len(s.state.files)),
+		"version": s.version, "size": int64(len(actions)), "sizeInBytes": size, "numOfAddFiles": int64(len(s.state.files)),
 	})
 	if err != nil {
 		return err
 	}
 	return s.table.store.Put(ctx, s.table.key(logFolder+"_last_checkpoint"), bytes.NewReader(hint))
+}
+
+// writeOne writes a checkpoint of one file and gives its size.
+func (s *Snapshot) writeOne(ctx context.Context, actions []action) (int64, error) {
+	return s.table.putActions(ctx, checkpointName(s.version), checkpointSchema(), actions)
+}
+
+// putActions writes actions as a Parquet file with some of a checkpoint's columns.
+func (t *place) putActions(ctx context.Context, path string, schema *arrow.Schema, actions []action) (size int64, err error) {
+	up := newUpload(ctx, t.store, t.key(path))
+	stop := up.breakOff(ctx)
+	err = writeActions(up, schema, actions)
+	stop()
+	if err != nil {
+		up.abort()
+		return 0, err
+	}
+	err = up.close(ctx)
+	return up.size, err
 }
 
 // checkpointActions lists the state in a fixed order. Tombstones leave when
@@ -120,35 +139,14 @@ func (s *Snapshot) checkpointActions(now time.Time) []action {
 	return out
 }
 
-// tombRetention reads delta.deletedFileRetentionDuration: "interval 1 week". A
-// form we cannot read keeps tombstones longest.
+// tombRetention reads delta.deletedFileRetentionDuration.
 func (s *Snapshot) tombRetention() time.Duration {
-	v := propertyOf(s.state.metadata.Configuration, "delta.deletedFileRetentionDuration")
-	if v == "" {
-		return defaultTombRetention
-	}
-	words := strings.Fields(strings.ToLower(v))
-	if len(words) > 0 && words[0] == "interval" {
-		words = words[1:]
-	}
-	const forever = 100 * 365 * 24 * time.Hour
-	if len(words) != 2 {
-		return forever
-	}
-	n, err := strconv.ParseInt(words[0], 10, 32)
-	if err != nil || n < 0 {
-		return forever
-	}
-	units := map[string]time.Duration{"week": 7 * 24 * time.Hour, "day": 24 * time.Hour, "hour": time.Hour, "minute": time.Minute, "second": time.Second, "millisecond": time.Millisecond}
-	unit, ok := units[strings.TrimSuffix(words[1], "s")]
-	if d := time.Duration(n) * unit; ok && d < forever && (n == 0 || d/time.Duration(n) == unit) {
-		return d
-	}
-	return forever
+	return s.interval("delta.deletedFileRetentionDuration", defaultTombRetention)
 }
 
-// checkpointSchema is the V1 schema: one struct per action, all nullable.
-func checkpointSchema() *arrow.Schema {
+// checkpointSchema is one struct per action, all nullable: those of the V1
+// schema, or only some.
+func checkpointSchema(only ...string) *arrow.Schema {
 	text, long, integer, truth := arrow.BinaryTypes.String, arrow.PrimitiveTypes.Int64, arrow.PrimitiveTypes.Int32, arrow.FixedWidthTypes.Boolean
 	textMap := arrow.MapOf(text, text)
 	list := arrow.ListOfField(arrow.Field{Name: "element", Type: text, Nullable: true})
@@ -170,13 +168,19 @@ func checkpointSchema() *arrow.Schema {
 			"schemaString", text, "partitionColumns", list, "configuration", textMap, "createdTime", long),
 		"protocol", structOf("minReaderVersion", integer, "minWriterVersion", integer, "readerFeatures", list, "writerFeatures", list),
 		"domainMetadata", structOf("domain", text, "configuration", text, "removed", truth),
+		"sidecar", structOf("path", text, "sizeInBytes", long, "modificationTime", long, "tags", textMap),
+		"checkpointMetadata", structOf("version", long, "tags", textMap),
 	)
-	return arrow.NewSchema(root.(*arrow.StructType).Fields(), nil)
+	var fields []arrow.Field
+	for _, f := range root.(*arrow.StructType).Fields() {
+		if len(only) == 0 && f.Name != "sidecar" && f.Name != "checkpointMetadata" || slices.Contains(only, f.Name) {
+			fields = append(fields, f)
+		}
+	}
+	return arrow.NewSchema(fields, nil)
 }
 
-// writeActions writes a V1 checkpoint.
-func writeActions(u *upload, actions []action) error {
-	schema := checkpointSchema()
+func writeActions(u *upload, schema *arrow.Schema, actions []action) error {
 	out, err := newParquetWriter(schema, u, compress.Codecs.Snappy, quickly)
 	if err != nil {
 		return err
@@ -184,7 +188,7 @@ func writeActions(u *upload, actions []action) error {
 	for batch := range slices.Chunk(actions, checkpointBatch) {
 		b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
 		for _, a := range batch {
-			appendAction(b, a)
+			appendAction(b, schema, a)
 		}
 		rec := b.NewRecordBatch()
 		err := out.WriteBuffered(rec)
@@ -199,36 +203,41 @@ func writeActions(u *upload, actions []action) error {
 
 // appendAction adds one row: the action's struct has a value, the others are
 // null. The values stand in the order of checkpointSchema.
-func appendAction(b *array.RecordBuilder, a action) {
-	rows := map[int][]any{}
+func appendAction(b *array.RecordBuilder, schema *arrow.Schema, a action) {
+	rows := map[string][]any{}
 	switch {
 	case a.Txn != nil:
-		rows[0] = []any{a.Txn.AppID, a.Txn.Version, a.Txn.LastUpdated}
+		rows["txn"] = []any{a.Txn.AppID, a.Txn.Version, a.Txn.LastUpdated}
 	case a.Add != nil:
 		f := a.Add
 		values := f.PartitionValues
 		if values == nil {
 			values = map[string]*string{}
 		}
-		rows[1] = []any{f.Path, values, f.Size, f.ModificationTime, f.DataChange, nonEmpty(f.Stats), f.Tags, f.DV, f.BaseRowID, f.RowVersion, f.Clustering}
+		rows["add"] = []any{f.Path, values, f.Size, f.ModificationTime, f.DataChange, nonEmpty(f.Stats), f.Tags, f.DV, f.BaseRowID, f.RowVersion, f.Clustering}
 	case a.Remove != nil:
 		r := a.Remove
-		rows[2] = []any{r.Path, r.DeletionTimestamp, r.DataChange, r.Extended, r.PartitionValues, r.Size, r.Tags, r.DV, r.BaseRowID, r.RowVersion}
+		rows["remove"] = []any{r.Path, r.DeletionTimestamp, r.DataChange, r.Extended, r.PartitionValues, r.Size, r.Tags, r.DV, r.BaseRowID, r.RowVersion}
 	case a.Metadata != nil:
 		m := a.Metadata
 		partitions := m.PartitionColumns
 		if partitions == nil {
 			partitions = []string{}
 		}
-		rows[3] = []any{m.ID, m.Name, m.Description, []any{m.Format.Provider, nullable(m.Format.Options)}, m.SchemaString, partitions, nullable(m.Configuration), m.CreatedTime}
+		rows["metaData"] = []any{m.ID, m.Name, m.Description, []any{m.Format.Provider, nullable(m.Format.Options)}, m.SchemaString, partitions, nullable(m.Configuration), m.CreatedTime}
 	case a.Protocol != nil:
 		p := a.Protocol
-		rows[4] = []any{int32(p.MinReader), int32(p.MinWriter), p.ReaderFeatures, p.WriterFeatures}
+		rows["protocol"] = []any{int32(p.MinReader), int32(p.MinWriter), p.ReaderFeatures, p.WriterFeatures}
 	case a.Domain != nil:
-		rows[5] = []any{a.Domain.Domain, a.Domain.Configuration, a.Domain.Removed}
+		rows["domainMetadata"] = []any{a.Domain.Domain, a.Domain.Configuration, a.Domain.Removed}
+	case a.Sidecar != nil:
+		c := a.Sidecar
+		rows["sidecar"] = []any{c.Path, c.SizeInBytes, c.ModificationTime, c.Tags}
+	case a.manifest != nil:
+		rows["checkpointMetadata"] = []any{*a.manifest, map[string]*string(nil)}
 	}
 	for i, f := range b.Fields() {
-		if v, ok := rows[i]; ok {
+		if v, ok := rows[schema.Field(i).Name]; ok {
 			appendValue(f, v)
 		} else {
 			f.AppendNull()

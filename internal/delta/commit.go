@@ -31,7 +31,9 @@ type CommitOptions struct {
 //
 //  1. finish the data files        (crash: orphans that no version names)
 //  2. put <version>.json if absent (crash: the old version, or the new one)
-//  3. now and then a checkpoint    (crash: one checkpoint less; see Checkpoint)
+//  3. put <version>.crc            (crash: one less; a version behind another
+//     writer's has none, either)
+//  4. now and then a checkpoint    (crash: one checkpoint less; see Checkpoint)
 //
 // Step 2 may meet another writer, or lose its answer: then the version is read
 // back, and our txnId in it says whose it is. An error after which nobody can
@@ -104,6 +106,9 @@ func (x *Tx) put(ctx context.Context, actions []action, id string) (int64, error
 		}
 		if theirs == nil {
 			x.state = txCommitted
+			if version == x.base.version+1 {
+				_ = x.table.putChecksum(ctx, version, x.checksum(actions)) // nobody needs it
+			}
 			return version, nil
 		}
 		if err := x.conflict(version, theirs); err != nil {

@@ -90,13 +90,17 @@ func (t *Table) create(ctx context.Context, m Metadata) error {
 	if strings.EqualFold(propertyOf(properties, "delta.enableInCommitTimestamps"), "true") {
 		info.InCommitTimestamp = &now
 	}
-	b, err := encodeActions([]action{{CommitInfo: info}, {Protocol: protocolFor(schema, m.Properties, nil)}, {Metadata: meta}})
+	protocol := protocolFor(schema, m.Properties, nil)
+	b, err := encodeActions([]action{{CommitInfo: info}, {Protocol: protocol}, {Metadata: meta}})
 	if err != nil {
 		return err
 	}
 	theirs, err := t.putCommit(ctx, 0, b, txnID.String())
 	if err == nil && theirs != nil {
 		err = blob.ErrExists
+	}
+	if err == nil { // nobody needs the checksum
+		_ = t.putChecksum(ctx, 0, checksum{TxnID: info.TxnID, InCommitTimestamp: info.InCommitTimestamp, Metadata: meta, Protocol: protocol})
 	}
 	return err
 }

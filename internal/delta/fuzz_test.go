@@ -118,7 +118,7 @@ func FuzzCheckpoint(f *testing.F) {
 		{Add: &addAction{Path: "p", Size: 1, Stats: `{"numRecords":1}`, DV: &dvDescriptor{StorageType: "i", PathOrDV: "wi5b="}}},
 		{Remove: &removeAction{Path: "q", DeletionTimestamp: &one, Size: &size}}, {Txn: &txnAction{AppID: "a", Version: 1}},
 	}
-	if err := writeActions(up, seed); err != nil {
+	if err := writeActions(up, checkpointSchema(), seed); err != nil {
 		f.Fatal(err)
 	}
 	if err := up.close(f.Context()); err != nil {
