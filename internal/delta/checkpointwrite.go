@@ -70,13 +70,13 @@ func (s *Snapshot) writeCheckpoint(ctx context.Context) error {
 		return &UnsupportedError{Feature: "statistics as columns only", Writing: true}
 	}
 	actions := s.checkpointActions(time.Now())
-	write := s.writeOne
+	var size int64
+	var err error
 	if slices.Contains(s.state.protocol.WriterFeatures, "v2Checkpoint") {
-		write = func(ctx context.Context, actions []action) (int64, error) {
-			return s.writeManifest(ctx, actions, sidecarRows)
-		}
+		size, err = s.table.putManifest(ctx, s.version, actions, sidecarRows)
+	} else {
+		size, err = s.table.putActions(ctx, checkpointName(s.version), checkpointSchema(), actions)
 	}
-	size, err := write(ctx, actions)
 	if err != nil {
 		return err
 	}
@@ -87,11 +87,6 @@ func (s *Snapshot) writeCheckpoint(ctx context.Context) error {
 		return err
 	}
 	return s.table.store.Put(ctx, s.table.key(logFolder+"_last_checkpoint"), bytes.NewReader(hint))
-}
-
-// writeOne writes a checkpoint of one file and gives its size.
-func (s *Snapshot) writeOne(ctx context.Context, actions []action) (int64, error) {
-	return s.table.putActions(ctx, checkpointName(s.version), checkpointSchema(), actions)
 }
 
 // putActions writes actions as a Parquet file with some of a checkpoint's columns.
@@ -141,7 +136,7 @@ func (s *Snapshot) checkpointActions(now time.Time) []action {
 
 // tombRetention reads delta.deletedFileRetentionDuration.
 func (s *Snapshot) tombRetention() time.Duration {
-	return s.interval("delta.deletedFileRetentionDuration", defaultTombRetention)
+	return s.state.metadata.interval("delta.deletedFileRetentionDuration", defaultTombRetention)
 }
 
 // checkpointSchema is one struct per action, all nullable: those of the V1

@@ -13,12 +13,6 @@ import (
 // defaultLogRetention is delta.logRetentionDuration where it is not set.
 const defaultLogRetention = 30 * 24 * time.Hour
 
-// expiry is the time before which commits may go: at midnight, as Delta does,
-// so that it moves once a day.
-func (s *Snapshot) expiry(now time.Time) time.Time {
-	return now.Add(-s.interval("delta.logRetentionDuration", defaultLogRetention)).UTC().Truncate(24 * time.Hour)
-}
-
 // cleanLog deletes what of the log is older than delta.logRetentionDuration and
 // lies below a checkpoint that is old enough itself, so that every version of
 // the retention can still be read; unless delta.enableExpiredLogCleanup is
@@ -28,7 +22,8 @@ func (t *Table) cleanLog(ctx context.Context, s *Snapshot, now time.Time) error 
 	if strings.EqualFold(propertyOf(s.state.metadata.Configuration, "delta.enableExpiredLogCleanup"), "false") {
 		return nil
 	}
-	before := s.expiry(now)
+	// At midnight, as Delta does, so that it moves once a day.
+	before := now.Add(-s.state.metadata.interval("delta.logRetentionDuration", defaultLogRetention)).UTC().Truncate(24 * time.Hour)
 	g, err := t.listSegment(ctx, s.version, 0)
 	if err != nil {
 		return err
@@ -120,8 +115,8 @@ func (t *Table) cleanSidecars(ctx context.Context, g *segment, kept int64, befor
 
 // interval reads a property such as "interval 1 week". A form we cannot read
 // means for ever.
-func (s *Snapshot) interval(property string, otherwise time.Duration) time.Duration {
-	v := propertyOf(s.state.metadata.Configuration, property)
+func (m *metadataAction) interval(property string, otherwise time.Duration) time.Duration {
+	v := propertyOf(m.Configuration, property)
 	if v == "" {
 		return otherwise
 	}

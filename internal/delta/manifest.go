@@ -15,13 +15,13 @@ const sidecarRows = 50_000
 
 const sidecarFolder = logFolder + "_sidecars/"
 
-// writeManifest writes a checkpoint of version 2 and gives the size of its
+// putManifest writes a checkpoint of version 2 and gives the size of its
 // manifest.
 //
 //  1. put _sidecars/<uuid>.parquet …        (crash: files that nobody names)
 //  2. put <version>.checkpoint.<uuid>.parquet
-func (s *Snapshot) writeManifest(ctx context.Context, actions []action, perSidecar int) (int64, error) {
-	head := []action{{manifest: &s.version}}
+func (t *place) putManifest(ctx context.Context, version int64, actions []action, perSidecar int) (int64, error) {
+	head := []action{{manifest: &version}}
 	var files []action
 	for _, a := range actions {
 		if a.Add != nil || a.Remove != nil {
@@ -39,7 +39,7 @@ func (s *Snapshot) writeManifest(ctx context.Context, actions []action, perSidec
 			return 0, fmt.Errorf("name a sidecar: %w", err)
 		}
 		name := id.String() + ".parquet"
-		size, err := s.table.putActions(ctx, sidecarFolder+name, checkpointSchema("add", "remove"), part)
+		size, err := t.putActions(ctx, sidecarFolder+name, checkpointSchema("add", "remove"), part)
 		if err != nil {
 			return 0, err
 		}
@@ -50,5 +50,5 @@ func (s *Snapshot) writeManifest(ctx context.Context, actions []action, perSidec
 		return 0, fmt.Errorf("name a checkpoint: %w", err)
 	}
 	schema := checkpointSchema("txn", "add", "remove", "metaData", "protocol", "domainMetadata", "sidecar", "checkpointMetadata")
-	return s.table.putActions(ctx, fmt.Sprintf("%s%020d.checkpoint.%s.parquet", logFolder, s.version, id), schema, head)
+	return t.putActions(ctx, fmt.Sprintf("%s%020d.checkpoint.%s.parquet", logFolder, version, id), schema, head)
 }

@@ -27,7 +27,7 @@ func TestSidecars(t *testing.T) {
 	now := time.Now().UnixMilli()
 	s.state.apply(action{Remove: &removeAction{Path: "gone", DeletionTimestamp: &now}})
 	s.state.apply(action{Txn: &txnAction{AppID: "app", Version: 7}})
-	if _, err := s.writeManifest(t.Context(), s.checkpointActions(time.Now()), 10); err != nil {
+	if _, err := tab.putManifest(t.Context(), 0, s.checkpointActions(time.Now()), 10); err != nil {
 		t.Fatal(err)
 	}
 	g, err := tab.listSegment(t.Context(), latest, 0)
