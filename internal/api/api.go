@@ -6,11 +6,13 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -109,7 +111,7 @@ type door struct {
 
 func (d *door) handler(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := uuid.NewString()
+		id := requestID(r)
 		w.Header().Set(wire.RequestIDHeader, id)
 		w.Header().Set("X-Databricks-Org-Id", d.workspace)
 		w.Header().Set("Cache-Control", "no-store")
@@ -129,6 +131,17 @@ func (d *door) handler(rt route) http.Handler {
 		}
 		d.send(w, r, http.StatusOK, answer)
 	})
+}
+
+var givenID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// requestID is the id under which the request is logged: its client's, when that
+// gave one that can be logged, else a new one.
+func requestID(r *http.Request) string {
+	if id := r.Header.Get(wire.RequestIDHeader); givenID.MatchString(id) {
+		return id
+	}
+	return uuid.NewString()
 }
 
 // identify fills q.who from the bearer token.
@@ -172,6 +185,11 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, id string, err err
 
 func (d *door) send(w http.ResponseWriter, r *http.Request, status int, v any) {
 	b, ok := v.(raw)
+	kind := ""
+	if html, is := v.(page); is {
+		b, ok, kind = raw(html), true, "text/html; charset=utf-8"
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+	}
 	if !ok {
 		if v == nil {
 			v = wire.Empty{}
@@ -182,7 +200,7 @@ func (d *door) send(w http.ResponseWriter, r *http.Request, status int, v any) {
 			status, b = http.StatusInternalServerError, raw(`{"error_code":"INTERNAL_ERROR","message":"internal error"}`)
 		}
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", cmp.Or(kind, "application/json"))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	w.WriteHeader(status)

@@ -38,7 +38,10 @@ func routes(c Config) []route {
 		dataAPI  = branch + "/databases/{database}/data-api"
 		config   = configs + "/{config}"
 	)
-	return append(append(append(append(identityRoutes(c), sqlRoutes(c)...), unityRoutes(c)...), roleRoutes(&roleDoor{control: c.Control, ops: ops})...), []route{
+	docs := &docsDoor{version: c.Version}
+	docs.rows = append(append(append(append(identityRoutes(c), sqlRoutes(c)...), unityRoutes(c)...), roleRoutes(&roleDoor{control: c.Control, ops: ops})...), []route{
+		{"GET /api/docs", public, docs.read, says[none, page]("host.docs", "")},
+		{"GET /api/docs/openapi.json", public, docs.document, says[none, openAPI]("host.openapi", "")},
 		{"GET /.well-known/databricks-config", public, host.config, says[none, wire.HostConfig]("host.config", "")},
 
 		{"POST " + db + "instances", signedIn, instances.create, says[wire.DatabaseInstance, wire.DatabaseInstance]("database.createDatabaseInstance", "")},
@@ -148,4 +151,5 @@ func routes(c Config) []route {
 
 		{"/", public, host.nowhere, about{}},
 	}...)
+	return docs.rows
 }
