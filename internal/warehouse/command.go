@@ -52,6 +52,14 @@ func (c *command) do(ctx context.Context) error {
 		return c.show(ctx)
 	case "DESCRIBE", "DESC":
 		return c.describe(ctx)
+	case "CREATE":
+		return c.create(ctx)
+	case "INSERT":
+		return c.insert(ctx)
+	case "DELETE":
+		return c.delete(ctx)
+	case "DROP":
+		return c.drop(ctx)
 	}
 	return tarn.Invalid("[UNSUPPORTED_STATEMENT] %s is not known here%s", kind, where(c.sql, 0)).WithHint("docs/sql.md lists the statements that are")
 }

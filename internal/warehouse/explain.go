@@ -60,7 +60,7 @@ func (s *scene) explain(err error, r *rewritten, sql string, shift int) error {
 	}
 	e := tarn.Invalid("[%s] %s%s", code, strings.TrimSpace(rest), where(sql, place))
 	if code == "OUT_OF_MEMORY" {
-		hint = "the statement needs more memory than a warehouse gives it: select less, or give the warehouse more (tarn up --sql-memory)"
+		hint = "the statement needs more memory than a warehouse gives it: select less"
 	}
 	if hint != "" {
 		return e.WithHint(hint)
