@@ -92,6 +92,8 @@ func openControlPostgres(ctx context.Context, c serverConfig, installs []postgre
 		Settings: map[string]string{
 			"shared_buffers": "32MB", "max_connections": "60", "max_wal_size": "256MB", "jit": "off",
 			"autovacuum_naptime": "5min", "max_wal_senders": "0", "wal_level": "minimal",
+			// What a control that was killed still holds is let go of soon, whatever its session waits for.
+			"client_connection_check_interval": "2s",
 		},
 		Log: log,
 	}

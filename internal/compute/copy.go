@@ -182,7 +182,13 @@ func (f *Fleet) WALCopied(ctx context.Context, id tarn.TimelineID) (tarn.LSN, er
 // copier copies WAL of timelines at rest.
 type copier struct{ *maker }
 
-const copyEvery = time.Minute
+// copyEvery is how often it looks by itself, and how long one timeline may take;
+// what went wrong is tried again sooner.
+const (
+	copyEvery     = time.Minute
+	copyRetry     = time.Second
+	copyRetryMost = 30 * time.Second
+)
 
 // run copies the WAL of timelines at rest, trims what is here too, and
 // removes copies of timelines that are no more. One goroutine does all of it,
@@ -193,14 +199,26 @@ func (k copier) run(ctx context.Context) {
 	}
 	tick := time.NewTicker(copyEvery)
 	defer tick.Stop()
+	pause := copyRetry
 	for {
+		failed := false
 		for _, id := range k.rest.all() {
-			k.tell(ctx, id, "WAL at rest not copied", k.copyAtRest(ctx, id))
+			err := k.copyAtRest(ctx, id)
+			k.tell(ctx, id, "WAL at rest not copied", err)
+			failed = failed || err != nil
 		}
 		k.removeAbandoned(ctx)
+		var again <-chan time.Time
+		if failed {
+			again = time.After(pause)
+			pause = min(2*pause, copyRetryMost)
+		} else {
+			pause = copyRetry
+		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-again:
 		case <-tick.C:
 			for _, id := range k.records.ids() {
 				k.tell(ctx, id, "WAL not trimmed", k.trim(ctx, id))

@@ -194,7 +194,6 @@ func TestWALIsCopiedAfterAnOutage(t *testing.T) {
 	run(t, c, `CREATE TABLE t AS SELECT 1 AS id`)
 	suspend(t, f, "ep-main")
 	close(out)
-	f.maker.rest.wake()
 	eventually(t, "the WAL arrives", func() bool {
 		end, p := copied(t, f, main.ID)
 		return p.To >= end

@@ -299,6 +299,7 @@ func (e *engine) wreck(ctx context.Context) error {
 		e.server.Kill()
 	}
 	e.stopCopying()
+	defer e.on.rest.wake() // unless it starts again, what was acknowledged is copied at rest
 	return errors.Join(e.ungroup(ctx), e.hide(context.WithoutCancel(ctx)), e.closeVolume())
 }
 
