@@ -71,6 +71,8 @@ if [ "$what" = test ]; then
   ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || useful+=(postgresql)
   command -v javac >/dev/null || useful+=(default-jdk-headless)
   command -v mvn >/dev/null || useful+=(maven)
+  # Tests on a file system that clones files mount an image of one, which root can.
+  [ "$(id -u)" != 0 ] || command -v mkfs.xfs >/dev/null || useful+=(xfsprogs)
   python3 -c 'import venv, ensurepip' 2>/dev/null || useful+=(python3-venv)
   needed+=("${useful[@]}")
   useful=()

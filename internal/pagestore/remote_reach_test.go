@@ -40,3 +40,28 @@ func TestForkWaitsForItsParent(t *testing.T) {
 	}
 	must(t, v.Close())
 }
+
+// What a timeline was while it was being made is never listed: the first upload
+// fixes its seq when it is whole.
+func TestHalfMadeIsNotListed(t *testing.T) {
+	ctx, b := context.Background(), memory.New()
+	o := remoteOptions(b)
+	making := func() {}
+	o.Remote.Follow = func(context.Context, tarn.TimelineID) error {
+		making()
+		making = func() {}
+		return nil
+	}
+	s, err := Open(ctx, t.TempDir(), o)
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	must(t, s.Create(ctx, lineA, layer.NewFile{}))
+	v := takeVolume(t, s, lineA)
+	ino := plainFile(t, v, "f")
+	making = func() { writePages(t, v, ino, 0, 4, 1) } // goes on while the upload waits
+	must(t, s.Upload(ctx, lineA))
+	if _, m := s.timelines[lineA].remote.now(); m.Man.Closed.Head != v.Head() {
+		t.Errorf("the bucket lists it up to seq %d, and it was whole at %d", m.Man.Closed.Head, v.Head())
+	}
+	must(t, v.Close())
+}

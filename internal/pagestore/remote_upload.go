@@ -125,6 +125,7 @@ func (r *remote) release(ctx context.Context, t *timeline) error {
 
 // upload uploads a timeline when there is something to upload.
 //
+//  0. the first time: wait until it is whole (Follow) crash: nothing
 //  1. fix a seq: seal the log there when it is open   crash: nothing
 //  2. put the layers that the bucket does not have    crash: orphans, or put again
 //  3. wait for what its pages stand on (Follow)       crash: the same
@@ -165,6 +166,14 @@ func (r *remote) upload(ctx context.Context, t *timeline, urge urgency) error {
 	}
 	defer func() { <-l.tend }()
 	u := &uploading{store: r.shelf, of: t, line: l, pace: newPace(r.o.BytesPerSecond)}
+	if _, have := l.now(); have == nil {
+		// A timeline that is being made counts as lacking its WAL until it is
+		// whole: a seq before, which its WAL will never lead on from, must not be
+		// the one that is fixed.
+		if err := u.follow(ctx); err != nil {
+			return err
+		}
+	}
 	if err := u.fix(ctx, urge); err != nil || u.man == nil {
 		return err
 	}

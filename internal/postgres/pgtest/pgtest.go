@@ -47,8 +47,14 @@ func Installs(t testing.TB) []postgres.Install {
 	if err != nil {
 		t.Fatalf("%v (%s)", err, tarn.HintOf(err))
 	}
+	if os.Getenv(NewestEnv) != "" {
+		return found[:1]
+	}
 	return found
 }
+
+// NewestEnv, when it is set, has Installs give the newest version only.
+const NewestEnv = "TARN_TEST_NEWEST"
 
 // Newest is the first of Installs.
 func Newest(t testing.TB) postgres.Install {
