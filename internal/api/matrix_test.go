@@ -26,6 +26,7 @@ import (
 // people are who the matrix asks as, and their bearer tokens.
 type people struct {
 	ctl     *control.Control
+	db      *controldb.DB
 	config  Config
 	bearers map[string]string
 }
@@ -46,7 +47,7 @@ func newPeople(t *testing.T) *people {
 	ctl := control.New(control.Config{DB: db, Node: dead, Signer: signer, Verifier: signer, Owner: "admin@example.com"})
 	b, err := ctl.Bootstrap(ctx)
 	must(t, err)
-	p := &people{ctl: ctl, bearers: map[string]string{"admin": b.Token.Reveal(), "anonymous": ""}}
+	p := &people{ctl: ctl, db: db, bearers: map[string]string{"admin": b.Token.Reveal(), "anonymous": ""}}
 	made := map[string]tarn.Principal{}
 	for _, name := range []string{"owner", "creator", "user", "manager", "member", "grandchild", "other"} {
 		made[name], err = ctl.Identity.CreatePrincipal(ctx, tarn.Principal{Name: name + "@example.com", Type: tarn.PrincipalUser})
@@ -125,6 +126,7 @@ func TestAccess(t *testing.T) {
 	t.Run("ListsTellOnlyWhatOneMaySee", func(t *testing.T) { listsTellOnlyWhatOneMaySee(t, p) })
 	t.Run("EveryPrivilegeAtEveryDoor", func(t *testing.T) { everyPrivilegeAtEveryDoor(t, p) })
 	t.Run("CatalogObjects", func(t *testing.T) { catalogObjects(t, p) })
+	t.Run("PipelineOfFeed", func(t *testing.T) { pipelineOfFeed(t, p) })
 	t.Run("PermissionsAndSCIM", func(t *testing.T) { permissionsAndSCIM(t, p) })
 }
 

@@ -9,12 +9,16 @@ import (
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
 	"github.com/tarndb/tarn/internal/control"
+	"github.com/tarndb/tarn/internal/feed"
 	"github.com/tarndb/tarn/internal/syncedtable"
 )
 
 // pipelineDoor answers for pipelines: it reads what movers recorded, and asks
-// those of synced tables for runs.
-type pipelineDoor struct{ keeper *syncedtable.Keeper }
+// the movers for runs.
+type pipelineDoor struct {
+	keeper *syncedtable.Keeper
+	feeds  *feed.Keeper
+}
 
 // latestUpdates is how many updates a pipeline's own answer shows.
 const latestUpdates = 5
@@ -26,8 +30,7 @@ func (d *pipelineDoor) read(ctx context.Context, q *query) (tarn.Pipeline, error
 // table finds the synced table a pipeline moves; a feed has none.
 func (d *pipelineDoor) table(ctx context.Context, p tarn.Pipeline) (tarn.SyncedTable, error) {
 	if p.Kind != tarn.PipelineSyncedTable {
-		return tarn.SyncedTable{}, tarn.Conflict("pipeline %s moves feed %s, which runs by itself", p.ID, p.Name).
-			WithHint("tarn feed update --paused, or tarn feed resync")
+		return tarn.SyncedTable{}, tarn.Conflict("pipeline %s moves feed %s", p.ID, p.Name)
 	}
 	n, err := tarn.ParseTableName(p.Name)
 	if err != nil {
@@ -139,12 +142,15 @@ func (d *pipelineDoor) start(ctx context.Context, q *query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.ValidateOnly {
+		return nil, unbuilt("validate_only: a pipeline here has nothing to validate but its source, which every update does")
+	}
+	if p.Kind == tarn.PipelineFeed {
+		return d.startFeed(ctx, q, p, in)
+	}
 	t, err := d.table(ctx, p)
 	if err != nil {
 		return nil, err
-	}
-	if in.ValidateOnly {
-		return nil, unbuilt("validate_only: a pipeline here has nothing to validate but its source, which every update does")
 	}
 	kind := tarn.RefreshNew
 	if in.FullRefresh != nil && *in.FullRefresh || len(in.FullRefreshSelection) > 0 {
@@ -166,6 +172,9 @@ func (d *pipelineDoor) stop(ctx context.Context, q *query) (any, error) {
 	p, err := d.read(ctx, q)
 	if err != nil {
 		return nil, err
+	}
+	if p.Kind == tarn.PipelineFeed {
+		return d.stopFeed(ctx, q, p)
 	}
 	t, err := d.table(ctx, p)
 	if err != nil {

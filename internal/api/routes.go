@@ -10,7 +10,7 @@ func routes(c Config) []route {
 		host      = &hostDoor{workspace: c.Workspace}
 		instances = &instanceDoor{control: c.Control, workspace: c.Workspace, issued: &issued{}}
 		synced    = &syncedDoor{control: c.Control, keeper: c.SyncedTables, catalog: c.Catalog, ops: ops}
-		pipelines = &pipelineDoor{keeper: c.SyncedTables}
+		pipelines = &pipelineDoor{keeper: c.SyncedTables, feeds: c.Feeds}
 		projects  = &projectDoor{control: c.Control, ops: ops}
 		branches  = &branchDoor{control: c.Control, ops: ops}
 		snapshots = &snapshotDoor{control: c.Control, ops: ops}
