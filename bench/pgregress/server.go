@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/compute"
 	"github.com/tarndb/tarn/internal/layer"
 	"github.com/tarndb/tarn/internal/pagestore"
 	"github.com/tarndb/tarn/internal/postgres"
@@ -220,6 +221,7 @@ type onStore struct {
 
 	store  *pagestore.Store
 	volume *pagestore.Volume
+	apart  *volumefs.Apart
 	mount  *volumefs.Directory
 }
 
@@ -246,7 +248,10 @@ func (o *onStore) open(ctx context.Context, dataDir string) (err error) {
 	if o.volume, err = o.store.OpenVolume(ctx, timeline); err != nil {
 		return err
 	}
-	o.mount, err = volumefs.Mount(ctx, dataDir, o.volume, volumefs.Options{})
+	if o.apart, err = volumefs.NewApart(o.volume, o.dir+"-spill", compute.SpillFiles, nil); err != nil {
+		return err
+	}
+	o.mount, err = volumefs.Mount(ctx, dataDir, o.apart, volumefs.Options{})
 	return err
 }
 
@@ -255,12 +260,15 @@ func (o *onStore) close(ctx context.Context) error {
 	if o.mount != nil {
 		errs = append(errs, o.mount.Unmount(ctx))
 	}
+	if o.apart != nil {
+		o.apart.Close()
+	}
 	if o.volume != nil {
 		errs = append(errs, o.volume.Close())
 	}
 	if o.store != nil {
 		errs = append(errs, o.store.Close())
 	}
-	o.mount, o.volume, o.store = nil, nil, nil
+	o.apart, o.mount, o.volume, o.store = nil, nil, nil, nil
 	return errors.Join(errs...)
 }

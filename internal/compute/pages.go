@@ -77,7 +77,7 @@ type pageVolume struct {
 
 // apart keeps an engine's spill files out of the timeline.
 func (p pages) apart(v *pagestore.Volume, mount string, files []volumefs.ApartFile) (*volumefs.Apart, error) {
-	return volumefs.NewApart(v, filepath.Join(p.scratch(filepath.Base(mount)), "spill"), spillFiles, files)
+	return volumefs.NewApart(v, filepath.Join(p.scratch(filepath.Base(mount)), "spill"), SpillFiles, files)
 }
 
 func (v pageVolume) Show(ctx context.Context, dir string, log *slog.Logger) (shown, error) {

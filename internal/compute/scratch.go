@@ -26,7 +26,7 @@ var scratchDirs = [...]string{
 	"pg_stat_tmp",    // unused since Postgres 15 but by extensions; emptied by every start
 }
 
-// spillFiles are what logical decoding writes of a transaction that outgrows
+// SpillFiles are what logical decoding writes of a transaction that outgrows
 // logical_decoding_work_mem, in small writes that the log would keep for as long
 // as its history. A walsender reads them back itself, every start of Postgres and
 // of decoding on the slot removes what is left (StartupReorderBuffer,
@@ -34,7 +34,7 @@ var scratchDirs = [...]string{
 // beside them, the slot's state, must be as durable as the data; so must
 // pg_logical/snapshots, without which decoding could not begin again where it
 // was, and pg_logical/mappings.
-var spillFiles = volumefs.ApartRule{
+var SpillFiles = volumefs.ApartRule{
 	Name: func(name string) bool { return strings.HasPrefix(name, "xid-") && strings.HasSuffix(name, ".spill") },
 	Directory: func(v volumefs.Volume, dir layer.Ino) (bool, error) {
 		slots, err := v.Lookup(layer.RootIno, "pg_replslot")
