@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/ipc"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/tarndb/tarn/internal/blob/dir"
@@ -94,6 +96,13 @@ func TestSQLOverBoth(t *testing.T) {
 		{"SELECT version, operation FROM (VALUES (1, 'x')) v(version, operation)", "version,operation\n1,x\n"},
 		{"DESCRIBE lake.gold.users", "col_name,data_type,comment\nid,bigint,\nname,string,\nday,date,\n"},
 		{"SHOW TABLES IN lake.gold", "database,tableName,isTemporary\ngold,users,false\n"},
+		{"SHOW TABLES IN lake.gold LIKE 'x*'", "database,tableName,isTemporary\n"},
+		{"SHOW CATALOGS LIKE 's*'", "catalog\nshop_pg\n"},
+		{"SHOW SCHEMAS IN shop_pg", "databaseName\npublic\n"},
+		{"SHOW COLUMNS IN lake.gold.users", "col_name\nid\nname\nday\n"},
+		{"SELECT count(*) AS n FROM lake.gold.users TIMESTAMP AS OF '2100-01-01' u", "n\n3\n"},
+		{"CREATE TABLE lake.gold.spent COMMENT 'x' AS SELECT customer, sum(total) AS total FROM shop_pg.public.orders GROUP BY customer", "num_affected_rows\n2\n"},
+		{"SELECT s.total FROM lake.gold.spent s JOIN lake.gold.users u ON u.id = s.customer WHERE u.name = 'bob'", "total\n4.25\n"},
 	} {
 		if got := in.tarn("sql", "--format", "csv", c.sql); got != c.want {
 			t.Errorf("%s\ngives %q\nwant  %q", c.sql, got, c.want)
@@ -101,6 +110,41 @@ func TestSQLOverBoth(t *testing.T) {
 	}
 	if got := in.tarn("sql", "--format", "csv", "DESCRIBE HISTORY lake.gold.users LIMIT 1"); !strings.Contains(got, "2,") || !strings.Contains(got, "DELETE") {
 		t.Errorf("history: %s", got)
+	}
+	for sql, want := range map[string]string{
+		"DESCRIBE TABLE EXTENDED lake.gold.users": "# Detailed Table Information", "DESCRIBE DETAIL lake.gold.users": "delta", "EXPLAIN SELECT id FROM lake.gold.users": "explain_value",
+	} {
+		if got := in.tarn("sql", "--format", "csv", sql); !strings.Contains(got, want) {
+			t.Errorf("%s gives %s", sql, got)
+		}
+	}
+	if got := in.tarn("sql", "--json", "--param", "n:BIGINT=2", "SELECT id, name, [id] AS l, NULL AS x FROM lake.gold.users WHERE id = :n"); got != `{"id": 2, "name": "bob", "l": [2], "x": null}`+"\n" {
+		t.Errorf("json: %s", got)
+	}
+	script := filepath.Join(t.TempDir(), "script.sql")
+	if err := os.WriteFile(script, []byte("-- two statements;\nSELECT 1 AS a; SELECT ';' AS b\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := in.tarn("sql", "-f", script, "--format", "csv"); got != "a\n1\nb\n;\n" {
+		t.Errorf("script: %q", got)
+	}
+	piped := in.command("sql", "--format", "arrow")
+	piped.Stdin = strings.NewReader("SELECT i FROM range(100000) t(i)")
+	stream, err := piped.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := ipc.NewReader(bytes.NewReader(stream))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Release()
+	rows := int64(0)
+	for r.Next() {
+		rows += r.RecordBatch().NumRows()
+	}
+	if rows != 100000 || r.Err() != nil {
+		t.Errorf("arrow: %d rows, %v", rows, r.Err())
 	}
 	// Whatever is written, it reads tables of the catalog and nothing else.
 	for _, bad := range []string{
