@@ -287,7 +287,7 @@ func testTerminated(t *testing.T, h *house) {
 // testHeld: clients that work all the time lose nothing over a stop that was
 // announced.
 func testHeld(t *testing.T, h *house) {
-	const clients = 8
+	const clients = 4
 	var g errgroup.Group
 	stop := make(chan struct{})
 	rounds := make(chan struct{}, 1000)

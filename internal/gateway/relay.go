@@ -96,6 +96,11 @@ func (x *session) bulk(drop *bool) (int, error) {
 // ask passes bytes to the backend; false when it is gone.
 func (x *session) ask(p []byte) bool {
 	c := x.carry
+	if h := c.hold.Load(); h != nil { // its compute is about to stop: this statement is the next one's
+		if q := x.inquire(); q != nil {
+			h.keep(x, q)
+		}
+	}
 	c.mid.Store(true)
 	x.in.Add(uint64(len(p)))
 	x.left.Store(bytes.HasSuffix(p, terminate))

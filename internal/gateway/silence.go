@@ -113,13 +113,13 @@ type hold struct {
 
 // holdFor is how long Hold tries to find every session between two statements.
 const (
-	holdFor   = time.Second
+	holdFor   = 2 * time.Second
 	holdEvery = 20 * time.Millisecond
 )
 
 // Hold prepares an endpoint's direct sessions for the stop of its compute that
-// the caller is about to ask for: those that are idle, or become idle within a
-// second, are asked what state they have, and say nothing to it from then on.
+// the caller is about to ask for: those that are idle, or become idle within two
+// seconds, are asked what state they have, and say nothing to it from then on.
 // release, which must be called, lets them speak again: to the compute, or to the
 // next one where it is gone.
 func (s *Server) Hold(ctx context.Context, endpoint string) (release func()) {
