@@ -138,6 +138,7 @@ func (s *soak) loseComputer(ctx context.Context) error {
 	for len(s.in.left()) > 0 {
 		for pid := range s.in.left() {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may end in between
+			thaw(pid)
 		}
 	}
 	if err := s.in.unmount(); err != nil {
@@ -156,6 +157,17 @@ func (s *soak) loseComputer(ctx context.Context) error {
 	}
 	s.work(ctx)
 	return s.progress(ctx, 10)
+}
+
+// thaw lets a killed process end that was frozen: in a control group of version 1
+// SIGKILL waits for that.
+func thaw(pid int) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)) // it may have ended
+	for line := range strings.Lines(string(b)) {
+		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 && f[1] == "freezer" && f[2] != "/" {
+			_ = os.WriteFile(filepath.Join("/sys/fs/cgroup/freezer", f[2], "freezer.state"), []byte("THAWED"), 0) // tried again
+		}
+	}
 }
 
 // checkStorage verifies everything here and in the bucket.
