@@ -13,7 +13,7 @@ func TestDatabasesAsCatalogs(t *testing.T) {
 		"['databricks-postgres=databricks_postgres']\n",
 		"projects/shop/branches/production/databases/reports Reports of 2026\n", "conflict: ",
 		"projects/shop/branches/production/databases/reports reports\n",
-		"['lake', 'shop_reports'] ['shop_reports.public']\n",
+		"['lake', 'shop_reports', 'system'] ['shop_reports.public']\n",
 		"shop_reports.public.sales FOREIGN what was sold [('id', 'bigint', False), ('amount', 'decimal(10,2)', False), ('at', 'timestamp', True)]\n",
 		"shop_reports.public.totals VIEW - [('total', 'string', True)]\n",
 		"in use: ", "registered as catalog shop_reports",

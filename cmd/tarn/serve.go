@@ -180,7 +180,9 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		copied = backup.Age
 	}
 	sql := c.openWarehouse(ctl, cat, db, gate.CAPath(), log)
+	audit := catalog.NewAudit(cat, openStore, c.AuditKeep, log)
 	handler := api.New(api.Config{
+		Audit:   audit,
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
 		OAuth: signIn, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Copied: copied, Processes: c.processes, Volumes: c.volumesInUse, Sessions: sessionsOf(gate),
 		PageStore: nodeClient, Warehouse: sql, Log: log,
@@ -192,6 +194,7 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	g.Go(func() error { return synced.Run(ctx) })
 	g.Go(func() error { return cat.Follow(ctx, ctl, 5*time.Second, log) })
 	g.Go(func() error { return sql.Run(ctx) })
+	g.Go(func() error { return audit.Run(ctx, 30*time.Second) })
 	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error { return followEndpoints(ctx, ctl, gate) })
 	g.Go(func() error { return serveHTTP(ctx, c, withMetrics(handler, gate), log) })

@@ -35,6 +35,7 @@ type serverConfig struct {
 	Owner       string        // user name of the workspace owner, used at the first start
 	Volumes     string        // auto, fuse or directory
 	TokenLife   time.Duration // of OAuth access tokens
+	AuditKeep   time.Duration // of events in system.access.audit; 0 = forever
 
 	alerts  syncedtable.Alerts // told of every synced table
 	gate    gatewayConfig
@@ -51,6 +52,7 @@ func (c *serverConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate file of the API; needed to listen beyond loopback")
 	f.StringVar(&c.TLSKey, "tls-key", "", "key file of the API's certificate")
 	f.IntVar(&c.GatewayPort, "gateway-port", 5432, "port of the Postgres gateway on every endpoint's address")
+	f.DurationVar(&c.AuditKeep, "audit-keep", 365*24*time.Hour, "how long events stay in system.access.audit; 0 = forever")
 	c.gate.flags(f)
 	f.StringVar(&c.alerts.Webhook, "alert-webhook", "", "URL that is told of failures, lag and dead letters of synced tables")
 	f.StringArrayVar(&c.alerts.Command, "alert-command", nil, "program that is told the same on its standard input; repeat the flag for its arguments")
@@ -103,6 +105,9 @@ func (c *serverConfig) complete() error {
 	if c.GatewayPort < 1 || c.GatewayPort > 65535 {
 		return tarn.Invalid("--gateway-port %d: want 1 to 65535", c.GatewayPort)
 	}
+	if c.AuditKeep < 0 {
+		return tarn.Invalid("--audit-keep %s: want a time, or 0 for ever", c.AuditKeep)
+	}
 	if c.TokenLife < time.Second || c.TokenLife > token.MaxLife {
 		return tarn.Invalid("--token-life %s: want 1s to %s", c.TokenLife, token.MaxLife)
 	}
@@ -117,7 +122,7 @@ func (c *serverConfig) complete() error {
 
 // args gives the flags that make another process see the same configuration.
 func (c *serverConfig) args() []string {
-	a := []string{"--data", c.Data, "--listen", c.API, "--gateway-port", strconv.Itoa(c.GatewayPort), "--owner", c.Owner, "--volumes", c.Volumes, "--token-life", c.TokenLife.String()}
+	a := []string{"--data", c.Data, "--listen", c.API, "--gateway-port", strconv.Itoa(c.GatewayPort), "--owner", c.Owner, "--volumes", c.Volumes, "--token-life", c.TokenLife.String(), "--audit-keep", c.AuditKeep.String()}
 	for flag, v := range map[string]string{"--pg-bin": c.PGBin, "--control-db": c.ControlDB, "--tls-cert": c.TLSCert, "--tls-key": c.TLSKey, "--alert-webhook": c.alerts.Webhook} {
 		if v != "" {
 			a = append(a, flag, v)

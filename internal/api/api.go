@@ -36,6 +36,7 @@ type Config struct {
 	SyncedTables *syncedtable.Keeper
 	Feeds        *feed.Keeper
 	Catalog      *catalog.Catalog
+	Audit        *catalog.Audit // nil = nothing is recorded
 	Workspace    tarn.Workspace
 	// OpenTable opens the Delta table at a catalog location. nil = table
 	// contents are answered with "not implemented".
@@ -75,6 +76,7 @@ func New(c Config) http.Handler {
 		child:        childrenOfControl(c.Control),
 		publicURL:    strings.TrimSuffix(c.PublicURL, "/"),
 		workspace:    strconv.FormatInt(c.Workspace.ID, 10),
+		audit:        c.Audit,
 		log:          c.Log,
 	}
 	mux := http.NewServeMux()
@@ -105,7 +107,9 @@ type door struct {
 	projectOf    func(ctx context.Context, a access, q *query) (tarn.ProjectName, error)
 	child        func(ctx context.Context, name string) (tarn.ChildInstance, error) // nil = there are none
 	publicURL    string
-	workspace    string // decimal id
+	workspace    string         // decimal id
+	audit        *catalog.Audit // nil = nothing is recorded
+	strangers    strangers
 	log          *slog.Logger
 }
 
@@ -125,6 +129,7 @@ func (d *door) handler(rt route) http.Handler {
 		if err == nil {
 			answer, err = rt.answer(r.Context(), q)
 		}
+		d.record(rt, q, id, err)
 		if err != nil {
 			d.refuse(w, r, id, err)
 			return

@@ -127,6 +127,7 @@ func TestAccess(t *testing.T) {
 	t.Run("EveryPrivilegeAtEveryDoor", func(t *testing.T) { everyPrivilegeAtEveryDoor(t, p) })
 	t.Run("CatalogObjects", func(t *testing.T) { catalogObjects(t, p) })
 	t.Run("PipelineOfFeed", func(t *testing.T) { pipelineOfFeed(t, p) })
+	t.Run("AuditsWhatIsDone", func(t *testing.T) { auditsWhatIsDone(t, p) })
 	t.Run("PermissionsAndSCIM", func(t *testing.T) { permissionsAndSCIM(t, p) })
 }
 

@@ -22,6 +22,7 @@ type query struct {
 	base string // URL of this server as the client knows it
 
 	access *control.Access
+	detail string              // for the audit; no secret
 	child  *tarn.ChildInstance // that the path names as an instance; nil = none
 }
 

@@ -119,6 +119,7 @@ func (d *unityDoor) changeGrants(ctx context.Context, q *query) (any, error) {
 			return nil, err
 		}
 		changes = append(changes, ch)
+		q.detail += "grant " + strings.Join(c.Add, ",") + " revoke " + strings.Join(c.Remove, ",") + " principal " + c.Principal + "; "
 	}
 	if on.Type() == tarn.SecurableMetastore && !q.who.Admin {
 		return nil, tarn.Denied("%s may not grant on the metastore: only admins of the workspace may", q.who.Name)

@@ -23,10 +23,13 @@ type Catalog struct{ db *controldb.DB }
 // New builds a catalog service on the control plane's rows.
 func New(db *controldb.DB) *Catalog { return &Catalog{db} }
 
-// EnsureDefault makes catalog lake at root unless there is one. An older root
-// stays: its tables are there.
+// EnsureDefault makes catalog lake at root, and system beside it, unless they are
+// there. An older root stays: its tables are there.
 func (c *Catalog) EnsureDefault(ctx context.Context, root string) error {
-	return c.ensure(ctx, Default, root, "")
+	if err := c.ensure(ctx, Default, root, ""); err != nil {
+		return err
+	}
+	return c.ensure(ctx, System, "", "what Tarn writes about itself")
 }
 
 func (c *Catalog) ensure(ctx context.Context, name, root, comment string) error {

@@ -53,7 +53,7 @@ func TestCatalog(t *testing.T) {
 	}
 	names, err := c.Catalogs(ctx)
 	ok(err)
-	if !slices.Equal(names, []string{"lake", "shop"}) {
+	if !slices.Equal(names, []string{"lake", "shop", "system"}) {
 		t.Fatalf("catalogs %q", names)
 	}
 
