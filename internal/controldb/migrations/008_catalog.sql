@@ -1,5 +1,5 @@
 -- Catalogs, schemas and tables as objects with owners; what was granted on
--- them; their lineage; and rows on their way into the catalog system.
+-- them; and rows on their way into the catalog system.
 -- An owner that is NULL is the admins of the workspace.
 
 ALTER TABLE catalogs
@@ -48,18 +48,6 @@ CREATE TABLE grants (
 );
 CREATE INDEX grants_principal ON grants (principal);
 
--- col '' = of the object itself.
-CREATE TABLE tags (
-	catalog text NOT NULL,
-	schema text NOT NULL,
-	name text NOT NULL,
-	col text NOT NULL,
-	key text NOT NULL,
-	value text NOT NULL,
-	updated timestamptz NOT NULL DEFAULT now(),
-	PRIMARY KEY (catalog, schema, name, col, key)
-);
-
 -- What was granted on a name goes with the thing, by whatever way that goes: a
 -- registered catalog with its branch, a synced table with its keeper's row.
 CREATE FUNCTION forget_grants() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -73,7 +61,6 @@ BEGIN
 		ELSE c := o->>'name';
 	END CASE;
 	DELETE FROM grants WHERE catalog = c AND (s IS NULL OR schema = s) AND (t IS NULL OR name = t);
-	DELETE FROM tags WHERE catalog = c AND (s IS NULL OR schema = s) AND (t IS NULL OR name = t);
 	RETURN NULL;
 END $$;
 CREATE TRIGGER forget_grants AFTER DELETE ON catalogs FOR EACH ROW EXECUTE FUNCTION forget_grants();
@@ -82,22 +69,6 @@ CREATE TRIGGER forget_grants AFTER DELETE ON registered_catalogs FOR EACH ROW EX
 CREATE TRIGGER forget_grants AFTER DELETE ON synced_tables FOR EACH ROW EXECUTE FUNCTION forget_grants();
 CREATE TRIGGER forget_grants AFTER UPDATE OF dropped ON tables FOR EACH ROW
 	WHEN (OLD.dropped IS NULL AND NEW.dropped IS NOT NULL) EXECUTE FUNCTION forget_grants();
-
--- Which table, or column of it (col '' = the table), came of which, and by what.
-CREATE TABLE lineage (
-	source text NOT NULL,
-	source_col text NOT NULL,
-	target text NOT NULL,
-	target_col text NOT NULL,
-	entity text NOT NULL, -- PIPELINE, INGEST, QUERY
-	entity_id text NOT NULL,
-	run text NOT NULL, -- the newest: an update, a statement
-	principal text NOT NULL,
-	first_seen timestamptz NOT NULL DEFAULT now(),
-	last_seen timestamptz NOT NULL DEFAULT now(),
-	PRIMARY KEY (target, target_col, source, source_col, entity, entity_id)
-);
-CREATE INDEX lineage_source ON lineage (source, source_col);
 
 -- Rows of the tables of catalog system until their Delta commit. A batch is
 -- what one commit holds; its number stands in the commit too.
