@@ -275,11 +275,14 @@ func (r *sqlRun) show(ctx context.Context, s client.SQLStatement) error {
 		return err
 	}
 	if r.o.format == "table" {
-		more := ""
+		rows, more := "rows", ""
+		if s.Manifest.TotalRowCount == 1 {
+			rows = "row"
+		}
 		if s.Manifest.Truncated {
 			more = ", and there are more"
 		}
-		r.sh.note("%d rows%s", s.Manifest.TotalRowCount, more)
+		r.sh.note("%d %s%s", s.Manifest.TotalRowCount, rows, more)
 	}
 	return nil
 }

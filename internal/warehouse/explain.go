@@ -40,7 +40,7 @@ func (s *scene) explain(err error, r *rewritten, sql string, shift int) error {
 		}
 		return err
 	}
-	msg := strings.ReplaceAll(said.Text, pastMark, "@")
+	msg := strings.NewReplacer(pastMark, "@", catalogMark, "").Replace(said.Text)
 	head, rest, ok := strings.Cut(msg, ": ")
 	code := codes[strings.TrimPrefix(head, "prepare the statement: ")]
 	if !ok || code == "" {

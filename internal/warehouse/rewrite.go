@@ -8,13 +8,13 @@ import (
 	"github.com/tarndb/tarn"
 )
 
-// rewritten is a statement in DuckDB's words. Three things are written
-// otherwise:
+// rewritten is a statement in DuckDB's words. These are written otherwise:
 //
 //	`name`                                   → "name"
 //	t VERSION AS OF 3, t@v3, t TIMESTAMP AS OF '…' → "t@…" AS t
 //	table_changes('c.s.t', 2, 5)             → "c"."s"."t@changes…"
 //	:name                                    → CAST($name AS its type)
+//	system.access.audit                      → "system…".access.audit
 type rewritten struct {
 	sql   string
 	edits []edit
@@ -77,6 +77,28 @@ func quoteAll(parts ...string) string {
 // that rewrite makes: no table can have it in its name.
 const pastMark = "\x01"
 
+// catalogMark ends the names of catalogs that DuckDB has databases of its own
+// under: a statement means ours, and never gets at theirs.
+const catalogMark = "\x02"
+
+// duckCatalog is the database in which DuckDB sees a catalog.
+func duckCatalog(name string) string {
+	if strings.EqualFold(name, "system") || strings.EqualFold(name, "temp") {
+		return strings.ToLower(name) + catalogMark
+	}
+	return name
+}
+
+// duckTable writes a table's name as DuckDB finds it; mark goes behind it.
+func duckTable(parts []string, mark string) string {
+	all := append([]string{}, parts...)
+	if len(all) > 2 {
+		all[0] = duckCatalog(all[0])
+	}
+	all[len(all)-1] += mark
+	return quoteAll(all...)
+}
+
 // rewrite turns a statement into DuckDB's words; types are those of its
 // parameters, by name.
 func rewrite(sql string, types map[string]string) (*rewritten, error) {
@@ -84,7 +106,7 @@ func rewrite(sql string, types map[string]string) (*rewritten, error) {
 	if err != nil {
 		return nil, err
 	}
-	if strings.Contains(sql, pastMark) || strings.Contains(sql, "\x00") {
+	if strings.ContainsAny(sql, "\x00"+pastMark+catalogMark) {
 		return nil, tarn.Invalid("the statement holds a control character")
 	}
 	var all []replacement
@@ -118,6 +140,10 @@ func rewrite(sql string, types map[string]string) (*rewritten, error) {
 			} else if next > i {
 				all = append(all, r)
 				i = next - 1
+				continue
+			}
+			if parts, _ := chain(tokens, i); len(parts) > 2 && duckCatalog(parts[0]) != parts[0] {
+				all = append(all, replacement{t.from, t.to, quote(duckCatalog(parts[0]))})
 				continue
 			}
 		}
@@ -189,10 +215,9 @@ func past(sql string, tokens []lexeme, i int) (r replacement, next int, err erro
 		}
 		j = k + 1
 	}
-	last := len(parts) - 1
-	text := quoteAll(append(append([]string{}, parts[:last]...), parts[last]+pastMark+asked)...)
+	text := duckTable(parts, pastMark+asked)
 	if !aliased(at(j)) {
-		text += " AS " + quote(parts[last])
+		text += " AS " + quote(parts[len(parts)-1])
 	}
 	return replacement{tokens[i].from, tokens[j-1].to, text}, j, nil
 }
@@ -253,8 +278,7 @@ func tableChanges(sql string, tokens []lexeme, i int) (r replacement, next int, 
 			return bad(j)
 		}
 	}
-	last := len(parts) - 1
-	text := quoteAll(append(append([]string{}, parts[:last]...), parts[last]+pastMark+asked)...)
+	text := duckTable(parts, pastMark+asked)
 	var behind lexeme
 	if j+1 < len(tokens) {
 		behind = tokens[j+1]

@@ -74,6 +74,10 @@ func TestWritingAndRights(t *testing.T) {
 		{"INSERT OVERWRITE t (id) SELECT 7", `[["1"]]`},
 		{"SELECT id, g, name FROM t", `[["7",null,null]]`},
 		{"SELECT count(*) FROM t VERSION AS OF 1", `[["10"]]`},
+		{"CREATE TABLE system.access.audit AS SELECT 403 AS status_code", `[["1"]]`}, // DuckDB has a system of its own
+		{"SELECT system.access.audit.status_code FROM System.access.audit WHERE audit.status_code = 403", `[["403"]]`},
+		{"SELECT a.status_code, t.id FROM `system`.access.audit VERSION AS OF 1 a, t", `[["403","7"]]`},
+		{"SELECT id AS system FROM t", `[["7"]]`},
 	} {
 		if _, st, got := run(admin, c.sql); st.State != Succeeded || got != c.want {
 			t.Fatalf("%s\ngives %s %v %s\nwant %s", c.sql, st.State, st.Err, got, c.want)

@@ -194,7 +194,7 @@ func (w *walker) table(o object, names []string) {
 	r := &ref{alias: text(o, "alias"), at: w.at(o)}
 	for _, k := range []string{"catalog_name", "schema_name", "table_name"} {
 		if s := text(o, k); s != "" {
-			r.parts = append(r.parts, s)
+			r.parts = append(r.parts, strings.TrimSuffix(s, catalogMark))
 		}
 	}
 	if len(r.parts) == 1 && slices.Contains(names, strings.ToLower(r.parts[0])) {

@@ -78,7 +78,7 @@ func (s *scene) show(ctx context.Context, t *tree, sql string) error {
 			return fmt.Errorf("%w%s", err, where(sql, g.refs[0].at))
 		}
 	}
-	s.prepare = append(s.prepare, "USE "+quoteAll(s.catalog, s.schema))
+	s.prepare = append(s.prepare, "USE "+quoteAll(duckCatalog(s.catalog), s.schema))
 	return nil
 }
 
@@ -87,22 +87,17 @@ func (s *scene) folder(catalog, schema string) {
 	if key := catalog; !s.made[key] {
 		s.made[key] = true
 		if catalog != "memory" {
-			s.prepare = append(s.prepare, "ATTACH ':memory:' AS "+quote(catalog))
+			s.prepare = append(s.prepare, "ATTACH ':memory:' AS "+quote(duckCatalog(catalog)))
 		}
 	}
 	if key := catalog + "\x00" + schema; !s.made[key] {
 		s.made[key] = true
-		s.prepare = append(s.prepare, "CREATE SCHEMA IF NOT EXISTS "+quoteAll(catalog, schema))
+		s.prepare = append(s.prepare, "CREATE SCHEMA IF NOT EXISTS "+quoteAll(duckCatalog(catalog), schema))
 	}
 }
 
 // resolve finds a table that the principal may read.
 func (s *scene) resolve(ctx context.Context, n tarn.TableName, want tarn.Privilege) (catalog.Entry, error) {
-	if n.Catalog == "system" || n.Catalog == "temp" {
-		if _, err := s.w.config.Catalog.Schemas(ctx, n.Catalog); err != nil {
-			return catalog.Entry{}, tarn.NotFound("[TABLE_OR_VIEW_NOT_FOUND] there is no table %s", n)
-		}
-	}
 	rights := s.w.config.Catalog.For(s.who)
 	e, err := rights.Table(ctx, n)
 	if err != nil {
@@ -137,7 +132,7 @@ func (s *scene) table(ctx context.Context, t *tree, g *target) error {
 	if g.asked != "" {
 		view += pastMark + g.asked
 	}
-	s.prepare = append(s.prepare, "CREATE VIEW "+quoteAll(g.name.Catalog, g.name.Schema, view)+" AS "+body)
+	s.prepare = append(s.prepare, "CREATE VIEW "+quoteAll(duckCatalog(g.name.Catalog), g.name.Schema, view)+" AS "+body)
 	return nil
 }
 
