@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -193,6 +195,7 @@ func (in *instance) killEverything() {
 		for pid := range in.processes() {
 			// It may end in between.
 			_ = syscall.Kill(pid, syscall.SIGKILL)
+			thaw(pid)
 		}
 	}
 	mounts, err := os.ReadFile("/proc/self/mounts")
@@ -204,6 +207,17 @@ func (in *instance) killEverything() {
 			if err := syscall.Unmount(f[1], syscall.MNT_DETACH); err != nil {
 				in.t.Fatal(err)
 			}
+		}
+	}
+}
+
+// thaw lets a killed process end that was frozen: in a control group of version 1
+// SIGKILL waits for that.
+func thaw(pid int) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)) // it may have ended
+	for line := range strings.Lines(string(b)) {
+		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 && f[1] == "freezer" && f[2] != "/" {
+			_ = os.WriteFile(filepath.Join("/sys/fs/cgroup/freezer", f[2], "freezer.state"), []byte("THAWED"), 0) // tried again
 		}
 	}
 }
