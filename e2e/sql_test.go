@@ -97,7 +97,7 @@ func TestSQLOverBoth(t *testing.T) {
 		{"DESCRIBE lake.gold.users", "col_name,data_type,comment\nid,bigint,\nname,string,\nday,date,\n"},
 		{"SHOW TABLES IN lake.gold", "database,tableName,isTemporary\ngold,users,false\n"},
 		{"SHOW TABLES IN lake.gold LIKE 'x*'", "database,tableName,isTemporary\n"},
-		{"SHOW CATALOGS LIKE 's*'", "catalog\nshop_pg\n"},
+		{"SHOW CATALOGS LIKE 's*'", "catalog\nshop_pg\nsystem\n"},
 		{"SHOW SCHEMAS IN shop_pg", "databaseName\npublic\n"},
 		{"SHOW COLUMNS IN lake.gold.users", "col_name\nid\nname\nday\n"},
 		{"SELECT count(*) AS n FROM lake.gold.users TIMESTAMP AS OF '2100-01-01' u", "n\n3\n"},
