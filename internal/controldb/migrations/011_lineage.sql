@@ -1,0 +1,2 @@
+-- Lineage.
+SELECT 1;

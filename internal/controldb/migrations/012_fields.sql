@@ -1,0 +1,2 @@
+-- Fields of the published API that are kept as they came.
+SELECT 1;
