@@ -179,8 +179,8 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		backup = controldb.NewBackup(db, c.Remote, controldb.BackupOptions{Log: log})
 		copied = backup.Age
 	}
-	sql := c.openWarehouse(ctl, cat, db, gate.CAPath(), log)
 	audit := catalog.NewAudit(cat, openStore, c.AuditKeep, log)
+	sql := c.openWarehouse(ctl, cat, db, audit, gate.CAPath(), log)
 	handler := api.New(api.Config{
 		Audit:   audit,
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,

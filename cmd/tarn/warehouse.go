@@ -52,9 +52,9 @@ func engineCommand(o engine.Options) *exec.Cmd {
 }
 
 // openWarehouse wires the one warehouse.
-func (c *serverConfig) openWarehouse(ctl *control.Control, cat *catalog.Catalog, db *controldb.DB, caFile string, log *slog.Logger) *warehouse.Warehouse {
+func (c *serverConfig) openWarehouse(ctl *control.Control, cat *catalog.Catalog, db *controldb.DB, audit *catalog.Audit, caFile string, log *slog.Logger) *warehouse.Warehouse {
 	return warehouse.New(warehouse.Config{
-		Catalog: cat, OpenTable: openTable, CreateTable: createTable, Connect: principalConnect(ctl, caFile), Command: engineCommand, Journal: statementJournal{db},
+		Catalog: cat, OpenTable: openTable, CreateTable: createTable, Connect: principalConnect(ctl, caFile), Command: engineCommand, Journal: statementJournal{db}, Audit: audit,
 		Dir: filepath.Join(c.Data, "sql"), Run: c.socketDir("sql"), Log: log,
 	})
 }

@@ -77,7 +77,7 @@ func (d *sqlDoor) execute(ctx context.Context, q *query) (any, error) {
 	if in.RowLimit < 0 || in.ByteLimit < 0 {
 		return nil, badField("row_limit", "a limit is not negative")
 	}
-	r := warehouse.Request{SQL: in.Statement, Catalog: in.Catalog, Schema: in.Schema, RowLimit: in.RowLimit, ByteLimit: in.ByteLimit}
+	r := warehouse.Request{SQL: in.Statement, Catalog: in.Catalog, Schema: in.Schema, RowLimit: in.RowLimit, ByteLimit: in.ByteLimit, Address: addressOf(q.r), Agent: q.r.UserAgent()}
 	for _, p := range in.Parameters {
 		r.Params = append(r.Params, warehouse.Parameter{Name: p.Name, Type: p.Type, Value: p.Value})
 	}

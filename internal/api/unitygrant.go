@@ -26,16 +26,8 @@ func (d *unityDoor) askedGrants(ctx context.Context, q *query) (on tarn.Securabl
 		return on, "", nil, err
 	}
 	principal = q.text("principal")
-	r := d.rights(q)
-	denied := r.Check(ctx, tarn.PrivilegeManage, on)
-	if tarn.KindOf(denied) != tarn.KindDenied {
-		return on, principal, nil, denied
-	}
-	mine = append([]string{q.who.Name}, q.who.Groups...)
-	if principal != "" && !slices.Contains(mine, principal) {
-		return on, principal, nil, denied
-	}
-	return on, principal, mine, r.CheckVisible(ctx, on)
+	mine, err = d.rights(q).SeenGrants(ctx, on, principal)
+	return on, principal, mine, err
 }
 
 func (d *unityDoor) grants(ctx context.Context, q *query) (any, error) {
@@ -119,15 +111,9 @@ func (d *unityDoor) changeGrants(ctx context.Context, q *query) (any, error) {
 			return nil, err
 		}
 		changes = append(changes, ch)
-		q.detail += "grant " + strings.Join(c.Add, ",") + " revoke " + strings.Join(c.Remove, ",") + " principal " + c.Principal + "; "
+		q.detail += ch.String()
 	}
-	if on.Type() == tarn.SecurableMetastore && !q.who.Admin {
-		return nil, tarn.Denied("%s may not grant on the metastore: only admins of the workspace may", q.who.Name)
-	}
-	if err := d.rights(q).Check(ctx, tarn.PrivilegeManage, on); err != nil {
-		return nil, err
-	}
-	if err := d.catalog.Grants().Change(ctx, q.who, on, changes); err != nil {
+	if err := d.rights(q).ChangeGrants(ctx, on, changes); err != nil {
 		return nil, err
 	}
 	gs, err := d.catalog.Grants().On(ctx, on, "")

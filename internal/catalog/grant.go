@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/controldb"
@@ -14,6 +15,45 @@ type GrantChange struct {
 	Principal string
 	Add       []tarn.Privilege
 	Remove    []tarn.Privilege
+}
+
+// String is what an audit says of the change.
+func (c GrantChange) String() string {
+	names := func(ps []tarn.Privilege) string {
+		out := make([]string, len(ps))
+		for i, p := range ps {
+			out[i] = string(p)
+		}
+		return strings.Join(out, ",")
+	}
+	return "grant " + names(c.Add) + " revoke " + names(c.Remove) + " principal " + c.Principal + "; "
+}
+
+// ChangeGrants is Grants.Change by a principal that manages the object; on the
+// metastore only admins of the workspace do.
+func (r *Rights) ChangeGrants(ctx context.Context, on tarn.Securable, changes []GrantChange) error {
+	if on.Type() == tarn.SecurableMetastore && !r.who.Admin {
+		return tarn.Denied("%s may not grant on the metastore: only admins of the workspace may", r.who.Name)
+	}
+	if err := r.Check(ctx, tarn.PrivilegeManage, on); err != nil {
+		return err
+	}
+	return (&Grants{r.db}).Change(ctx, r.who, on, changes)
+}
+
+// SeenGrants says whose grants on an object the principal may see: nil =
+// everybody's, of who manages it; else its own and those of its groups. KindDenied
+// when of, "" = whoever has some, is none of them.
+func (r *Rights) SeenGrants(ctx context.Context, on tarn.Securable, of string) (mine []string, err error) {
+	denied := r.Check(ctx, tarn.PrivilegeManage, on)
+	if tarn.KindOf(denied) != tarn.KindDenied {
+		return nil, denied
+	}
+	mine = append([]string{r.who.Name}, r.who.Groups...)
+	if of != "" && !slices.Contains(mine, of) {
+		return mine, denied
+	}
+	return mine, r.CheckVisible(ctx, on)
 }
 
 // Grants are those on the objects of the workspace.

@@ -5,16 +5,23 @@ import (
 	"strings"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/warehouse/engine"
 )
 
 // command reads the beginning of a statement and does what it says.
 type command struct {
 	*scene
+	cursor
 	statement *Statement
-	sql       string
-	tokens    []lexeme
-	i         int // the next token
+	event     catalog.Event // of an audit; Action "" = only when it is refused
+}
+
+// cursor is a place in a statement.
+type cursor struct {
+	sql    string
+	tokens []lexeme
+	i      int // the next token
 }
 
 func (c *command) do(ctx context.Context) error {
@@ -47,7 +54,7 @@ func (c *command) do(ctx context.Context) error {
 		if c.take("analyze") {
 			prefix = "EXPLAIN ANALYZE "
 		}
-		return c.read(ctx, c.rest(), prefix)
+		return c.read(ctx, c.tail(), prefix)
 	case "SHOW":
 		return c.show(ctx)
 	case "DESCRIBE", "DESC":
@@ -60,6 +67,8 @@ func (c *command) do(ctx context.Context) error {
 		return c.delete(ctx)
 	case "DROP":
 		return c.drop(ctx)
+	case "GRANT", "REVOKE":
+		return c.grant(ctx)
 	}
 	return tarn.Invalid("[UNSUPPORTED_STATEMENT] %s is not known here%s", kind, where(c.sql, 0)).WithHint("docs/sql.md lists the statements that are")
 }
@@ -69,20 +78,20 @@ func (c *command) read(ctx context.Context, sql, prefix string) error {
 	return c.query(ctx, c.statement.ID, sql, prefix, c.statement.Params, func(rows *engine.Rows) error { return c.statement.keep(rows) })
 }
 
-func (c *command) end() bool { return c.i >= len(c.tokens) }
+func (c *cursor) end() bool { return c.i >= len(c.tokens) }
 
-func (c *command) next() lexeme {
+func (c *cursor) next() lexeme {
 	if c.end() {
 		return lexeme{kind: lexSign, from: len(c.sql), to: len(c.sql)}
 	}
 	return c.tokens[c.i]
 }
 
-// rest is the text from the next token on.
-func (c *command) rest() string { return c.sql[c.next().from:] }
+// tail is the text from the next token on.
+func (c *cursor) tail() string { return c.sql[c.next().from:] }
 
 // take takes words when they come next.
-func (c *command) take(words ...string) bool {
+func (c *cursor) take(words ...string) bool {
 	for k, w := range words {
 		if c.i+k >= len(c.tokens) || !c.tokens[c.i+k].is(w) {
 			return false
@@ -93,7 +102,7 @@ func (c *command) take(words ...string) bool {
 }
 
 // want refuses what comes next.
-func (c *command) want(what string) error {
+func (c *cursor) want(what string) error {
 	got := "the statement ends"
 	if !c.end() {
 		got = c.next().text + " stands"
@@ -102,7 +111,7 @@ func (c *command) want(what string) error {
 }
 
 // done refuses anything more.
-func (c *command) done() error {
+func (c *cursor) done() error {
 	if !c.end() {
 		return c.want("the end of the statement")
 	}
@@ -110,7 +119,7 @@ func (c *command) done() error {
 }
 
 // parts reads a dotted name.
-func (c *command) parts() ([]string, error) {
+func (c *cursor) parts() ([]string, error) {
 	p, next := chain(c.tokens, c.i)
 	if len(p) == 0 {
 		return nil, c.want("a name")

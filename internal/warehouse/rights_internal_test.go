@@ -17,8 +17,18 @@ import (
 	"github.com/tarndb/tarn/internal/postgres/pgtest"
 )
 
-// Tables are made, filled and read by who may, and nobody else.
-func TestWritingAndRights(t *testing.T) {
+// lab is a warehouse over an empty catalog lake.
+type lab struct {
+	w      *Warehouse
+	cat    *catalog.Catalog
+	db     *controldb.DB
+	events []catalog.Event
+}
+
+var ann = tarn.Principal{ID: "1", Name: "ann@example.com", Admin: true}
+
+func newLab(t *testing.T) *lab {
+	t.Helper()
 	ctx := t.Context()
 	_, conn := pgtest.Start(t, pgtest.Newest(t))
 	db, err := controldb.Open(ctx, conn)
@@ -26,12 +36,12 @@ func TestWritingAndRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	cat := catalog.New(db)
-	if err := cat.EnsureDefault(ctx, "file://"+t.TempDir()); err != nil {
+	l := &lab{db: db, cat: catalog.New(db)}
+	if err := l.cat.EnsureDefault(ctx, "file://"+t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	w := New(Config{
-		Catalog: cat, OpenTable: openDelta, Command: engineCommand, Run: shortDir(t), Dir: t.TempDir(),
+	l.w = New(Config{
+		Catalog: l.cat, OpenTable: openDelta, Command: engineCommand, Run: shortDir(t), Dir: t.TempDir(), Audit: l,
 		CreateTable: func(ctx context.Context, location string, m delta.Metadata) (*delta.Table, error) {
 			path := strings.TrimPrefix(location, "file://")
 			if err := os.MkdirAll(path, 0o755); err != nil {
@@ -44,23 +54,62 @@ func TestWritingAndRights(t *testing.T) {
 			return delta.Create(ctx, s, "", m)
 		},
 	})
-	t.Cleanup(w.process.Stop)
-	admin, eve := tarn.Principal{ID: "1", Name: "ann@example.com", Admin: true}, tarn.Principal{ID: "2", Name: "eve@example.com"}
+	t.Cleanup(l.w.process.Stop)
+	return l
+}
+
+// Record makes the lab an audit; statements are run one by one.
+func (l *lab) Record(_ context.Context, e catalog.Event) error {
+	l.events = append(l.events, e)
+	return nil
+}
+
+func (l *lab) run(t *testing.T, who tarn.Principal, sql string) (*Statement, Status, string) {
+	t.Helper()
+	s, err := l.w.Submit(who, Request{SQL: sql, Schema: "s"})
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	s.Wait(t.Context(), 2*time.Minute)
+	st := s.Status()
+	text := []byte{'['}
+	for i := range st.Result.Chunks {
+		if err := s.EachBatch(i, func(rec arrow.RecordBatch) error { text = AppendRows(text, rec); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s, st, string(text) + "]"
+}
+
+// want runs a statement that gives these rows.
+func (l *lab) want(t *testing.T, who tarn.Principal, sql, rows string) {
+	t.Helper()
+	if _, st, got := l.run(t, who, sql); st.State != Succeeded || got != rows {
+		t.Fatalf("%s\ngives %s %v %s\nwant %s", sql, st.State, st.Err, got, rows)
+	}
+}
+
+// fails runs a statement that is refused with this in the error or its hint.
+func (l *lab) fails(t *testing.T, who tarn.Principal, sql, why string) {
+	t.Helper()
+	if _, st, got := l.run(t, who, sql); st.State != Failed || !strings.Contains(st.Err.Error()+" "+tarn.HintOf(st.Err), why) {
+		t.Errorf("%s: %s %s %v, want %q", sql, st.State, got, st.Err, why)
+	}
+}
+
+func TestStatements(t *testing.T) {
+	l := newLab(t)
+	t.Run("WritingAndRights", l.writingAndRights)
+	t.Run("Grants", l.grants)
+}
+
+// Tables are made, filled and read by who may, and nobody else.
+func (l *lab) writingAndRights(t *testing.T) {
+	ctx, w, cat, admin := t.Context(), l.w, l.cat, ann
+	eve := tarn.Principal{ID: "2", Name: "eve@example.com"}
 	run := func(who tarn.Principal, sql string) (*Statement, Status, string) {
 		t.Helper()
-		s, err := w.Submit(who, Request{SQL: sql, Schema: "s"})
-		if err != nil {
-			t.Fatalf("%s: %v", sql, err)
-		}
-		s.Wait(ctx, 2*time.Minute)
-		st := s.Status()
-		text := []byte{'['}
-		for i := range st.Result.Chunks {
-			if err := s.EachBatch(i, func(rec arrow.RecordBatch) error { text = AppendRows(text, rec); return nil }); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return s, st, string(text) + "]"
+		return l.run(t, who, sql)
 	}
 	for _, c := range []struct{ sql, want string }{
 		{"CREATE TABLE t PARTITIONED BY (g) AS SELECT i AS id, i % 3 AS g, 'n' || i AS name, [i, NULL] AS l, {'a': i} AS st, MAP {'k': i} AS m FROM range(10) r(i)", `[["10"]]`},
@@ -107,5 +156,47 @@ func TestWritingAndRights(t *testing.T) {
 	}
 	if _, st, _ := run(admin, "DROP TABLE t"); st.State != Succeeded {
 		t.Errorf("drop: %v", st.Err)
+	}
+}
+
+// Grants are given, shown and taken by who manages the object, and audited.
+func (l *lab) grants(t *testing.T) {
+	bob, err := controldb.InsertPrincipal(t.Context(), l.db, tarn.Principal{Name: "bob@example.com", Type: tarn.PrincipalUser})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.want(t, ann, "CREATE TABLE given AS SELECT 1 AS x", `[["1"]]`)
+	l.events = nil
+	l.fails(t, bob, "SELECT * FROM given", "lacks USE CATALOG")
+	l.want(t, ann, "GRANT USE CATALOG ON CATALOG lake TO `bob@example.com`", "[]")
+	l.want(t, ann, "GRANT USE SCHEMA ON SCHEMA s TO `bob@example.com`", "[]")
+	l.want(t, ann, "GRANT SELECT, MODIFY ON TABLE lake.s.given TO `bob@example.com`", "[]")
+	l.want(t, bob, "SELECT * FROM given", `[["1"]]`)
+	l.want(t, bob, "SHOW GRANTS ON TABLE given",
+		`[["bob@example.com","USE CATALOG","CATALOG","lake"],["bob@example.com","USE SCHEMA","SCHEMA","lake.s"],["bob@example.com","MODIFY","TABLE","lake.s.given"],["bob@example.com","SELECT","TABLE","lake.s.given"]]`)
+	l.fails(t, bob, "SHOW GRANTS `ann@example.com` ON TABLE given", "lacks MANAGE")
+	l.fails(t, bob, "GRANT SELECT ON given TO `bob@example.com`", "lacks MANAGE")
+	l.fails(t, bob, "GRANT CREATE CATALOG ON METASTORE TO `bob@example.com`", "only admins")
+	l.want(t, ann, "REVOKE SELECT ON given FROM `bob@example.com`", "[]")
+	l.fails(t, bob, "SELECT * FROM given", "lacks SELECT")
+	l.want(t, ann, "SHOW GRANTS `bob@example.com` ON SCHEMA lake.s", `[["bob@example.com","USE CATALOG","CATALOG","lake"],["bob@example.com","USE SCHEMA","SCHEMA","lake.s"]]`)
+	for sql, why := range map[string]string{
+		"GRANT SELEKT ON t TO x": "want one of", "GRANT CREATE TABLE ON TABLE given TO `bob@example.com`": "no privilege of", "GRANT SELECT ON TABLE given TO nobody": "nobody",
+		"GRANT SELECT ON TABLE nothing TO `bob@example.com`": "nothing", "GRANT SELECT given TO x": "want one of", "REVOKE SELECT ON given TO x": "FROM and a principal",
+		"GRANT SELECT ON given TO bob@example.com": "backticks", "SHOW GRANTS": "a principal", "GRANT SELECT ON given TO x y": "the end of the statement",
+	} {
+		l.fails(t, ann, sql, why)
+	}
+	said := ""
+	for _, e := range l.events[:5] {
+		said += strings.Join([]string{e.Service, e.Action, e.Object, e.Principal, e.Detail, e.Error, "\n"}, " ")
+	}
+	for _, want := range []string{
+		"sql select /api/2.0/sql/statements bob@example.com  DENIED: bob@example.com may not",
+		"catalog updateGrants /api/2.1/unity-catalog/permissions/table/lake.s.given ann@example.com grant SELECT,MODIFY revoke  principal bob@example.com;   \n",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the audit has not %q:\n%s", want, said)
+		}
 	}
 }

@@ -48,6 +48,8 @@ func (c *command) show(ctx context.Context) error {
 	rights := c.w.config.Catalog.For(c.who)
 	in := func() bool { return c.take("in") || c.take("from") }
 	switch {
+	case c.take("grants"), c.take("grant"):
+		return c.showGrants(ctx)
 	case c.take("catalogs"):
 		return c.showCatalogs(ctx, rights)
 	case c.take("schemas"), c.take("databases"):
@@ -277,7 +279,7 @@ func (c *command) describe(ctx context.Context) error {
 	case c.take("detail"):
 		return c.detail(ctx)
 	case c.take("query"), c.next().is("select"), c.next().is("with"), c.next().is("values"), c.next().sign("("):
-		return c.read(ctx, "DESCRIBE "+c.rest(), "")
+		return c.read(ctx, "DESCRIBE "+c.tail(), "")
 	}
 	c.take("table")
 	extended := c.take("extended") || c.take("formatted")

@@ -49,8 +49,10 @@ type Request struct {
 	Catalog   string // of names without one; "" = lake
 	Schema    string // "" = default
 	Params    []Parameter
-	RowLimit  int64 // 0 = none
-	ByteLimit int64 // of the result; 0 = MostBytes
+	RowLimit  int64  // 0 = none
+	ByteLimit int64  // of the result; 0 = MostBytes
+	Address   string // of who asks, and its program: for the audit
+	Agent     string
 }
 
 // Parameter is the value of :name in a statement.

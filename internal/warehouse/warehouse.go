@@ -50,6 +50,7 @@ type Config struct {
 	Connect func(ctx context.Context, who tarn.Principal, b tarn.BranchName, database string) (*pgx.Conn, error)
 	Command func(engine.Options) *exec.Cmd // the engine's process
 	Journal Journal                        // told of every statement; nil = nobody is
+	Audit   Audit                          // told of changes of the catalog and of refusals; nil = nobody is
 
 	Dir     string        // of the warehouse alone; results and what is spilled
 	Run     string        // short directory of the process's socket
@@ -365,7 +366,9 @@ func (s *Statement) work(ctx context.Context) (err error) {
 	sc := &scene{w: s.w, who: s.Who, catalog: s.Catalog, schema: s.Schema, stage: &stage{dir: filepath.Join(s.dir, "stage")}, versions: map[string]int64{}}
 	defer func() { err = errors.Join(err, sc.stage.clear()) }()
 	c := &command{scene: sc, statement: s}
-	return c.do(ctx)
+	err = c.do(ctx)
+	c.audited(ctx, err)
+	return err
 }
 
 // query runs a SELECT and hands its batches out.

@@ -57,6 +57,7 @@ func (c *command) create(ctx context.Context) error {
 			return c.want("AS and a query")
 		}
 	}
+	c.act("createTable", "tables", n.String())
 	rights := c.w.config.Catalog.For(c.who)
 	if err := rights.Check(ctx, tarn.PrivilegeCreateTable, tarn.SchemaSecurable(n.Catalog, n.Schema)); err != nil {
 		return err
@@ -69,7 +70,7 @@ func (c *command) create(ctx context.Context) error {
 	} else if tarn.KindOf(err) != tarn.KindNotFound {
 		return err
 	}
-	return c.query(ctx, c.statement.ID, c.rest(), "", c.statement.Params, func(rows *engine.Rows) error {
+	return c.query(ctx, c.statement.ID, c.tail(), "", c.statement.Params, func(rows *engine.Rows) error {
 		m.Schema, err = schemaOf(rows.Schema())
 		if err != nil {
 			return err
@@ -122,7 +123,7 @@ func (c *command) affected(n int64) error {
 }
 
 // names reads (a, b).
-func (c *command) names() ([]string, error) {
+func (c *cursor) names() ([]string, error) {
 	var out []string
 	if !c.next().sign("(") {
 		return nil, c.want("(")
@@ -214,7 +215,7 @@ func (c *command) insert(ctx context.Context) error {
 			names[i] = quote(s)
 		}
 	}
-	sql := "SELECT " + strings.Join(casts, ", ") + " FROM (\n" + c.rest() + "\n) AS inserted(" + strings.Join(names, ", ") + ")"
+	sql := "SELECT " + strings.Join(casts, ", ") + " FROM (\n" + c.tail() + "\n) AS inserted(" + strings.Join(names, ", ") + ")"
 	o := delta.CommitOptions{Operation: "WRITE", Params: map[string]string{"mode": "Append"}}
 	var before func(*delta.Tx)
 	if overwrite {
@@ -248,7 +249,7 @@ func (c *command) delete(ctx context.Context) error {
 		if !c.take("where") {
 			return c.want("WHERE")
 		}
-		if where, err = delta.ParsePredicate(c.rest()); err != nil {
+		if where, err = delta.ParsePredicate(c.tail()); err != nil {
 			return tarn.Invalid("[UNSUPPORTED_STATEMENT] DELETE knows comparisons of columns with constants, IN, IS NULL, AND, OR and NOT: %w", err)
 		}
 	}
@@ -280,6 +281,7 @@ func (c *command) drop(ctx context.Context) error {
 	if err := c.done(); err != nil {
 		return err
 	}
+	c.act("deleteTable", "tables/"+n.String(), "")
 	e, err := c.resolve(ctx, n, tarn.PrivilegeManage)
 	if absent && tarn.KindOf(err) == tarn.KindNotFound {
 		return nil
