@@ -19,7 +19,6 @@ import (
 	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/control"
 	"github.com/tarndb/tarn/internal/controldb"
-	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/warehouse"
 	"github.com/tarndb/tarn/internal/warehouse/engine"
 )
@@ -54,17 +53,9 @@ func engineCommand(o engine.Options) *exec.Cmd {
 // openWarehouse wires the one warehouse.
 func (c *serverConfig) openWarehouse(ctl *control.Control, cat *catalog.Catalog, db *controldb.DB, audit *catalog.Audit, caFile string, log *slog.Logger) *warehouse.Warehouse {
 	return warehouse.New(warehouse.Config{
-		Catalog: cat, OpenTable: openTable, CreateTable: createTable, Connect: principalConnect(ctl, caFile), Command: engineCommand, Journal: statementJournal{db}, Audit: audit,
+		Catalog: cat, OpenTable: openTable, OpenStore: openStore, Connect: principalConnect(ctl, caFile), Command: engineCommand, Journal: statementJournal{db}, Audit: audit,
 		Dir: filepath.Join(c.Data, "sql"), Run: c.socketDir("sql"), Log: log,
 	})
-}
-
-func createTable(ctx context.Context, location string, m delta.Metadata) (*delta.Table, error) {
-	s, err := openStore(ctx, location)
-	if err != nil {
-		return nil, err
-	}
-	return delta.Create(ctx, s, "", m)
 }
 
 // principalConnect opens connections as the principal, through the gateway like

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -20,20 +21,52 @@ func (c *Catalog) Table(ctx context.Context, n tarn.TableName) (tarn.CatalogTabl
 // catalog's root. Its catalog must exist; its schema is made, of p, when missing.
 // KindConflict when the name is taken.
 func (c *Catalog) CreateTable(ctx context.Context, p tarn.Principal, n tarn.TableName, location, comment string) (tarn.CatalogTable, error) {
-	if err := checkParts(n.Catalog, n.Schema, n.Table); err != nil {
-		return tarn.CatalogTable{}, fmt.Errorf("create table %s: %w", n, err)
-	}
-	if err := c.mustHave(ctx, n.Catalog); err != nil {
-		return tarn.CatalogTable{}, fmt.Errorf("create table %s: %w", n, err)
+	t, err := c.entry(ctx, p, n, comment)
+	if err != nil {
+		return t, err
 	}
 	if location != "" {
 		u, err := parseLocation(location)
 		if err != nil {
 			return tarn.CatalogTable{}, fmt.Errorf("create table %s: %w", n, err)
 		}
-		location = u.String()
+		t.Location, t.Managed = u.String(), false
 	}
-	t := tarn.CatalogTable{Name: n, ID: uuid.NewString(), Location: location, Owner: p.Name, Comment: comment, Managed: location == "", CreatedBy: p.Name}
+	return c.RegisterTable(ctx, t)
+}
+
+func (c *Catalog) entry(ctx context.Context, p tarn.Principal, n tarn.TableName, comment string) (tarn.CatalogTable, error) {
+	err := checkParts(n.Catalog, n.Schema, n.Table)
+	if err == nil {
+		err = c.mustHave(ctx, n.Catalog)
+	}
+	if err != nil {
+		return tarn.CatalogTable{}, fmt.Errorf("create table %s: %w", n, err)
+	}
+	return tarn.CatalogTable{Name: n, ID: uuid.NewString(), Owner: p.Name, Comment: comment, Managed: true, CreatedBy: p.Name}, nil
+}
+
+// DraftTable gives the entry that a managed table would have, in a folder that is its
+// own whatever becomes of it. Nobody sees the table before RegisterTable.
+func (c *Catalog) DraftTable(ctx context.Context, p tarn.Principal, n tarn.TableName, comment string) (tarn.CatalogTable, error) {
+	t, err := c.entry(ctx, p, n, comment)
+	if err == nil {
+		err = checkText(tarn.ObjectEntry{Comment: comment})
+	}
+	if err == nil {
+		t.Location, err = ownFolder(ctx, c.db, t)
+	}
+	if err == nil && !strings.HasSuffix(t.Location, "-"+t.ID[:8]) {
+		t.Location += "-" + t.ID[:8]
+	}
+	return t, err
+}
+
+// RegisterTable records a table, which gets a folder when it has none yet. Its schema
+// is made, of the table's owner, when missing. KindConflict when the name is
+// taken.
+func (c *Catalog) RegisterTable(ctx context.Context, t tarn.CatalogTable) (tarn.CatalogTable, error) {
+	location := t.Location
 	err := c.db.InTx(ctx, func(tx *controldb.Tx) (err error) {
 		t.Location = location
 		if location == "" {
@@ -41,10 +74,10 @@ func (c *Catalog) CreateTable(ctx context.Context, p tarn.Principal, n tarn.Tabl
 				return err
 			}
 		}
-		if err := controldb.EnsureSchema(ctx, tx, n.Catalog, n.Schema, p.Name); err != nil {
+		if err := controldb.EnsureSchema(ctx, tx, t.Name.Catalog, t.Name.Schema, t.Owner); err != nil {
 			return err
 		}
-		if err := controldb.LockSchema(ctx, tx, n.Catalog, n.Schema); err != nil {
+		if err := controldb.LockSchema(ctx, tx, t.Name.Catalog, t.Name.Schema); err != nil {
 			return err
 		}
 		t, err = controldb.InsertTable(ctx, tx, t)

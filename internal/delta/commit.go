@@ -111,6 +111,9 @@ func (x *Tx) put(ctx context.Context, actions []action, id string) (int64, error
 			}
 			return version, nil
 		}
+		if x.base.version < 0 { // somebody else made the table
+			return 0, blob.ErrExists
+		}
 		if err := x.conflict(version, theirs); err != nil {
 			return 0, err
 		}
@@ -166,9 +169,12 @@ func commitID(actions []action) string {
 // actions lists what the commit does, commitInfo first.
 func (x *Tx) actions(o CommitOptions, id string) []action {
 	now := time.Now().UnixMilli()
-	blind, read := x.blind(), x.base.version
+	blind, read := x.blind(), &x.base.version
+	if *read < 0 {
+		read = nil
+	}
 	info := &commitInfoAction{
-		Timestamp: now, Operation: o.Operation, Parameters: map[string]any{}, ReadVersion: &read,
+		Timestamp: now, Operation: o.Operation, Parameters: map[string]any{}, ReadVersion: read,
 		IsolationLevel: x.base.state.metadata.isolation(), IsBlindAppend: &blind, EngineInfo: engine, TxnID: id,
 	}
 	if info.Operation == "" {

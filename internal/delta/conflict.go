@@ -29,7 +29,7 @@ func (r *readSet) holds(s *Snapshot, a *addAction) bool {
 
 // blind tells whether the commit depends on nothing but the rules of the table.
 func (x *Tx) blind() bool {
-	return len(x.gone) == 0 && len(x.back) == 0 && x.reads.empty() && x.metadata == nil && x.protocol == nil
+	return x.base.version < 0 || len(x.gone) == 0 && len(x.back) == 0 && x.reads.empty() && x.metadata == nil && x.protocol == nil
 }
 
 // isolation is the table's level. Under WriteSerializable rows that others only

@@ -27,35 +27,47 @@ type Metadata struct {
 // object, put if absent, makes the table: before it there is none, behind it
 // there is a whole one.
 func Create(ctx context.Context, s blob.Store, prefix string, m Metadata) (*Table, error) {
-	t, err := newTable(s, prefix)
+	x, err := draft(ctx, s, prefix, m)
+	if err == nil {
+		_, err = x.commit(ctx, CommitOptions{Operation: "CREATE TABLE"})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create table %s: %w", strings.TrimSuffix(strings.TrimSuffix(s.URL(), "/")+"/"+prefix, "/"), err)
+	}
+	return x.table, nil
+}
+
+// Draft begins a table whose version 0 has rows already: those that Append brings
+// before Commit, which then makes the table as Create does.
+func Draft(ctx context.Context, s blob.Store, prefix string, m Metadata) (*Tx, error) {
+	x, err := draft(ctx, s, prefix, m)
 	if err != nil {
 		return nil, fmt.Errorf("create table: %w", err)
 	}
-	if err := t.create(ctx, m); err != nil {
-		return nil, fmt.Errorf("create table %s: %w", t.name(), err)
-	}
-	return t, nil
+	return x, nil
 }
 
-func (t *Table) create(ctx context.Context, m Metadata) error {
+// draft begins a transaction on a version -1, which has the new table's rules and
+// no files.
+func draft(ctx context.Context, s blob.Store, prefix string, m Metadata) (*Tx, error) {
+	t, err := newTable(s, prefix)
+	if err != nil {
+		return nil, err
+	}
 	schema, err := m.check()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// A log whose first versions are cleaned up has no version 0 either.
 	switch _, err := Open(ctx, t.store, t.prefix); {
 	case err == nil:
-		return blob.ErrExists
+		return nil, blob.ErrExists
 	case !errors.Is(err, ErrNotTable):
-		return err
+		return nil, err
 	}
 	id, err := uuid.NewRandom()
 	if err != nil {
-		return fmt.Errorf("name the table: %w", err)
-	}
-	txnID, err := uuid.NewRandom()
-	if err != nil {
-		return fmt.Errorf("name the commit: %w", err)
+		return nil, fmt.Errorf("name the table: %w", err)
 	}
 	now := time.Now().UnixMilli()
 	properties := map[string]string{}
@@ -66,43 +78,31 @@ func (t *Table) create(ctx context.Context, m Metadata) error {
 	}
 	mode, err := mappingOf(properties)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if mode != mapNone {
 		if err := assignMapping(schema, properties, true); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	partitions := slices.Clone(m.PartitionBy)
 	if partitions == nil {
 		partitions = []string{}
 	}
-	meta := &metadataAction{
+	base := &Snapshot{table: t, version: -1, state: newState(), checkpoint: -1, inCommit: new(int64)}
+	base.state.protocol = protocolFor(schema, m.Properties, nil)
+	base.state.metadata = &metadataAction{
 		ID: id.String(), Name: nonEmpty(m.Name), Description: nonEmpty(m.Description),
 		Format:       formatSpec{Provider: "parquet", Options: map[string]string{}},
 		SchemaString: string(schema.json()), PartitionColumns: partitions, Configuration: properties, CreatedTime: &now,
 	}
-	blind := true
-	info := &commitInfoAction{
-		Timestamp: now, Operation: "CREATE TABLE", Parameters: map[string]any{"partitionBy": jsonText(partitions), "properties": jsonText(properties)},
-		IsolationLevel: "Serializable", IsBlindAppend: &blind, EngineInfo: engine, TxnID: txnID.String(),
+	if err := base.finish(); err != nil {
+		return nil, err
 	}
-	if strings.EqualFold(propertyOf(properties, "delta.enableInCommitTimestamps"), "true") {
-		info.InCommitTimestamp = &now
-	}
-	protocol := protocolFor(schema, m.Properties, nil)
-	b, err := encodeActions([]action{{CommitInfo: info}, {Protocol: protocol}, {Metadata: meta}})
-	if err != nil {
-		return err
-	}
-	theirs, err := t.putCommit(ctx, 0, b, txnID.String())
-	if err == nil && theirs != nil {
-		err = blob.ErrExists
-	}
-	if err == nil { // nobody needs the checksum
-		_ = t.putChecksum(ctx, 0, checksum{TxnID: info.TxnID, InCommitTimestamp: info.InCommitTimestamp, Metadata: meta, Protocol: protocol})
-	}
-	return err
+	x := t.Begin(base)
+	x.metadata, x.protocol = base.state.metadata, base.state.protocol
+	x.params["partitionBy"], x.params["properties"] = jsonText(partitions), jsonText(properties)
+	return x, nil
 }
 
 // check parses the schema and refuses what we cannot write.

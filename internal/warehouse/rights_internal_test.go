@@ -2,7 +2,6 @@ package warehouse
 
 import (
 	"context"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -10,10 +9,11 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/blob"
 	"github.com/tarndb/tarn/internal/blob/dir"
+	"github.com/tarndb/tarn/internal/blob/faulty"
 	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/controldb"
-	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/postgres/pgtest"
 )
 
@@ -23,6 +23,7 @@ type lab struct {
 	cat    *catalog.Catalog
 	db     *controldb.DB
 	events []catalog.Event
+	plan   faulty.Plan // of the folders of new tables; nil = no faults
 }
 
 var ann = tarn.Principal{ID: "1", Name: "ann@example.com", Admin: true}
@@ -42,16 +43,12 @@ func newLab(t *testing.T) *lab {
 	}
 	l.w = New(Config{
 		Catalog: l.cat, OpenTable: openDelta, Command: engineCommand, Run: shortDir(t), Dir: t.TempDir(), Audit: l,
-		CreateTable: func(ctx context.Context, location string, m delta.Metadata) (*delta.Table, error) {
-			path := strings.TrimPrefix(location, "file://")
-			if err := os.MkdirAll(path, 0o755); err != nil {
-				return nil, err
+		OpenStore: func(_ context.Context, location string) (blob.Store, error) {
+			s, err := dir.Open(location)
+			if err != nil || l.plan == nil {
+				return s, err
 			}
-			s, err := dir.Open(path)
-			if err != nil {
-				return nil, err
-			}
-			return delta.Create(ctx, s, "", m)
+			return faulty.New(s, l.plan), nil
 		},
 	})
 	t.Cleanup(l.w.process.Stop)
@@ -78,7 +75,7 @@ func (l *lab) run(t *testing.T, who tarn.Principal, sql string) (*Statement, Sta
 			t.Fatal(err)
 		}
 	}
-	return s, st, string(text) + "]"
+	return s, st, strings.NewReplacer(`\u003c`, "<", `\u003e`, ">").Replace(string(text)) + "]"
 }
 
 // want runs a statement that gives these rows.
@@ -101,6 +98,7 @@ func TestStatements(t *testing.T) {
 	l := newLab(t)
 	t.Run("WritingAndRights", l.writingAndRights)
 	t.Run("Grants", l.grants)
+	t.Run("Tables", l.tables)
 }
 
 // Tables are made, filled and read by who may, and nobody else.
@@ -122,10 +120,10 @@ func (l *lab) writingAndRights(t *testing.T) {
 		{"CREATE TABLE IF NOT EXISTS t AS SELECT 1 AS x", `[]`},
 		{"INSERT OVERWRITE t (id) SELECT 7", `[["1"]]`},
 		{"SELECT id, g, name FROM t", `[["7",null,null]]`},
-		{"SELECT count(*) FROM t VERSION AS OF 1", `[["10"]]`},
+		{"SELECT count(*) FROM t VERSION AS OF 0", `[["10"]]`},
 		{"CREATE TABLE system.access.audit AS SELECT 403 AS status_code", `[["1"]]`}, // DuckDB has a system of its own
 		{"SELECT system.access.audit.status_code FROM System.access.audit WHERE audit.status_code = 403", `[["403"]]`},
-		{"SELECT a.status_code, t.id FROM `system`.access.audit VERSION AS OF 1 a, t", `[["403","7"]]`},
+		{"SELECT a.status_code, t.id FROM `system`.access.audit VERSION AS OF 0 a, t", `[["403","7"]]`},
 		{"SELECT id AS system FROM t", `[["7"]]`},
 	} {
 		if _, st, got := run(admin, c.sql); st.State != Succeeded || got != c.want {
@@ -199,4 +197,65 @@ func (l *lab) grants(t *testing.T) {
 			t.Errorf("the audit has not %q:\n%s", want, said)
 		}
 	}
+}
+
+// Schemas and tables are made without a query, and dropped; what fails leaves
+// nothing.
+func (l *lab) tables(t *testing.T) {
+	for _, c := range []struct{ sql, want string }{
+		{"CREATE SCHEMA made COMMENT 'x' WITH DBPROPERTIES ('k' = 'v')", "[]"},
+		{"CREATE SCHEMA IF NOT EXISTS lake.made", "[]"},
+		{"SHOW SCHEMAS LIKE 'mad*'", `[["made"]]`},
+		{"CREATE TABLE made.a (id BIGINT NOT NULL COMMENT 'key', `a name` VARCHAR, d DECIMAL(12, 2), n NUMERIC, ts TIMESTAMP, l ARRAY<ARRAY<INT>>, m MAP<STRING, BIGINT>," +
+			" s STRUCT<x: INT NOT NULL COMMENT 'deep', y STRUCT<z DATE>>, Day DATE) USING DELTA PARTITIONED BY (day) COMMENT 'it''s' TBLPROPERTIES ('delta.enableChangeDataFeed' = true, mine.k = 'v')", "[]"},
+		{"CREATE TABLE IF NOT EXISTS made.a (x INT)", "[]"},
+		{"DESCRIBE made.a", `[["id","bigint","key"],["a name","string",null],["d","decimal(12,2)",null],["n","decimal(10,0)",null],["ts","timestamp",null],["l","array<array<int>>",null],` +
+			`["m","map<string, bigint>",null],["s","struct<x: int, y: struct<z: date>>",null],["Day","date",null]]`},
+		{"INSERT INTO made.a (id, `a name`, l, s, day) VALUES (1, 'x', [[1]], {'x': 1, 'y': NULL}, DATE '2026-01-31')", `[["1"]]`},
+		{"SELECT id, \"a name\", s.x, day FROM made.a WHERE day = '2026-01-31'", `[["1","x","1","2026-01-31"]]`},
+		{"SELECT _change_type FROM table_changes('lake.made.a', 0)", `[["insert"]]`},
+		{"CREATE TABLE made.b AS SELECT count(*) FROM made.a", `[["1"]]`},
+		{"DROP TABLE made.b", "[]"},
+		{"CREATE TABLE made.b AS SELECT 1 AS x", `[["1"]]`}, // not in the folder of before
+		{"SELECT * FROM made.b@v0", `[["1"]]`},
+	} {
+		l.want(t, ann, c.sql, c.want)
+	}
+	bad := map[string]string{
+		"CREATE SCHEMA made": "made", "CREATE SCHEMA nowhere.x": "nowhere", "DROP SCHEMA made": "2 tables", "DROP SCHEMA nothing": "nothing", "CREATE TABLE made.b (x INT)": "ALREADY_EXISTS",
+		"CREATE TABLE made.c": "a list of columns", "CREATE TABLE made.c ()": "a column", "CREATE TABLE made.c (x)": "a type", "CREATE TABLE made.c (x INT, X INT)": "two columns", "CREATE TABLE made.c (x VARCHAR(3))": "a type that tables have",
+		"CREATE TABLE made.c (x DECIMAL(50,2))": "decimal(50,2)", "CREATE TABLE made.c (x INT DEFAULT 3)": "NOT NULL, COMMENT or", "CREATE TABLE made.c (x INT, PRIMARY KEY (x))": "constraints are not known", "CREATE TABLE made.c (x INT) CLUSTER BY (x)": "CLUSTER BY",
+		"CREATE TABLE made.c (x INT) PARTITIONED BY (y)": "partition column y", "CREATE TABLE made.c (x INT) LOCATION '/tmp'": "tarn table register", "CREATE TABLE made.c (x ARRAY<INT)": ">", "CREATE TABLE made.c (x INT) AS SELECT 1": "columns of its query",
+		"CREATE OR REPLACE TABLE made.b (x INT)": "OR REPLACE", "CREATE TABLE made.c (x INT) TBLPROPERTIES ('delta.constraints.x' = 'x > 1')": "checkConstraints", "INSERT INTO made.a (d) VALUES (1)": "must have a value", "INSERT INTO made.a (id, s) VALUES (1, {'x': NULL, 'y': NULL})": "s", "CREATE TABLE made.c AS": "a query",
+	}
+	for sql, why := range bad {
+		l.fails(t, ann, sql, why)
+	}
+	made := tarn.TableName{Catalog: "lake", Schema: "made", Table: "c"}
+	died := 0
+	for n := 0; ; n++ { // the folder goes away behind its n-th call
+		die := faulty.At(n, faulty.DieAfter)
+		l.plan = func(call faulty.Call) faulty.Fault {
+			if _, err := l.cat.Table(t.Context(), made); tarn.KindOf(err) != tarn.KindNotFound {
+				t.Errorf("%s %s: the table is seen: %v", call.Op, call.Key, err)
+			}
+			return die(call)
+		}
+		_, st, _ := l.run(t, ann, "CREATE TABLE made.c AS SELECT 7 AS x")
+		if l.plan = nil; st.State == Succeeded {
+			break
+		}
+		if died++; died > 50 {
+			t.Fatal(st.Err)
+		}
+		if _, err := l.cat.Table(t.Context(), made); tarn.KindOf(err) != tarn.KindNotFound {
+			t.Fatalf("a crash after call %d leaves its table: %v", n, err)
+		}
+	}
+	if died < 3 {
+		t.Errorf("only %d crashes", died)
+	}
+	l.want(t, ann, "SELECT * FROM made.c VERSION AS OF 0", `[["7"]]`)
+	l.want(t, ann, "DROP SCHEMA made CASCADE", "[]")
+	l.want(t, ann, "DROP SCHEMA IF EXISTS made", "[]")
 }

@@ -34,6 +34,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/blob"
 	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/warehouse/duck"
@@ -44,8 +45,7 @@ import (
 type Config struct {
 	Catalog   *catalog.Catalog
 	OpenTable func(ctx context.Context, location string) (*delta.Table, error)
-	// CreateTable makes a Delta table at a catalog's location.
-	CreateTable func(ctx context.Context, location string, m delta.Metadata) (*delta.Table, error)
+	OpenStore func(ctx context.Context, location string) (blob.Store, error) // a new table's folder
 	// Connect opens a connection to a registered database as the principal.
 	Connect func(ctx context.Context, who tarn.Principal, b tarn.BranchName, database string) (*pgx.Conn, error)
 	Command func(engine.Options) *exec.Cmd // the engine's process

@@ -2,7 +2,6 @@ package warehouse
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,84 +16,6 @@ import (
 	"github.com/tarndb/tarn/internal/warehouse/engine"
 )
 
-// create does CREATE TABLE [IF NOT EXISTS] name [USING DELTA] [PARTITIONED BY (…)]
-// [COMMENT '…'] AS query.
-//
-//  1. the query is begun: a wrong one leaves nothing
-//  2. the name is registered (crash: a name without a table, which DROP TABLE removes)
-//  3. an empty table is made, then filled by one commit (crash: an empty table)
-//
-// An error after step 2 takes the name back.
-func (c *command) create(ctx context.Context) error {
-	c.i++
-	if !c.take("table") {
-		return c.want("TABLE")
-	}
-	absent := c.take("if", "not", "exists")
-	n, err := c.table()
-	if err != nil {
-		return err
-	}
-	var m delta.Metadata
-	comment := ""
-	for !c.take("as") {
-		switch {
-		case c.take("using"):
-			if !c.take("delta") {
-				return c.want("DELTA")
-			}
-		case c.take("comment"):
-			if c.next().kind != lexString {
-				return c.want("a text")
-			}
-			comment = c.next().value()
-			c.i++
-		case c.take("partitioned", "by"):
-			if m.PartitionBy, err = c.names(); err != nil {
-				return err
-			}
-		default:
-			return c.want("AS and a query")
-		}
-	}
-	c.act("createTable", "tables", n.String())
-	rights := c.w.config.Catalog.For(c.who)
-	if err := rights.Check(ctx, tarn.PrivilegeCreateTable, tarn.SchemaSecurable(n.Catalog, n.Schema)); err != nil {
-		return err
-	}
-	if _, err := c.w.config.Catalog.Table(ctx, n); err == nil {
-		if absent {
-			return nil
-		}
-		return tarn.Conflict("[TABLE_OR_VIEW_ALREADY_EXISTS] there is a table %s", n)
-	} else if tarn.KindOf(err) != tarn.KindNotFound {
-		return err
-	}
-	return c.query(ctx, c.statement.ID, c.tail(), "", c.statement.Params, func(rows *engine.Rows) error {
-		m.Schema, err = schemaOf(rows.Schema())
-		if err != nil {
-			return err
-		}
-		t, err := c.w.config.Catalog.CreateTable(ctx, c.who, n, "", comment)
-		if err != nil {
-			return err
-		}
-		count, err := c.filled(ctx, t.Location, m, rows)
-		if err != nil {
-			return errors.Join(err, c.w.config.Catalog.DropTable(context.WithoutCancel(ctx), c.who, n))
-		}
-		return errors.Join(c.affected(count), io.EOF)
-	})
-}
-
-func (c *command) filled(ctx context.Context, location string, m delta.Metadata, rows *engine.Rows) (int64, error) {
-	dt, err := c.w.config.CreateTable(ctx, location, m)
-	if err != nil {
-		return 0, err
-	}
-	return appendRows(ctx, dt, rows, delta.CommitOptions{Operation: "CREATE TABLE AS SELECT"}, nil)
-}
-
 // appendRows commits the rows of a query in one version.
 func appendRows(ctx context.Context, dt *delta.Table, rows *engine.Rows, o delta.CommitOptions, before func(*delta.Tx)) (int64, error) {
 	base, err := dt.Latest(ctx)
@@ -106,15 +27,23 @@ func appendRows(ctx context.Context, dt *delta.Table, rows *engine.Rows, o delta
 	if before != nil {
 		before(x)
 	}
-	n := int64(0)
+	n, err := appendAll(ctx, x, rows)
+	if err != nil {
+		return 0, err
+	}
+	_, err = x.Commit(ctx, o)
+	return n, err
+}
+
+// appendAll brings the rows of a query into a transaction.
+func appendAll(ctx context.Context, x *delta.Tx, rows *engine.Rows) (n int64, err error) {
 	err = drain(rows, func(rec arrow.RecordBatch) error {
 		n += rec.NumRows()
 		return x.Append(ctx, rec)
 	})
-	if !errors.Is(err, io.EOF) {
-		return 0, err
+	if errors.Is(err, io.EOF) {
+		err = nil
 	}
-	_, err = x.Commit(ctx, o)
 	return n, err
 }
 
@@ -265,121 +194,4 @@ func (c *command) delete(ctx context.Context) error {
 		return err
 	}
 	return c.affected(count)
-}
-
-// drop does DROP TABLE [IF EXISTS] name; the files stay.
-func (c *command) drop(ctx context.Context) error {
-	c.i++
-	if !c.take("table") {
-		return c.want("TABLE")
-	}
-	absent := c.take("if", "exists")
-	n, err := c.table()
-	if err != nil {
-		return err
-	}
-	if err := c.done(); err != nil {
-		return err
-	}
-	c.act("deleteTable", "tables/"+n.String(), "")
-	e, err := c.resolve(ctx, n, tarn.PrivilegeManage)
-	if absent && tarn.KindOf(err) == tarn.KindNotFound {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if e.Kind == catalog.Feed || !e.Kind.Delta() {
-		return tarn.Conflict("%s is kept by Tarn: %s", n, e.Kind).WithHint("tarn feed --help, tarn sync --help")
-	}
-	return c.w.config.Catalog.DropTable(ctx, c.who, n)
-}
-
-// schemaOf gives the columns of a new table for those of a result.
-func schemaOf(s *arrow.Schema) (delta.Schema, error) {
-	var out delta.Schema
-	for _, f := range s.Fields() {
-		t, err := deltaType(f.Type)
-		if err != nil {
-			return out, fmt.Errorf("column %s: %w", f.Name, err)
-		}
-		out.Fields = append(out.Fields, delta.Field{Name: f.Name, Type: t, Nullable: true})
-	}
-	return out, nil
-}
-
-// deltaType is a result's type as a table has it; nested ones as JSON.
-func deltaType(t arrow.DataType) (string, error) {
-	b, err := deltaJSON(t)
-	if err != nil {
-		return "", err
-	}
-	var name string
-	if json.Unmarshal(b, &name) == nil {
-		return name, nil
-	}
-	return string(b), nil
-}
-
-func deltaJSON(t arrow.DataType) (json.RawMessage, error) {
-	name := func(s string) (json.RawMessage, error) { return json.Marshal(s) }
-	switch t := t.(type) {
-	case *arrow.BooleanType:
-		return name("boolean")
-	case *arrow.Int8Type:
-		return name("byte")
-	case *arrow.Int16Type:
-		return name("short")
-	case *arrow.Int32Type:
-		return name("integer")
-	case *arrow.Int64Type:
-		return name("long")
-	case *arrow.Float32Type:
-		return name("float")
-	case *arrow.Float64Type:
-		return name("double")
-	case *arrow.StringType:
-		return name("string")
-	case *arrow.BinaryType:
-		return name("binary")
-	case *arrow.Date32Type:
-		return name("date")
-	case *arrow.Decimal128Type:
-		return name(fmt.Sprintf("decimal(%d,%d)", t.Precision, t.Scale))
-	case *arrow.TimestampType:
-		if t.Unit != arrow.Microsecond {
-			break
-		}
-		if t.TimeZone == "" {
-			return name("timestamp_ntz")
-		}
-		return name("timestamp")
-	case *arrow.MapType:
-		key, err := deltaJSON(t.KeyType())
-		if err != nil {
-			return nil, err
-		}
-		value, err := deltaJSON(t.ItemType())
-		if err != nil {
-			return nil, err
-		}
-		return json.Marshal(map[string]any{"type": "map", "keyType": key, "valueType": value, "valueContainsNull": true})
-	case *arrow.ListType:
-		elem, err := deltaJSON(t.Elem())
-		if err != nil {
-			return nil, err
-		}
-		return json.Marshal(map[string]any{"type": "array", "elementType": elem, "containsNull": true})
-	case *arrow.StructType:
-		var fields []any
-		for _, f := range t.Fields() {
-			typ, err := deltaJSON(f.Type)
-			if err != nil {
-				return nil, err
-			}
-			fields = append(fields, map[string]any{"name": f.Name, "type": typ, "nullable": true, "metadata": map[string]any{}})
-		}
-		return json.Marshal(map[string]any{"type": "struct", "fields": fields})
-	}
-	return nil, tarn.Invalid("a table cannot have the type %s", t).WithHint("CAST it to a type that Delta has, such as BIGINT, DECIMAL or STRING")
 }
