@@ -80,6 +80,8 @@ func TestSQLOverBoth(t *testing.T) {
 		"manifest ['name STRING STRING', 'spent DECIMAL(38,2) DECIMAL', 'n BIGINT LONG'] 2 rows\n",
 		"join [['ann', '9.50', '1'], ['bob', '4.25', '2']]\n",
 		"parameters [['2']]\n", "chunks 100000 rows in several True sum 4999950000\n",
+		"merge [['3', '1', '1', '1']]\n",
+		"deltalake [(1, '9.50'), (2, '4.25')] [('delete', 7), ('insert', 2), ('update_postimage', 1), ('update_preimage', 1)]\n",
 		"failed BAD_REQUEST [UNRESOLVED_COLUMN]", "LINE 2: ", "canceled CANCELED\n", "history True\n", "warehouse default RUNNING\n",
 	} {
 		if !strings.Contains(out, want) {
@@ -95,7 +97,7 @@ func TestSQLOverBoth(t *testing.T) {
 		{"WITH u AS (SELECT * FROM lake.gold.users) SELECT u.id FROM u WHERE id IN (2, 9)", "id\n2\n"},
 		{"SELECT version, operation FROM (VALUES (1, 'x')) v(version, operation)", "version,operation\n1,x\n"},
 		{"DESCRIBE lake.gold.users", "col_name,data_type,comment\nid,bigint,\nname,string,\nday,date,\n"},
-		{"SHOW TABLES IN lake.gold", "database,tableName,isTemporary\ngold,users,false\n"},
+		{"SHOW TABLES IN lake.gold", "database,tableName,isTemporary\ngold,totals,false\ngold,users,false\n"},
 		{"SHOW TABLES IN lake.gold LIKE 'x*'", "database,tableName,isTemporary\n"},
 		{"SHOW CATALOGS LIKE 's*'", "catalog\nshop_pg\nsystem\n"},
 		{"SHOW SCHEMAS IN shop_pg", "databaseName\npublic\n"},

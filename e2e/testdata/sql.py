@@ -1,5 +1,7 @@
 """Statements through the published SDK, over a Delta table and a Postgres table."""
 import time
+import pyarrow
+from deltalake import DeltaTable
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.service import database, sql
 
@@ -36,6 +38,15 @@ while True:
         break
     part = s.get_statement_result_chunk_n(r.statement_id, part.next_chunk_index)
 print("chunks", rows, "rows in several", r.manifest.total_chunk_count > 1, "sum", total)
+run("CREATE TABLE lake.gold.totals (customer BIGINT NOT NULL, total DECIMAL(10,2)) TBLPROPERTIES ('delta.enableChangeDataFeed' = 'true')")
+run("INSERT INTO lake.gold.totals VALUES (1, 0), (7, 7)")
+r = run("""MERGE INTO lake.gold.totals t USING (SELECT customer, sum(total) AS total FROM shop_pg.public.orders GROUP BY 1) o ON t.customer = o.customer
+WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE THEN DELETE""")
+print("merge", r.result.data_array)
+t = DeltaTable(run("DESCRIBE DETAIL lake.gold.totals").result.data_array[0][3])
+fed = pyarrow.table(t.load_cdf(starting_version=2).read_all())
+print("deltalake", sorted((r["customer"], str(r["total"])) for r in t.to_pyarrow_table().to_pylist()),
+      sorted((r["_change_type"], r["customer"]) for r in fed.to_pylist()))
 r = run("SELECT id,\n  nme FROM lake.gold.users")
 print("failed", r.status.error.error_code.value, r.status.error.message)
 r = s.execute_statement(statement="SELECT count(*) FROM range(100000000) a(i), range(100000000) b(j) WHERE i * j % 7 = 3", warehouse_id="default", wait_timeout="0s")

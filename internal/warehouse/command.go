@@ -25,6 +25,9 @@ type cursor struct {
 }
 
 func (c *command) do(ctx context.Context) error {
+	if strings.ContainsAny(c.statement.SQL, "\x00"+pastMark+catalogMark) {
+		return tarn.Invalid("the statement holds a control character")
+	}
 	all, err := statements(c.statement.SQL)
 	if err != nil {
 		return err
@@ -63,8 +66,8 @@ func (c *command) do(ctx context.Context) error {
 		return c.create(ctx)
 	case "INSERT":
 		return c.insert(ctx)
-	case "DELETE":
-		return c.delete(ctx)
+	case "DELETE", "UPDATE", "MERGE":
+		return (&editor{command: c}).do(ctx, kind)
 	case "DROP":
 		return c.drop(ctx)
 	case "GRANT", "REVOKE":

@@ -106,9 +106,6 @@ func rewrite(sql string, types map[string]string) (*rewritten, error) {
 	if err != nil {
 		return nil, err
 	}
-	if strings.ContainsAny(sql, "\x00"+pastMark+catalogMark) {
-		return nil, tarn.Invalid("the statement holds a control character")
-	}
 	var all []replacement
 	at := func(i int) lexeme {
 		if i < 0 || i >= len(tokens) {

@@ -3,6 +3,7 @@ package warehouse
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/tarndb/tarn/internal/blob/faulty"
 	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/controldb"
+	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/postgres/pgtest"
 )
 
@@ -99,6 +101,8 @@ func TestStatements(t *testing.T) {
 	t.Run("WritingAndRights", l.writingAndRights)
 	t.Run("Grants", l.grants)
 	t.Run("Tables", l.tables)
+	t.Run("Changes", l.changes)
+	t.Run("ChangesAtOnce", l.changesAtOnce)
 }
 
 // Tables are made, filled and read by who may, and nobody else.
@@ -131,7 +135,7 @@ func (l *lab) writingAndRights(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		"CREATE TABLE t AS SELECT 1 AS x", "INSERT INTO t (nope) SELECT 1", "INSERT INTO t SELECT 1", "INSERT INTO t (id) SELECT 'x'", "DELETE FROM t WHERE id IN (SELECT 1)",
+		"CREATE TABLE t AS SELECT 1 AS x", "INSERT INTO t (nope) SELECT 1", "INSERT INTO t SELECT 1", "INSERT INTO t (id) SELECT 'x'",
 		"CREATE TABLE u AS SELECT TIME '10:00' AS x", "CREATE TABLE u AS SELECT CASE WHEN i = 90000 THEN error('stop') ELSE i END AS x FROM range(100000) r(i)",
 	} {
 		if _, st, _ := run(admin, bad); st.State != Failed {
@@ -258,4 +262,88 @@ func (l *lab) tables(t *testing.T) {
 	l.want(t, ann, "SELECT * FROM made.c VERSION AS OF 0", `[["7"]]`)
 	l.want(t, ann, "DROP SCHEMA made CASCADE", "[]")
 	l.want(t, ann, "DROP SCHEMA IF EXISTS made", "[]")
+}
+
+// Rows are updated, deleted and merged: with deletion vectors and without, in
+// partitions, and told by the change data feed.
+func (l *lab) changes(t *testing.T) {
+	for _, properties := range []string{"'a' = 'b'", "'delta.enableChangeDataFeed' = 'true', 'delta.enableDeletionVectors' = 'true'"} {
+		for _, c := range []struct{ sql, want string }{
+			{"CREATE SCHEMA IF NOT EXISTS ch", "[]"},
+			{"CREATE TABLE ch.t (id BIGINT NOT NULL, name STRING, g INT) PARTITIONED BY (g) TBLPROPERTIES (" + properties + ")", "[]"},
+			{"INSERT INTO ch.t SELECT i, 'n' || i, i % 2 FROM range(6) r(i)", `[["6"]]`},
+			{"CREATE TABLE ch.s AS SELECT * FROM (VALUES (1, 'one'), (2, NULL), (9, 'nine'), (10, 'ten')) v(id, name)", `[["4"]]`},
+			{"UPDATE ch.t SET name = upper(lake.ch.t.name) || CASE WHEN id > 2 THEN '!' ELSE '' END, ch.t.g = g + 1 WHERE id IN (SELECT id FROM ch.s UNION SELECT 3)", `[["3"]]`},
+			{"UPDATE ch.t x SET name = NULL WHERE x.id = (SELECT max(id) FROM ch.t)", `[["1"]]`},
+			{"SELECT * FROM ch.t ORDER BY id", `[["0","n0","0"],["1","N1","2"],["2","N2","1"],["3","N3!","2"],["4","n4","0"],["5",null,"1"]]`},
+			{"DELETE FROM ch.t AS x WHERE EXISTS (SELECT 1 FROM ch.s WHERE s.id = x.id + 1) AND g = 0", `[["1"]]`},
+			{"DELETE FROM ch.t WHERE id % 100 = 50", `[["0"]]`},
+			{"MERGE INTO ch.t USING (SELECT * FROM ch.s) AS s ON t.id = s.id WHEN MATCHED AND s.name IS NULL THEN DELETE WHEN MATCHED THEN UPDATE SET t.name = s.name" +
+				" WHEN NOT MATCHED AND s.id = 9 THEN INSERT (name, id) VALUES (concat(s.name, CASE WHEN true THEN '.' END), s.id) WHEN NOT MATCHED BY SOURCE AND t.id = 5 THEN UPDATE SET g = 7", `[["4","2","1","1"]]`},
+			{"SELECT * FROM ch.t ORDER BY id", `[["1","one","2"],["3","N3!","2"],["4","n4","0"],["5",null,"7"],["9","nine.",null]]`},
+			{"MERGE INTO lake.ch.t AS t USING (SELECT id, name || '?' AS name, 5 AS g FROM ch.t VERSION AS OF 1 WHERE id IN (3, 0)) ON t.id = source.id AND t.g = 2 WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *", `[["2","1","0","1"]]`},
+			{"MERGE INTO ch.t USING (VALUES (3, 0), (3, 1)) v(k, n) ON id = k WHEN MATCHED AND n = 1 THEN UPDATE SET name = 'last'", `[["1","1","0","0"]]`}, // the condition leaves one
+			{"MERGE INTO ch.t USING (SELECT 4 AS k UNION ALL SELECT 4) ON id = k WHEN MATCHED THEN DELETE", `[["1","0","1","0"]]`},
+			{"SELECT * FROM ch.t ORDER BY id", `[["0","n0?","5"],["1","one","2"],["3","last","5"],["5",null,"7"],["9","nine.",null]]`},
+		} {
+			l.want(t, ann, c.sql, c.want)
+		}
+		for sql, why := range map[string]string{
+			"MERGE INTO ch.t USING (VALUES (3), (3)) v(k) ON id = k WHEN MATCHED THEN UPDATE SET name = 'x'": "more than one row of the source", "MERGE INTO ch.t USING ch.s ON t.id = s.id WHEN MATCHED THEN UPDATE SET *": "\"g\"",
+			"UPDATE ch.t SET id = NULL": "must have a value", "UPDATE ch.t SET nope = 1": "no column nope", "UPDATE ch.t SET g = 'x' WHERE id = 1": "CAST_INVALID_INPUT", "UPDATE ch.t SET g = 1, g = 2": "set twice", "UPDATE ch.t SET name.x = 1": "not set alone",
+			"UPDATE ch.t SET g = (1": "an expression", "UPDATE ch.t SET g = 1) FROM ch.s --": ") stands", "DELETE FROM ch.t WHERE (SELECT 1 FROM read_text('/etc/passwd')) = '1'": "read_text", "MERGE INTO ch.t USING ch.s ON true": "WHEN MATCHED", "UPDATE ch.t SET g = 1 FROM ch.s": "PARSE_SYNTAX_ERROR",
+			"MERGE INTO ch.t USING ch.s ON t.id = s.id WHEN NOT MATCHED THEN DELETE": "INSERT", "MERGE INTO ch.t USING ch.s ON t.id = s.id WHEN NOT MATCHED THEN INSERT (id, g) VALUES (1)": "as many values", "DELETE FROM ch.t WHERE nope = 1": "nope",
+		} {
+			l.fails(t, ann, sql, why)
+		}
+		if strings.Contains(properties, "Feed") {
+			l.want(t, ann, "SELECT _commit_version, _change_type, count(*), sum(id) FROM table_changes('lake.ch.t', 1) GROUP BY ALL ORDER BY ALL", `[["1","insert","6","15"],["2","update_postimage","3","6"],["2","update_preimage","3","6"],`+
+				`["3","update_postimage","1","5"],["3","update_preimage","1","5"],["4","delete","1","0"],["5","delete","1","2"],["5","insert","1","9"],["5","update_postimage","2","6"],["5","update_preimage","2","6"],`+
+				`["6","insert","1","0"],["6","update_postimage","1","3"],["6","update_preimage","1","3"],["7","update_postimage","1","3"],["7","update_preimage","1","3"],["8","delete","1","4"]]`)
+		}
+		l.want(t, ann, "DROP SCHEMA ch CASCADE", "[]")
+	}
+}
+
+// Who changes the same row at once waits for nobody and loses nothing; and files
+// that DuckDB does not read itself are changed as others are.
+func (l *lab) changesAtOnce(t *testing.T) {
+	l.want(t, ann, "CREATE TABLE s.c (id INT, st STRUCT<x: INT>) TBLPROPERTIES ('delta.columnMapping.mode' = 'name', 'delta.enableDeletionVectors' = 'true')", "[]")
+	l.want(t, ann, "INSERT INTO s.c VALUES (1, {'x': 0}), (2, {'x': 5}), (3, {'x': 6})", `[["3"]]`)
+	e, err := l.cat.Table(t.Context(), tarn.TableName{Catalog: "lake", Schema: "s", Table: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dt, err := openDelta(t.Context(), e.Location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dt.Commit(t.Context(), delta.CommitOptions{}, func(x *delta.Tx) error { return x.RenameColumn("st.x", "n") }); err != nil {
+		t.Fatal(err)
+	}
+	l.want(t, ann, "DELETE FROM s.c WHERE id = 2", `[["1"]]`)
+	snap, err := dt.Latest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan, err := l.w.footers.Plan(t.Context(), snap, delta.Predicate{}); err != nil || plan.Rest.Files == 0 {
+		t.Errorf("DuckDB reads every file: %+v %v", plan, err)
+	}
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			for range 3 {
+				s, err := l.w.Submit(ann, Request{SQL: "UPDATE s.c SET st = {'n': st.n + 1} WHERE id < (SELECT max(id) FROM s.c)"})
+				if err == nil {
+					s.Wait(t.Context(), 2*time.Minute)
+					err = s.Status().Err
+				}
+				if err != nil {
+					t.Errorf("update: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	l.want(t, ann, "SELECT id, st.n FROM s.c ORDER BY 1", `[["1","9"],["3","6"]]`)
 }

@@ -230,28 +230,37 @@ func (w *walker) tests(o object, first int) {
 	}
 	sources := 0
 	countSources(o["from_table"], &sources)
-	conjuncts(o["where_clause"], func(c object) {
-		column, op, values := comparison(c)
-		if len(column) == 0 {
-			return
-		}
-		var of *ref
-		if len(column) == 1 && sources == 1 && len(direct) == 1 {
-			of = direct[0]
-		} else if len(column) == 2 {
-			for _, r := range direct {
-				if strings.EqualFold(r.alias, column[0]) {
-					if of != nil {
-						return
+	narrow := func(among []*ref) func(object) {
+		return func(c object) {
+			column, op, values := comparison(c)
+			if len(column) == 0 {
+				return
+			}
+			var of *ref
+			if len(column) == 1 && sources == 1 && len(among) == 1 {
+				of = among[0]
+			} else if len(column) == 2 {
+				for _, r := range among {
+					if strings.EqualFold(r.alias, column[0]) {
+						if of != nil {
+							return
+						}
+						of = r
 					}
-					of = r
 				}
 			}
+			if of != nil {
+				of.tests = append(of.tests, test{column[len(column)-1], op, values})
+			}
 		}
-		if of != nil {
-			of.tests = append(of.tests, test{column[len(column)-1], op, values})
+	}
+	conjuncts(o["where_clause"], narrow(direct))
+	// What rows of the right side must satisfy to be joined at all.
+	if j, _ := o["from_table"].(object); text(j, "type") == "JOIN" && (text(j, "join_type") == "INNER" || text(j, "join_type") == "LEFT") {
+		if r, _ := j["right"].(object); text(r, "type") == "BASE_TABLE" && len(direct) > 0 && direct[len(direct)-1].at == w.at(r) {
+			conjuncts(j["condition"], narrow(direct[len(direct)-1:]))
 		}
-	})
+	}
 }
 
 func collect(v any, do func(object)) {

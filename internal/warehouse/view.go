@@ -33,7 +33,28 @@ type scene struct {
 	made     map[string]bool
 	sources  []tarn.TableName // that were read
 	versions map[string]int64 // of Delta tables, by full name
+	changing *changing        // the table that the statement changes; nil = none
 }
+
+// changing is a table whose rows a statement changes, and how they are found: through
+// a view of its own, which tells their places.
+type changing struct {
+	name  tarn.TableName
+	base  *delta.Snapshot
+	read  delta.Predicate   // what every row that is changed satisfies
+	self  bool              // the statement reads the table elsewhere, too
+	files map[string]string // keys of files by how they are called in a result
+}
+
+// placed asks for the view of changing, by what stands behind pastMark. It has two
+// columns more.
+const (
+	placed   = "w"
+	fileOf   = "f" + pastMark
+	rowOf    = "r" + pastMark
+	keyOf    = "k" + pastMark // of a merge: the clause that applies
+	sourceOf = "s" + pastMark // of a merge: a row of the source is there
+)
 
 // target is what a name and its asked past mean.
 type target struct {
@@ -174,13 +195,25 @@ func (s *scene) delta(ctx context.Context, t *tree, g *target, e catalog.Entry) 
 	if strings.HasPrefix(g.asked, "c") {
 		return s.changes(ctx, dt, g.asked)
 	}
-	snap, err := s.snapshot(ctx, dt, g.asked)
+	var snap *delta.Snapshot
+	places := g.asked == placed
+	switch {
+	case places:
+		snap = s.changing.base
+	case g.asked == "" && s.changing != nil && strings.EqualFold(s.changing.name.String(), g.name.String()):
+		snap, s.changing.self = s.changing.base, true
+	default:
+		snap, err = s.snapshot(ctx, dt, g.asked)
+	}
 	if err != nil {
 		return "", err
 	}
 	s.versions[g.name.String()] = snap.Version()
 	schema := snap.Schema()
 	where := predicate(g.tests(), schema)
+	if places {
+		s.changing.read = where
+	}
 	plan, err := s.w.footers.Plan(ctx, snap, where)
 	if err != nil {
 		return "", err
@@ -195,13 +228,19 @@ func (s *scene) delta(ctx context.Context, t *tree, g *target, e catalog.Entry) 
 	}
 	var parts []string
 	for _, group := range merged(plan.Groups) {
-		part, err := s.group(group, root, as)
+		part, err := s.group(group, root, as, places)
 		if err != nil {
 			return "", err
 		}
 		parts = append(parts, part...)
 	}
-	if plan.Rest.Files > 0 {
+	if plan.Rest.Files > 0 && places {
+		part, err := s.placedRest(ctx, snap, plan.Rest, as)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, part)
+	} else if plan.Rest.Files > 0 {
 		part, err := s.rest(ctx, snap, plan.Rest, where, func(c string) bool { return g.needs(t, c) }, as)
 		if err != nil {
 			return "", err
@@ -209,6 +248,9 @@ func (s *scene) delta(ctx context.Context, t *tree, g *target, e catalog.Entry) 
 		parts = append(parts, part)
 	}
 	if len(parts) == 0 {
+		if places {
+			as = withPlaces(as)
+		}
 		return nothing(as)
 	}
 	return balanced(parts), nil
@@ -356,7 +398,7 @@ func merged(groups []delta.PlanGroup) []mergedGroup {
 // fileColumn names the column with a file's path.
 const fileColumn = "_tarn_file"
 
-func (s *scene) group(m mergedGroup, root string, as *arrow.Schema) ([]string, error) {
+func (s *scene) group(m mergedGroup, root string, as *arrow.Schema, places bool) ([]string, error) {
 	apart := len(m.groups) > 1
 	var cols []string
 	n := 0
@@ -377,6 +419,9 @@ func (s *scene) group(m mergedGroup, root string, as *arrow.Schema) ([]string, e
 		}
 		cols = append(cols, "CAST("+source+" AS "+typ+") AS "+quote(c.Field.Name))
 	}
+	if places {
+		cols = append(cols, "f."+fileColumn+" AS "+quote(fileOf), "f.file_row_number AS "+quote(rowOf))
+	}
 	// Files with deleted rows are read with their rows' numbers.
 	var plain, marked, list []string
 	var deleted []delta.PlanFile
@@ -384,6 +429,9 @@ func (s *scene) group(m mergedGroup, root string, as *arrow.Schema) ([]string, e
 		for _, f := range g.Files {
 			path := filepath.Join(root, filepath.FromSlash(f.Key))
 			s.paths = append(s.paths, path)
+			if places {
+				s.changing.files[path] = f.Key
+			}
 			if f.Deleted == nil {
 				plain = append(plain, engine.Literal(path))
 			} else {
@@ -406,8 +454,11 @@ func (s *scene) group(m mergedGroup, root string, as *arrow.Schema) ([]string, e
 	if len(plain) > 0 {
 		list = plain
 		option := ""
-		if apart {
+		if apart || places {
 			option = ", filename = '" + fileColumn + "'"
+		}
+		if places {
+			option += ", file_row_number = true"
 		}
 		out = append(out, head+strings.Join(list, ", ")+"], hive_partitioning = false"+option+") f"+join)
 	}
@@ -516,6 +567,52 @@ func (s *scene) rest(ctx context.Context, snap *delta.Snapshot, files delta.Spli
 		if err != nil {
 			return "", w.abort(err)
 		}
+	}
+	if err := w.close(); err != nil {
+		return "", err
+	}
+	s.paths = append(s.paths, w.path)
+	return "SELECT " + strings.Join(cols, ", ") + " FROM read_parquet(" + engine.Literal(w.path) + ", hive_partitioning = false) f", nil
+}
+
+// withPlaces adds the columns that tell where a row is.
+func withPlaces(as *arrow.Schema) *arrow.Schema {
+	return arrow.NewSchema(append(slices.Clone(as.Fields()), arrow.Field{Name: fileOf, Type: arrow.BinaryTypes.String, Nullable: true},
+		arrow.Field{Name: rowOf, Type: arrow.PrimitiveTypes.Int64, Nullable: true}), nil)
+}
+
+// placedRest is rest with the places of rows.
+func (s *scene) placedRest(ctx context.Context, snap *delta.Snapshot, files delta.Split, as *arrow.Schema) (string, error) {
+	as = withPlaces(as)
+	names := make([]string, as.NumFields())
+	for i := range names {
+		names[i] = as.Field(i).Name
+	}
+	cols, staged, err := stagedColumns(as, names)
+	if err != nil {
+		return "", err
+	}
+	w, err := s.stage.writer(staged)
+	if err != nil {
+		return "", err
+	}
+	err = delta.EachRow(ctx, snap, files, func(key string, at []int64, rec arrow.RecordBatch) error {
+		defer rec.Release()
+		s.changing.files[key] = key
+		b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema(as.Fields()[rec.NumCols():], nil))
+		defer b.Release()
+		for _, n := range at {
+			b.Field(0).(*array.StringBuilder).Append(key)
+			b.Field(1).(*array.Int64Builder).Append(n)
+		}
+		places := b.NewRecordBatch()
+		defer places.Release()
+		whole := array.NewRecordBatch(staged, append(slices.Clone(rec.Columns()), places.Columns()...), rec.NumRows())
+		defer whole.Release()
+		return w.write(whole)
+	})
+	if err != nil {
+		return "", w.abort(err)
 	}
 	if err := w.close(); err != nil {
 		return "", err

@@ -161,37 +161,3 @@ func (c *command) insert(ctx context.Context) error {
 		return errors.Join(c.affected(count), io.EOF)
 	})
 }
-
-// delete does DELETE FROM name [WHERE condition], whose condition is one of
-// delta.ParsePredicate.
-func (c *command) delete(ctx context.Context) error {
-	c.i++
-	if !c.take("from") {
-		return c.want("FROM")
-	}
-	n, err := c.table()
-	if err != nil {
-		return err
-	}
-	var where delta.Predicate
-	if !c.end() {
-		if !c.take("where") {
-			return c.want("WHERE")
-		}
-		if where, err = delta.ParsePredicate(c.tail()); err != nil {
-			return tarn.Invalid("[UNSUPPORTED_STATEMENT] DELETE knows comparisons of columns with constants, IN, IS NULL, AND, OR and NOT: %w", err)
-		}
-	}
-	dt, err := c.written(ctx, n)
-	if err != nil {
-		return err
-	}
-	count := int64(0)
-	if _, err := dt.Commit(ctx, delta.CommitOptions{Operation: "DELETE"}, func(x *delta.Tx) (err error) {
-		count, err = x.Delete(ctx, where)
-		return err
-	}); err != nil {
-		return err
-	}
-	return c.affected(count)
-}
