@@ -189,7 +189,7 @@ func (e *editor) delete(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n, err := e.change(ctx, "DELETE", func(*arrow.Schema) (string, error) {
+	n, err := e.change(ctx, "DELETE", where, func(*arrow.Schema) (string, error) {
 		return e.places("false") + " FROM " + e.written + " AS " + quote(e.called[0].alias) + " WHERE " + where, nil
 	})
 	if err != nil {
@@ -221,7 +221,7 @@ func (e *editor) update(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n, err := e.change(ctx, "UPDATE", func(as *arrow.Schema) (string, error) {
+	n, err := e.change(ctx, "UPDATE", where, func(as *arrow.Schema) (string, error) {
 		columns, err := e.columns(as, set, func(name string) string { return quote(e.called[0].alias) + "." + name })
 		return e.places("true") + ", " + strings.Join(columns, ", ") + " FROM " + e.written + " AS " + quote(e.called[0].alias) + " WHERE " + where, err
 	})
@@ -258,9 +258,9 @@ func (e *editor) columns(as *arrow.Schema, set map[string]string, rest func(name
 }
 
 // change runs the query that sql gives for the columns of the table: file, row,
-// whether one takes its place, and that one's values.
-func (e *editor) change(ctx context.Context, operation string, sql func(*arrow.Schema) (string, error)) (n delta.MergeCounts, err error) {
-	_, err = e.table.Commit(ctx, delta.CommitOptions{Operation: operation}, func(x *delta.Tx) error {
+// whether one takes its place, and that one's values. The history tells told.
+func (e *editor) change(ctx context.Context, operation, told string, sql func(*arrow.Schema) (string, error)) (n delta.MergeCounts, err error) {
+	_, err = e.table.Commit(ctx, delta.CommitOptions{Operation: operation, Params: map[string]string{"predicate": told}}, func(x *delta.Tx) error {
 		as, err := delta.BaseOf(x).Schema().Arrow()
 		if err != nil {
 			return err
@@ -363,7 +363,7 @@ func (m *merge) do(ctx context.Context) error {
 	if len(m.clauses) == 0 {
 		return m.want("WHEN MATCHED or WHEN NOT MATCHED")
 	}
-	n, err := m.change(ctx, "MERGE", func(as *arrow.Schema) (string, error) { return m.query(as, source, on) })
+	n, err := m.change(ctx, "MERGE", on, func(as *arrow.Schema) (string, error) { return m.query(as, source, on) })
 	if err != nil {
 		return err
 	}

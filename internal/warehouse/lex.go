@@ -211,5 +211,6 @@ func where(sql string, at int) string {
 	if len(text) > 120 {
 		text = text[:117] + "..."
 	}
+	text = strings.NewReplacer(pastMark, "@", catalogMark, "@").Replace(text)
 	return "\n\nLINE " + itoa(line) + ": " + text + "\n" + strings.Repeat(" ", len("LINE : ")+len(itoa(line))+len([]rune(text[:min(mark, len(text))]))) + "^"
 }

@@ -2,6 +2,7 @@ package warehouse
 
 import (
 	"context"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/tarndb/tarn/internal/blob"
 	"github.com/tarndb/tarn/internal/blob/dir"
 	"github.com/tarndb/tarn/internal/blob/faulty"
+	"github.com/tarndb/tarn/internal/blob/s3/s3test"
 	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/controldb"
 	"github.com/tarndb/tarn/internal/delta"
@@ -25,7 +27,8 @@ type lab struct {
 	cat    *catalog.Catalog
 	db     *controldb.DB
 	events []catalog.Event
-	plan   faulty.Plan // of the folders of new tables; nil = no faults
+	plan   faulty.Plan                    // of the folders of new tables; nil = no faults
+	bucket func(prefix string) blob.Store // of s3:// locations
 }
 
 var ann = tarn.Principal{ID: "1", Name: "ann@example.com", Admin: true}
@@ -44,17 +47,34 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	l.w = New(Config{
-		Catalog: l.cat, OpenTable: openDelta, Command: engineCommand, Run: shortDir(t), Dir: t.TempDir(), Audit: l,
-		OpenStore: func(_ context.Context, location string) (blob.Store, error) {
-			s, err := dir.Open(location)
-			if err != nil || l.plan == nil {
-				return s, err
-			}
-			return faulty.New(s, l.plan), nil
-		},
+		Catalog: l.cat, OpenTable: l.table, Command: engineCommand, Run: shortDir(t), Dir: t.TempDir(), Audit: l,
+		OpenStore: l.store,
 	})
 	t.Cleanup(l.w.process.Stop)
 	return l
+}
+
+func (l *lab) store(_ context.Context, location string) (blob.Store, error) {
+	u, err := url.Parse(location)
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme == "s3" {
+		return l.bucket(u.Path[1:]), nil
+	}
+	s, err := dir.Open(u.Path)
+	if err != nil || l.plan == nil {
+		return s, err
+	}
+	return faulty.New(s, l.plan), nil
+}
+
+func (l *lab) table(ctx context.Context, location string) (*delta.Table, error) {
+	s, err := l.store(ctx, location)
+	if err != nil {
+		return nil, err
+	}
+	return delta.Open(ctx, s, "")
 }
 
 // Record makes the lab an audit; statements are run one by one.
@@ -103,6 +123,7 @@ func TestStatements(t *testing.T) {
 	t.Run("Tables", l.tables)
 	t.Run("Changes", l.changes)
 	t.Run("ChangesAtOnce", l.changesAtOnce)
+	t.Run("Buckets", l.buckets)
 }
 
 // Tables are made, filled and read by who may, and nobody else.
@@ -346,4 +367,22 @@ func (l *lab) changesAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	l.want(t, ann, "SELECT id, st.n FROM s.c ORDER BY 1", `[["1","9"],["3","6"]]`)
+}
+
+// A table in an object store is made, changed and read as any other.
+func (l *lab) buckets(t *testing.T) {
+	server := s3test.Start(t)
+	l.bucket = func(prefix string) blob.Store { return server.Open(t, server.Options(prefix)) }
+	if _, err := l.cat.CreateCatalog(t.Context(), ann, tarn.CatalogEntry{ObjectEntry: tarn.ObjectEntry{Name: "far"}, Root: "s3://" + s3test.Bucket + "/lake"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ sql, want string }{
+		{"CREATE TABLE far.s.t AS SELECT i AS id, 'n' || i AS name FROM range(4) r(i)", `[["4"]]`},
+		{"MERGE INTO far.s.t USING (VALUES (1, 'one'), (9, 'nine')) v(i, n) ON id = i WHEN MATCHED THEN UPDATE SET name = n WHEN NOT MATCHED THEN INSERT (id, name) VALUES (i, n)", `[["2","1","0","1"]]`},
+		{"DELETE FROM far.s.t WHERE id = (SELECT min(id) FROM far.s.t)", `[["1"]]`},
+		{"SELECT name FROM far.s.t WHERE id < 9 ORDER BY id", `[["one"],["n2"],["n3"]]`},
+		{"SELECT count(*) FROM far.s.t@v0 a JOIN far.s.t b USING (id)", `[["3"]]`},
+	} {
+		l.want(t, ann, c.sql, c.want)
+	}
 }

@@ -214,13 +214,15 @@ func (s *scene) delta(ctx context.Context, t *tree, g *target, e catalog.Entry) 
 	if places {
 		s.changing.read = where
 	}
-	plan, err := s.w.footers.Plan(ctx, snap, where)
+	var plan delta.Plan
+	root, local := localRoot(e.Table.Location)
+	if local {
+		plan, err = s.w.footers.Plan(ctx, snap, where)
+	} else if all := snap.Splits(1); len(all) > 0 { // DuckDB opens local files only
+		plan.Rest = all[0]
+	}
 	if err != nil {
 		return "", err
-	}
-	root, local := localRoot(e.Table.Location)
-	if !local && len(plan.Groups) > 0 {
-		return "", tarn.Invalid("%s lies at %s: this warehouse reads tables in local folders only", g.name, e.Table.Location)
 	}
 	as, err := schema.Arrow()
 	if err != nil {
