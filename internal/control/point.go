@@ -38,6 +38,16 @@ func (c *Pasts) Timeline(ctx context.Context, n tarn.BranchName) (tarn.TimelineS
 	return c.cfg.Node.Timeline(ctx, b.Timeline)
 }
 
+// CameBack tells how far a branch came back from the object store; 0 = it never
+// was away.
+func (c *Pasts) CameBack(ctx context.Context, n tarn.BranchName) (tarn.LSN, error) {
+	t, err := c.Timeline(ctx, n)
+	if err != nil || t.Copy == nil {
+		return 0, err
+	}
+	return t.Copy.BackLSN, nil
+}
+
 // BranchCopy is how far the object store has a branch.
 type BranchCopy struct {
 	Branch tarn.BranchName

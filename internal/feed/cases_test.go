@@ -23,6 +23,7 @@ func TestCases(t *testing.T) {
 		run  func(*testing.T, *world)
 	}{
 		{"Case01SlotMadeAnewBehindUs", case01},
+		{"CameBackShortOfItsHistory", cameBack},
 		{"Case03AcknowledgedBeforeWritten", case03},
 		{"Case05And06And07Restarts", case05},
 		{"Case12SlotDroppedWhileStreaming", case12},
@@ -98,6 +99,52 @@ func case01(t *testing.T, w *world) {
 	eventually(t, "another slot", func() any { return w.feed("s") }, func() bool { n := w.slot("slot_name"); return n != "" && n != name })
 	w.caughtUp("s", "t")
 	w.wantHistory("t", "insert id=1", "truncate ", "insert id=1", "insert id=2", "insert id=3")
+}
+
+// A branch that came back from the object store ends before what its history
+// has: the slot is as it was once, and what the history says that is no more is
+// parted from what comes by a truncate row. When the history is not ahead, it goes on.
+func cameBack(t *testing.T, w *world) {
+	w.exec(`CREATE SCHEMA s; CREATE TABLE s.t (id int); INSERT INTO s.t VALUES (1)`)
+	w.start()
+	w.follow("s")
+	w.caughtUp("s", "t")
+	w.kill()
+	name, old := w.slot("slot_name"), w.database+"_old"
+	rewind := func() {
+		w.exec(`SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active AND slot_name = $1`, name)
+		w.exec(`SELECT pg_drop_replication_slot($1)`, name)
+		w.exec(`SELECT pg_copy_logical_replication_slot($1, $2)`, old, name)
+	}
+	w.exec(`SELECT pg_copy_logical_replication_slot($1, $2)`, name, old)
+	back := w.now()
+	w.exec(`INSERT INTO s.t VALUES (2)`)
+	w.start()
+	w.wantHistory("t", "insert id=1", "insert id=2")
+	w.kill()
+	w.back = w.now()
+	rewind()
+	w.exec(`INSERT INTO s.t VALUES (3)`)
+	w.start()
+	w.wantHistory("t", "insert id=1", "insert id=2", "insert id=3")
+	w.kill()
+	if got := w.slot("string_agg(slot_name, ' ' ORDER BY slot_name)"); got != name+" "+old && got != old+" "+name {
+		t.Errorf("slots %s, want %s to go on", got, name)
+	}
+	w.back = back
+	rewind()
+	w.exec(`DELETE FROM s.t WHERE id > 1`)
+	w.exec(`SELECT pg_drop_replication_slot($1)`, old)
+	w.start()
+	w.wantHistory("t", "insert id=1", "insert id=2", "insert id=3", "truncate ", "insert id=1")
+	w.exec(`INSERT INTO s.t VALUES (4)`)
+	w.kill()
+	name = w.slot("slot_name")
+	w.start()
+	w.wantHistory("t", "insert id=1", "insert id=2", "insert id=3", "truncate ", "insert id=1", "insert id=4")
+	if got := w.slot("slot_name"); got != name {
+		t.Errorf("slot %s was made although %s is of after the loss", got, name)
+	}
 }
 
 func case03(t *testing.T, w *world) {

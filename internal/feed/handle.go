@@ -141,11 +141,19 @@ func (s *session) onRecord() (lsn tarn.LSN, follows bool) {
 	for _, t := range s.follower.tables {
 		lsn = max(lsn, t.CommittedLSN)
 	}
+	lsn = max(lsn, inDelta(s))
+	for _, t := range s.tables {
+		follows = follows || t.known && !t.stopped() && s.recorded(t.name).State == tarn.FeedStreaming
+	}
+	return lsn, follows
+}
+
+// inDelta is how far the Delta table is that is farthest.
+func inDelta(s *session) (lsn tarn.LSN) {
 	for _, t := range s.tables {
 		if t.known {
 			lsn = max(lsn, t.base)
 		}
-		follows = follows || t.known && !t.stopped() && s.recorded(t.name).State == tarn.FeedStreaming
 	}
-	return lsn, follows
+	return lsn
 }

@@ -47,12 +47,15 @@ type Config struct {
 	Catalog   *catalog.Catalog
 	Computes  Computes
 	OpenStore func(ctx context.Context, url string) (blob.Store, error)
-	Log       *slog.Logger  // nil = slog.Default
-	Flush     time.Duration // a change is in Delta about this long after its commit; 0 = 2 s
-	Poll      time.Duration // how often new tables, computes and requests are looked for; 0 = 1 s
-	SpoolDir  string        // where large transactions wait for their commit; "" = the system's temporary directory
-	Upkeep    time.Duration // how often derived tables are refreshed and small files looked at; 0 = 30 s
-	Chunk     int64         // blocks of 8 KiB of a table that are copied by one commit; 0 = 16384 (128 MiB)
+	// CameBack tells how far a branch came back from an object store when its
+	// computer had been lost; 0 = it never was. nil = none ever does.
+	CameBack func(ctx context.Context, b tarn.BranchName) (tarn.LSN, error)
+	Log      *slog.Logger  // nil = slog.Default
+	Flush    time.Duration // a change is in Delta about this long after its commit; 0 = 2 s
+	Poll     time.Duration // how often new tables, computes and requests are looked for; 0 = 1 s
+	SpoolDir string        // where large transactions wait for their commit; "" = the system's temporary directory
+	Upkeep   time.Duration // how often derived tables are refreshed and small files looked at; 0 = 30 s
+	Chunk    int64         // blocks of 8 KiB of a table that are copied by one commit; 0 = 16384 (128 MiB)
 }
 
 // Keeper keeps every feed of a workspace.
@@ -61,6 +64,7 @@ type Keeper struct {
 	catalog     *catalog.Catalog
 	computes    Computes
 	openStore   func(ctx context.Context, url string) (blob.Store, error)
+	cameBack    func(ctx context.Context, b tarn.BranchName) (tarn.LSN, error)
 	log         *slog.Logger
 	flush       time.Duration
 	poll        time.Duration
@@ -79,9 +83,12 @@ type Keeper struct {
 // New builds a keeper; Run makes it work.
 func New(c Config) *Keeper {
 	k := &Keeper{
-		db: c.DB, catalog: c.Catalog, computes: c.Computes, openStore: c.OpenStore,
+		db: c.DB, catalog: c.Catalog, computes: c.Computes, openStore: c.OpenStore, cameBack: c.CameBack,
 		log: c.Log, flush: c.Flush, poll: c.Poll, spoolDir: c.SpoolDir, chunkBlocks: c.Chunk, upkeep: c.Upkeep,
 		changed: make(chan struct{}, 1), running: map[string]*follower{},
+	}
+	if k.cameBack == nil {
+		k.cameBack = func(context.Context, tarn.BranchName) (tarn.LSN, error) { return 0, nil }
 	}
 	if k.log == nil {
 		k.log = slog.Default()

@@ -263,6 +263,16 @@ func (s *session) resume(ctx context.Context, have slotState) (resumed bool, err
 		clear(s.todo.waiting)
 		return false, s.src.dropSlot(ctx, have)
 	}
+	// A slot that is older than the loss came back with the branch, and is
+	// confirmed to before its end; one that was made since, to behind it.
+	back, err := s.k.cameBack(ctx, s.row.Branch)
+	if err != nil {
+		return false, err
+	}
+	if at := inDelta(s); back != 0 && have.confirmed <= back && at > back {
+		s.broken = brokenStreams // the next session makes a new slot
+		return false, fmt.Errorf("the branch came back up to %s, and the tables are at %s: what lies between is no more", back, at)
+	}
 	if follows && have.confirmed > on {
 		s.broken = brokenStreams // the next session makes a new slot
 		return false, fmt.Errorf("slot %s is confirmed to %s, the tables are at %s: it is not the one that was made, and what lies between is lost", s.slot, have.confirmed, on)

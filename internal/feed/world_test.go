@@ -38,6 +38,7 @@ type world struct {
 	branch   tarn.BranchName
 	database string
 	conn     *pgx.Conn // to the branch's database
+	back     tarn.LSN  // how far the branch came back from an object store; 0 = it never was away
 	open     func(ctx context.Context, url string) (blob.Store, error)
 
 	keeper *feed.Keeper
@@ -218,10 +219,12 @@ func (w *world) start() {
 	if os.Getenv("FEED_LOG") != "" {
 		level = slog.LevelDebug
 	}
+	back := w.back
 	w.keeper = feed.New(feed.Config{
 		DB: w.db, Catalog: w.catalog, Computes: w.computes, OpenStore: w.open,
-		Log:   slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: level})),
-		Flush: 50 * time.Millisecond, Poll: 100 * time.Millisecond, SpoolDir: w.t.TempDir(), Chunk: 8, Upkeep: 300 * time.Millisecond,
+		CameBack: func(context.Context, tarn.BranchName) (tarn.LSN, error) { return back, nil },
+		Log:      slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: level})),
+		Flush:    50 * time.Millisecond, Poll: 100 * time.Millisecond, SpoolDir: w.t.TempDir(), Chunk: 8, Upkeep: 300 * time.Millisecond,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel, w.done = cancel, make(chan struct{})
