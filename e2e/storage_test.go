@@ -54,6 +54,8 @@ func lostDataDirectory(t *testing.T, flags ...string) {
 	in.tarn("project", "create", "shop")
 	main := &ledger{url: in.url("shop/production")}
 	main.begin(ctx, t)
+	in.tarn("feed", "create", "shop/production", "--schema", "public", "--to", "lake.shop")
+	in.tarn("sql", "CREATE TABLE lake.gold.kept AS SELECT range AS n FROM range(1000)")
 	in.tarn("branch", "create", "shop/dev")
 	dev := &ledger{url: in.url("shop/dev"), acked: main.acked}
 	work, stop := context.WithCancel(ctx)
@@ -68,6 +70,8 @@ func lostDataDirectory(t *testing.T, flags ...string) {
 	writers.Wait()
 	in.awaitArchived(ctx, t)
 	atEnd, devAtEnd := main.acked, dev.acked
+	in.awaitCount(ctx, t, "lake.shop.lb_ledger_history", atEnd)
+	kept := in.tarn("table", "history", "lake.gold.kept", "--json")
 
 	in.killEverything()
 	past := in.data + "-past"
@@ -99,6 +103,15 @@ func lostDataDirectory(t *testing.T, flags ...string) {
 	if shown.Copy == nil || shown.Copy.BackLSN == "" || shown.Copy.BackTime == "" || shown.Copy.Problem != "" {
 		t.Errorf("branch show tells of how far it came back: %+v", shown.Copy)
 	}
+	// The tables are in the storage too: the history goes on where it ended,
+	// each change once.
+	if now := in.tarn("table", "history", "lake.gold.kept", "--json"); now != kept {
+		t.Errorf("the managed table came back as\n%swas\n%s", now, kept)
+	}
+	in.awaitCount(ctx, t, "lake.gold.kept", 1000)
+	(&ledger{url: in.url("shop/production"), acked: atEnd}).one(ctx, t)
+	in.awaitCount(ctx, t, "lake.shop.lb_ledger_history", atEnd+1)
+	in.tarn("feed", "verify", "public", "ledger", "--project", "shop") // or it ends with 1
 	if list := in.tarn("branch", "list", "shop"); !strings.Contains(list, "up to LSN "+shown.Copy.BackLSN) {
 		t.Errorf("branch list does not tell how far dev came back:\n%s", list)
 	}
@@ -117,6 +130,30 @@ func lostDataDirectory(t *testing.T, flags ...string) {
 	in.tarn(append(in.upArgs("--detach"), flags...)...)
 	if n := (&ledger{url: in.url("shop/again")}).count(ctx, t); n < 200 {
 		t.Errorf("the branch that the overtaken directory does not know has %d rows", n)
+	}
+}
+
+// awaitCount waits until a Delta table has n rows, as the server counts them.
+func (in *instance) awaitCount(ctx context.Context, t *testing.T, table string, n int64) {
+	t.Helper()
+	tick := time.NewTicker(300 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var got struct {
+			Count int64 `json:"count"`
+		}
+		in.tarnJSON(&got, "table", "count", table)
+		switch {
+		case got.Count == n:
+			return
+		case got.Count > n:
+			t.Fatalf("%s has %d rows, want %d", table, got.Count, n)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s has %d rows, want %d", table, got.Count, n)
+		}
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +17,7 @@ import (
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/client"
-	"github.com/tarndb/tarn/internal/blob/dir"
+	"github.com/tarndb/tarn/internal/blob"
 	"github.com/tarndb/tarn/internal/delta"
 )
 
@@ -43,12 +42,12 @@ func (d *demo) writeLake(ctx context.Context) (string, error) {
 		return "", err
 	}
 	commits := map[string]int{}
-	for name, write := range map[string]func(context.Context, *dir.Store) (int, error){
-		"airports": func(ctx context.Context, s *dir.Store) (int, error) { return d.files.writeAirports(ctx, s) },
-		"flights":  func(ctx context.Context, s *dir.Store) (int, error) { return d.files.writeFlights(ctx, s) },
+	for name, write := range map[string]func(context.Context, blob.Store) (int, error){
+		"airports": func(ctx context.Context, s blob.Store) (int, error) { return d.files.writeAirports(ctx, s) },
+		"flights":  func(ctx context.Context, s blob.Store) (int, error) { return d.files.writeFlights(ctx, s) },
 	} {
 		location := strings.TrimSuffix(status.LakeURL, "/") + "/" + demoSchema + "/" + name
-		s, err := openDir(location)
+		s, err := tableStore(ctx, location)
 		if err != nil {
 			return "", err
 		}
@@ -70,17 +69,6 @@ func (d *demo) writeLake(ctx context.Context) (string, error) {
 	}
 	return fmt.Sprintf("%s: %d rows in %d commits; %s: %d rows in %d commits", demoTable("airports"), len(d.files.airports), commits["airports"],
 		demoTable("flights"), len(d.files.flights), commits["flights"]), nil
-}
-
-func openDir(location string) (*dir.Store, error) {
-	u, err := url.Parse(location)
-	if err != nil || u.Scheme != "file" {
-		return nil, tarn.Invalid("open %s: the demonstration runs on the server's own computer and writes files there", location)
-	}
-	if err := os.MkdirAll(filepath.Dir(u.Path), 0o755); err != nil {
-		return nil, err
-	}
-	return dir.Open(u.Path)
 }
 
 func (d *demo) createProject(ctx context.Context) (string, error) {
@@ -267,7 +255,7 @@ func (d *demo) checkFeed(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s, err := openDir(entry.StorageLocation)
+	s, err := tableStore(ctx, entry.StorageLocation)
 	if err != nil {
 		return "", err
 	}

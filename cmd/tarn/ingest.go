@@ -204,7 +204,7 @@ func managedTable(ctx context.Context, c *client.Client, name string, s delta.Sc
 	if err != nil {
 		return nil, err
 	}
-	store, err := openStore(ctx, entry.StorageLocation)
+	store, err := tableStore(ctx, entry.StorageLocation)
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -23,13 +22,10 @@ import (
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api"
 	"github.com/tarndb/tarn/internal/api/oauth"
-	"github.com/tarndb/tarn/internal/blob"
-	"github.com/tarndb/tarn/internal/blob/dir"
 	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/compute"
 	"github.com/tarndb/tarn/internal/control"
 	"github.com/tarndb/tarn/internal/controldb"
-	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/feed"
 	"github.com/tarndb/tarn/internal/gateway"
 	"github.com/tarndb/tarn/internal/node"
@@ -155,9 +151,10 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err := c.welcome(ctx, apiURL, ctl, begun); err != nil {
 		return err
 	}
-	lake := "file://" + (&url.URL{Path: filepath.Join(c.Data, "lake")}).EscapedPath()
 	cat := catalog.New(db)
-	if err := cat.EnsureDefault(ctx, lake); err != nil {
+	tables := lakes{c.Data, c.storage.Place, c.Remote}
+	lake, err := tables.begin(ctx, cat, log)
+	if err != nil {
 		return err
 	}
 	if err := c.restoreAuthority(ctx); err != nil {
@@ -168,8 +165,8 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	gateConfig.Groups, gateConfig.Issuer = ctl.Identity, apiURL+oauth.Prefix
 	gate := gateway.New(gateConfig)
 	careful.gate = gate
-	feeds := feed.New(feed.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, SpoolDir: filepath.Join(c.Data, "spool"), Log: log})
-	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: openStore, Alerts: c.alerts, Log: log})
+	feeds := feed.New(feed.Config{DB: db, Catalog: cat, Computes: ctl, CameBack: ctl.Pasts.CameBack, OpenStore: tables.open, SpoolDir: filepath.Join(c.Data, "spool"), Log: log})
+	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: tables.open, Alerts: c.alerts, Log: log})
 	signIn := oauth.New(oauth.Config{
 		DB: db, Identity: ctl.Identity, Signer: signer, PublicURL: apiURL, AccountID: api.AccountID(ctl.Workspace()), AccessLife: c.TokenLife, Log: log,
 	})
@@ -179,11 +176,11 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		backup = controldb.NewBackup(db, c.Remote, controldb.BackupOptions{Log: log})
 		copied = backup.Age
 	}
-	audit := catalog.NewAudit(cat, openStore, c.AuditKeep, log)
-	sql := c.openWarehouse(ctl, cat, db, audit, gate.CAPath(), log)
+	audit := catalog.NewAudit(cat, tables.open, c.AuditKeep, log)
+	sql := c.openWarehouse(ctl, cat, db, tables, audit, gate.CAPath(), log)
 	handler := api.New(api.Config{
 		Audit:   audit,
-		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: openTable,
+		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: tables.openTable,
 		OAuth: signIn, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Copied: copied, Processes: c.processes, Volumes: c.volumesInUse, Sessions: sessionsOf(gate),
 		PageStore: nodeClient, Warehouse: sql, Log: log,
 	})
@@ -217,23 +214,6 @@ func orderly(err error) error {
 // audience is whom our tokens are for: this Tarn's API and gateway. Their issuer
 // is the authorization server's URL.
 const audience = "tarn"
-
-// openStore opens the object store that holds a table's folder.
-func openStore(_ context.Context, location string) (blob.Store, error) {
-	u, err := url.Parse(location)
-	if err != nil || u.Scheme != "file" {
-		return nil, tarn.Invalid("open %s: only file:// locations are supported", location)
-	}
-	return dir.Open(u.Path)
-}
-
-func openTable(ctx context.Context, location string) (*delta.Table, error) {
-	s, err := openStore(ctx, location)
-	if err != nil {
-		return nil, err
-	}
-	return delta.Open(ctx, s, "")
-}
 
 // followEndpoints keeps the gateway listening on every endpoint's address and
 // its pooler's.

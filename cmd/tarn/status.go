@@ -43,6 +43,9 @@ func statusCommand(sh *shell) *cobra.Command {
 				}
 				if s.Storage != nil {
 					sh.say("Storage: %s%s", s.Storage.URL, controlBehind(*s.Storage))
+					if s.Storage.LakeOutside != "" {
+						sh.say("Managed tables: %s, which the storage does not have: copy it yourself", s.Storage.LakeOutside)
+					}
 				}
 				if s.Volumes != "" {
 					sh.say("Volumes: %s", s.Volumes)

@@ -16,12 +16,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tarndb/tarn"
-	"github.com/tarndb/tarn/internal/blob"
-	"github.com/tarndb/tarn/internal/blob/open"
 	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/control"
 	"github.com/tarndb/tarn/internal/controldb"
-	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/warehouse"
 	"github.com/tarndb/tarn/internal/warehouse/engine"
 )
@@ -54,28 +51,11 @@ func engineCommand(o engine.Options) *exec.Cmd {
 }
 
 // openWarehouse wires the one warehouse.
-func (c *serverConfig) openWarehouse(ctl *control.Control, cat *catalog.Catalog, db *controldb.DB, audit *catalog.Audit, caFile string, log *slog.Logger) *warehouse.Warehouse {
+func (c *serverConfig) openWarehouse(ctl *control.Control, cat *catalog.Catalog, db *controldb.DB, tables lakes, audit *catalog.Audit, caFile string, log *slog.Logger) *warehouse.Warehouse {
 	return warehouse.New(warehouse.Config{
-		Catalog: cat, OpenTable: queriedTable, OpenStore: queriedStore, Connect: principalConnect(ctl, caFile), Command: engineCommand, Journal: statementJournal{db}, Audit: audit,
+		Catalog: cat, OpenTable: tables.openTable, OpenStore: tables.open, Connect: principalConnect(ctl, caFile), Command: engineCommand, Journal: statementJournal{db}, Audit: audit,
 		Dir: filepath.Join(c.Data, "sql"), Run: c.socketDir("sql"), Log: log,
 	})
-}
-
-// queriedStore opens what openStore does, and buckets: those by AWS's standard
-// chain of environment and files.
-func queriedStore(ctx context.Context, location string) (blob.Store, error) {
-	if strings.HasPrefix(location, "s3://") {
-		return open.Store(ctx, location, open.Options{})
-	}
-	return openStore(ctx, location)
-}
-
-func queriedTable(ctx context.Context, location string) (*delta.Table, error) {
-	s, err := queriedStore(ctx, location)
-	if err != nil {
-		return nil, err
-	}
-	return delta.Open(ctx, s, "")
 }
 
 // principalConnect opens connections as the principal, through the gateway like

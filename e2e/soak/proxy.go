@@ -101,7 +101,7 @@ func (p *proxy) serve(forward http.Handler, w http.ResponseWriter, r *http.Reque
 		http.Error(w, "<Error><Code>SlowDown</Code></Error>", http.StatusServiceUnavailable)
 		return
 	case slow:
-		p.wait(r.Context(), 2*time.Second)
+		p.wait(r.Context(), slowBy)
 	}
 	forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), faultKey{}, f)))
 }
@@ -114,7 +114,7 @@ func (p *proxy) answer(r *http.Response) error {
 	}
 	switch f {
 	case late:
-		p.wait(r.Request.Context(), 5*time.Second)
+		p.wait(r.Request.Context(), lateBy)
 		fallthrough
 	case lost:
 		return errors.New("the answer is lost")
@@ -128,6 +128,13 @@ func (p *proxy) answer(r *http.Response) error {
 	}
 	return nil
 }
+
+// delays is how long requests were made to wait in all.
+func (p *proxy) delays() time.Duration {
+	return time.Duration(p.faults[late].Load())*lateBy + time.Duration(p.faults[slow].Load())*slowBy
+}
+
+const lateBy, slowBy = 5 * time.Second, 2 * time.Second
 
 // wait ends early with the client or the proxy.
 func (p *proxy) wait(ctx context.Context, d time.Duration) {

@@ -132,9 +132,15 @@ func (s *ground) archived(ctx context.Context) error {
 // object store has brings all of it back.
 func (s *soak) loseComputer(ctx context.Context) error {
 	s.rest()
+	began := time.Now()
+	took := func(what string) {
+		s.say("lose the computer: %s after %s", what, time.Since(began).Round(time.Millisecond))
+		began = time.Now()
+	}
 	if err := s.archived(ctx); err != nil {
 		return err
 	}
+	took("all archived")
 	for len(s.in.left()) > 0 {
 		for pid := range s.in.left() {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may end in between
@@ -147,13 +153,16 @@ func (s *soak) loseComputer(ctx context.Context) error {
 	if err := os.RemoveAll(s.in.data); err != nil {
 		return err
 	}
+	took("all gone")
 	if err := s.in.up(ctx, "--take-over"); err != nil {
 		return err
 	}
+	took("taken over")
 	for _, b := range append([]*branch{s.main}, s.children...) {
 		if err := s.judge(ctx, b); err != nil {
 			return err
 		}
+		took(b.name + " judged")
 	}
 	s.work(ctx)
 	return s.progress(ctx, 10)
@@ -172,7 +181,9 @@ func thaw(pid int) {
 
 // checkStorage verifies everything here and in the bucket.
 func (s *soak) checkStorage(ctx context.Context) error {
+	began, before := time.Now(), s.in.bucket.proxy.delays()
 	_, err := s.in.tarn(ctx, "store", "check")
+	s.say("check the storage: %s, of which faults may have made %s", time.Since(began).Round(time.Millisecond), s.in.bucket.proxy.delays()-before)
 	if err != nil && strings.Contains(err.Error(), "is damaged") {
 		return finding(err.Error())
 	}

@@ -103,6 +103,9 @@ func (d *ownDoor) copies(ctx context.Context) (*wire.Storage, error) {
 		return nil, err
 	}
 	out := &wire.Storage{URL: d.storage, Branches: []wire.BranchCopy{}}
+	if !strings.HasPrefix(d.lakeURL, strings.TrimSuffix(d.storage, "/")+"/") {
+		out.LakeOutside = d.lakeURL
+	}
 	if d.copied != nil {
 		out.ControlSecs = d.copied().Seconds()
 	}

@@ -32,6 +32,12 @@ func (c *Catalog) EnsureDefault(ctx context.Context, root string) error {
 	return c.ensure(ctx, System, "", "what Tarn writes about itself")
 }
 
+// Root is where the tables of a catalog lie that have no place of their own.
+func (c *Catalog) Root(ctx context.Context, name string) (string, error) {
+	e, err := controldb.GetCatalog(ctx, c.db, name)
+	return e.Root, err
+}
+
 func (c *Catalog) ensure(ctx context.Context, name, root, comment string) error {
 	_, err := controldb.GetCatalog(ctx, c.db, name)
 	if tarn.KindOf(err) == tarn.KindNotFound {

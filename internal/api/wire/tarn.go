@@ -24,6 +24,7 @@ type Status struct {
 type Storage struct {
 	URL         string       `json:"url"`
 	Branches    []BranchCopy `json:"branches"`
+	LakeOutside string       `json:"lake_outside,omitempty"`    // root of catalog lake, when that is not below URL: nobody copies it
 	ControlSecs float64      `json:"control_seconds,omitempty"` // how long ago all of the control database had arrived; 0 = it is not copied
 }
 
