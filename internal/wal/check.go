@@ -1,9 +1,14 @@
 package wal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/blob"
@@ -19,7 +24,8 @@ type Checked struct {
 
 // Check reads every object of a timeline and compares it with its checksums and
 // its key. What is broken is told, not repaired; an error is that of the store.
-// Objects that are merged or pruned meanwhile are passed over.
+// Objects that are merged or pruned meanwhile are passed over. Several are on
+// their way at once.
 func (r *Remote) Check(ctx context.Context, id tarn.TimelineID, segmentBytes uint32) (Checked, error) {
 	var c Checked
 	h, err := retried(ctx, func() (holdings, error) { return r.list(ctx, id, segmentBytes) })
@@ -29,59 +35,71 @@ func (r *Remote) Check(ctx context.Context, id tarn.TimelineID, segmentBytes uin
 	for _, key := range h.Other {
 		c.Broken = append(c.Broken, &layer.CorruptError{File: key, Expected: "the key of a stretch, run or history", Found: "another"})
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(1, cap(r.slots)-1)) // one is left to what is written
+	var mu sync.Mutex                  // guards c from here on
+	look := func(key string, says func(header) error) {
+		g.Go(func() error {
+			n, broken, err := r.checkObject(ctx, key, says)
+			mu.Lock()
+			defer mu.Unlock()
+			if n >= 0 {
+				c.Objects, c.Bytes = c.Objects+1, c.Bytes+n
+			}
+			if broken != nil {
+				c.Broken = append(c.Broken, broken)
+			}
+			return err
+		})
+	}
 	for _, s := range h.Stretches {
 		key := r.dir(id) + segmentDir + s.key(segmentBytes)
-		if err := r.checkObject(ctx, &c, key, func(h header) error { return s.isSaidBy(key, h, id, segmentBytes) }); err != nil {
-			return c, err
-		}
+		look(key, func(h header) error { return s.isSaidBy(key, h, id, segmentBytes) })
 	}
 	for _, m := range h.Runs {
 		key := r.dir(id) + runDir + m.key()
-		err := r.checkObject(ctx, &c, key, func(h header) error {
+		look(key, func(h header) error {
 			if h.Kind == kindRun && h.Timeline == id && h.Run == m.ID && h.TLI == m.TLI && h.From == m.Begin {
 				return nil
 			}
 			return &layer.CorruptError{File: key, Expected: "the run of its key", Found: fmt.Sprintf("run %s from %s", h.Run, h.From)}
 		})
-		if err != nil {
-			return c, err
-		}
 	}
 	for _, name := range h.Histories {
 		key := r.dir(id) + historyDir + name
-		err := r.checkObject(ctx, &c, key, func(h header) error {
+		look(key, func(h header) error {
 			if h.Kind == kindHistory && h.Timeline == id {
 				return nil
 			}
 			return &layer.CorruptError{File: key, Expected: "a history of timeline " + string(id), Found: fmt.Sprintf("kind %d of %s", h.Kind, h.Timeline)}
 		})
-		if err != nil {
-			return c, err
-		}
 	}
-	return c, nil
+	err = g.Wait()
+	slices.SortFunc(c.Broken, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+	return c, err
 }
 
-func (r *Remote) checkObject(ctx context.Context, c *Checked, key string, says func(header) error) error {
+// checkObject reads an object of n bytes, -1 when it is gone, and tells what is
+// broken in it.
+func (r *Remote) checkObject(ctx context.Context, key string, says func(header) error) (n int64, broken, err error) {
 	release, err := r.slot(ctx)
 	if err != nil {
-		return err
+		return -1, nil, err
 	}
 	defer release()
 	b, err := retried(ctx, func() ([]byte, error) { return r.get(ctx, key, -1) })
 	if errors.Is(err, blob.ErrNotExist) {
-		return nil
+		return -1, nil, nil
 	}
 	if err == nil {
-		c.Objects, c.Bytes = c.Objects+1, c.Bytes+int64(len(b))
+		n = int64(len(b))
 		var h header
 		if h, _, err = r.pack.parseObject(key, b); err == nil {
 			err = says(h)
 		}
 	}
 	if errors.Is(err, layer.ErrCorrupt) {
-		c.Broken = append(c.Broken, err)
-		return nil
+		return n, err, nil
 	}
-	return err
+	return n, nil, err
 }
