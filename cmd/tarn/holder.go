@@ -57,10 +57,13 @@ func (c *serverConfig) join(ctx context.Context, tell func(string), log *slog.Lo
 		return nil, nil
 	}
 	b, err := c.storage.open(ctx)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = probe(ctx, b)
 	}
-	if err := probe(ctx, b); err != nil {
+	if tarn.KindOf(err) == tarn.KindUnavailable {
+		return nil, tarn.Unavailable("%w; nothing was changed", err).WithHint(c.storage.again(c.Data, tarn.HintOf(err)))
+	}
+	if err != nil {
 		return nil, err
 	}
 	m, err := c.joinStore(ctx, b)

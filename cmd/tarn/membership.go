@@ -100,7 +100,8 @@ func (c *serverConfig) agree(there identity, m *membership) error {
 //
 //	 1. Write the membership, with an id that was made up or that the store has.
 //	    Crash: a membership in an id that the store does not have yet; the same
-//	    id is put at the next start, if the store is still empty.
+//	    id is put at the next start, if the data directory is new. Otherwise that
+//	    start is refused: an empty store can also be one that is not mounted.
 //	 2. Put the identity, unless it is there.
 func (c *serverConfig) joinStore(ctx context.Context, b blob.Store) (membership, error) {
 	m, err := readMembership(c.Data)
@@ -120,7 +121,12 @@ func (c *serverConfig) joinStore(ctx context.Context, b blob.Store) (membership,
 		return m, tarn.Conflict("storage %s holds another Tarn by now, made at %s", b.URL(), there.Created.Format(time.RFC3339)).
 			WithHint("give this one a storage of its own, or bring the other back into an empty data directory with --data")
 	case known && there.ID == "" && begun(c.Data):
-		if empty, err := isEmpty(ctx, b); err != nil || !empty {
+		empty, err := isEmpty(ctx, b)
+		if err == nil && empty {
+			return m, tarn.Conflict("storage %s is empty, and %s was copied there: is the right one mounted?", b.URL(), c.Data).
+				WithHint(fmt.Sprintf("mount it, then: tarn up --data %s; to begin again with an empty one: rm %s, then: tarn up --data %[1]s --storage %s", c.Data, membershipFile(c.Data), c.storage.Place))
+		}
+		if err != nil || !empty {
 			return m, errors.Join(err, tarn.Conflict("storage %s has lost %s, which says whose it is", b.URL(), identityKey).
 				WithHint(fmt.Sprintf(`put it back if nobody else uses the storage: {"id": %q}`, m.ID)))
 		}

@@ -124,6 +124,18 @@ func (s *storage) open(ctx context.Context) (blob.Store, error) {
 	return open.Store(ctx, s.Place, open.Options{Endpoint: s.Endpoint, Region: s.Region})
 }
 
+// again says what to type when the storage is reached, after what is to be done before.
+func (s *storage) again(data, before string) string {
+	next := "then: tarn up --data " + data
+	if !begun(data) {
+		next += " " + strings.Join(s.args(), " ")
+	}
+	if s.Endpoint != "" {
+		next += "; if the storage has another address now, add --storage-endpoint URL"
+	}
+	return strings.TrimPrefix(before+"; "+next, "; ")
+}
+
 // probes is how often a storage is tried whose answers are lost.
 const probes = 5
 

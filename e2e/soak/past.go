@@ -35,7 +35,7 @@ func (s history) pastSteps() []step {
 		{"snapshot", 2, s.can["snapshot create"] && len(s.snapshots) < maxSnapshots, s.snapshot},
 		{"branch of a snapshot", 2, len(s.snapshots) > 0 && room, s.forkSnapshot},
 		{"delete a snapshot", 1, len(s.snapshots) > 0, s.deleteSnapshot},
-		{"store check", 2, s.can["store check"], s.storeCheck},
+		{"store check", 2, s.can["store check"], s.checkStorage},
 	}
 }
 
@@ -206,10 +206,4 @@ func (s history) deleteSnapshot(ctx context.Context) error {
 	}
 	s.snapshots = slices.DeleteFunc(s.snapshots, func(o *snapshot) bool { return o == p })
 	return nil
-}
-
-// storeCheck verifies all that the page store has, while it is written.
-func (s history) storeCheck(ctx context.Context) error {
-	_, err := s.in.tarn(ctx, "store", "check")
-	return err
 }

@@ -37,7 +37,6 @@ func (s *soak) steps() []step {
 		{"kill node", 2, true, func(ctx context.Context) error { return s.killAndGoOn(ctx, "node") }},
 		{"kill control", 2, true, func(ctx context.Context) error { return s.killAndGoOn(ctx, "control") }},
 		{"lose the computer", 1, s.in.bucket != nil, s.loseComputer},
-		{"check the storage", 1, s.in.bucket != nil, s.checkStorage},
 		{"full disk", 1, s.disk.canFill(), s.fullDisk},
 	}
 }

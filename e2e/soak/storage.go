@@ -141,10 +141,13 @@ func (s *soak) loseComputer(ctx context.Context) error {
 		return err
 	}
 	took("all archived")
+	frozen := map[int]bool{}
 	for len(s.in.left()) > 0 {
 		for pid := range s.in.left() {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may end in between
-			thaw(pid)
+			if thaw(pid) {
+				frozen[pid] = true
+			}
 		}
 	}
 	if err := s.in.unmount(); err != nil {
@@ -153,7 +156,7 @@ func (s *soak) loseComputer(ctx context.Context) error {
 	if err := os.RemoveAll(s.in.data); err != nil {
 		return err
 	}
-	took("all gone")
+	took(fmt.Sprintf("all gone, %d of them frozen,", len(frozen)))
 	if err := s.in.up(ctx, "--take-over"); err != nil {
 		return err
 	}
@@ -170,17 +173,25 @@ func (s *soak) loseComputer(ctx context.Context) error {
 
 // thaw lets a killed process end that was frozen: in a control group of version 1
 // SIGKILL waits for that.
-func thaw(pid int) {
+func thaw(pid int) (frozen bool) {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)) // it may have ended
 	for line := range strings.Lines(string(b)) {
 		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 && f[1] == "freezer" && f[2] != "/" {
-			_ = os.WriteFile(filepath.Join("/sys/fs/cgroup/freezer", f[2], "freezer.state"), []byte("THAWED"), 0) // tried again
+			file := filepath.Join("/sys/fs/cgroup/freezer", f[2], "freezer.state")
+			was, _ := os.ReadFile(file)                 // it may be gone
+			_ = os.WriteFile(file, []byte("THAWED"), 0) // tried again
+			frozen = frozen || strings.HasPrefix(string(was), "FR")
 		}
 	}
+	return frozen
 }
 
-// checkStorage verifies everything here and in the bucket.
+// checkStorage verifies everything here and in the bucket, while it is written.
 func (s *soak) checkStorage(ctx context.Context) error {
+	if s.in.bucket == nil {
+		_, err := s.in.tarn(ctx, "store", "check")
+		return err
+	}
 	began, before := time.Now(), s.in.bucket.proxy.delays()
 	_, err := s.in.tarn(ctx, "store", "check")
 	s.say("check the storage: %s, of which faults may have made %s", time.Since(began).Round(time.Millisecond), s.in.bucket.proxy.delays()-before)
