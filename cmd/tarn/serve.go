@@ -160,15 +160,16 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err := c.restoreAuthority(ctx); err != nil {
 		return err
 	}
+	audit := catalog.NewAudit(cat, tables.open, c.AuditKeep, log)
 	gateConfig := c.gate.gateway(c.GatewayPort)
 	gateConfig.Router, gateConfig.Verifier, gateConfig.Dir, gateConfig.Log = &router{control: ctl, db: db}, ctl.Identity, filepath.Join(c.Data, "ca"), log
-	gateConfig.Groups, gateConfig.Issuer = ctl.Identity, apiURL+oauth.Prefix
+	gateConfig.Groups, gateConfig.Issuer, gateConfig.Audit = ctl.Identity, apiURL+oauth.Prefix, audit
 	gate := gateway.New(gateConfig)
 	careful.gate = gate
 	feeds := feed.New(feed.Config{DB: db, Catalog: cat, Computes: ctl, CameBack: ctl.Pasts.CameBack, OpenStore: tables.open, SpoolDir: filepath.Join(c.Data, "spool"), Log: log})
 	synced := syncedtable.New(syncedtable.Config{DB: db, Catalog: cat, Computes: ctl, OpenStore: tables.open, Alerts: c.alerts, Log: log})
 	signIn := oauth.New(oauth.Config{
-		DB: db, Identity: ctl.Identity, Signer: signer, PublicURL: apiURL, AccountID: api.AccountID(ctl.Workspace()), AccessLife: c.TokenLife, Log: log,
+		DB: db, Identity: ctl.Identity, Signer: signer, PublicURL: apiURL, AccountID: api.AccountID(ctl.Workspace()), AccessLife: c.TokenLife, Log: log, Audit: audit,
 	})
 	var backup *controldb.Backup
 	var copied func() time.Duration
@@ -176,7 +177,6 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		backup = controldb.NewBackup(db, c.Remote, controldb.BackupOptions{Log: log})
 		copied = backup.Age
 	}
-	audit := catalog.NewAudit(cat, tables.open, c.AuditKeep, log)
 	sql := c.openWarehouse(ctl, cat, db, tables, audit, gate.CAPath(), log)
 	handler := api.New(api.Config{
 		Audit:   audit,

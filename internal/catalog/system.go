@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -64,15 +65,19 @@ type Audit struct {
 	open func(ctx context.Context, location string) (blob.Store, error)
 	keep time.Duration
 	log  *slog.Logger
+
+	refusals refusals
+	turn     chan struct{} // of the one Flush at a time
 }
 
 // NewAudit builds an audit that keeps events for keep, 0 = forever.
 func NewAudit(c *Catalog, open func(ctx context.Context, location string) (blob.Store, error), keep time.Duration, log *slog.Logger) *Audit {
-	return &Audit{c, open, keep, log}
+	return &Audit{c: c, open: open, keep: keep, log: log, turn: make(chan struct{}, 1)}
 }
 
 // Record keeps an event.
 func (a *Audit) Record(ctx context.Context, e Event) error {
+	e.bound()
 	e.Time = e.Time.UTC().Truncate(time.Microsecond)
 	e.Date = e.Time.Format(time.DateOnly)
 	b, err := json.Marshal(e)
@@ -83,13 +88,22 @@ func (a *Audit) Record(ctx context.Context, e Event) error {
 	return controldb.InsertSystemRow(ctx, a.c.db, auditTarget, bytes.ReplaceAll(b, []byte(`\u0000`), nil))
 }
 
-// Run moves events into the table every now and then, and what is left at its end.
+// bound cuts texts that somebody else chose.
+func (e *Event) bound() {
+	const most = 2048 // bytes
+	for _, s := range []*string{&e.Principal, &e.Agent, &e.Object, &e.Detail, &e.Error} {
+		*s = strings.ToValidUTF8((*s)[:min(len(*s), most)], "?")
+	}
+}
+
+// Run moves events into the table every now and then. Refusals that were counted
+// are recorded at its end too.
 func (a *Audit) Run(ctx context.Context, every time.Duration) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var tidied time.Time
 	for {
-		err := a.Flush(ctx)
+		err := errors.Join(a.count(ctx, time.Now()), a.Flush(ctx))
 		if err == nil && time.Since(tidied) > 24*time.Hour {
 			tidied = time.Now()
 			err = a.tidy(ctx, tidied)
@@ -99,6 +113,11 @@ func (a *Audit) Run(ctx context.Context, every time.Duration) error {
 		}
 		select {
 		case <-ctx.Done():
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			if err := a.count(end, time.Now().Add(time.Minute)); err != nil {
+				a.log.WarnContext(end, "refusals not counted", "err", err)
+			}
 			return ctx.Err()
 		case <-tick.C:
 		}
@@ -112,6 +131,12 @@ const auditTxn = "tarn.audit"
 
 // Flush moves what was recorded into the table.
 func (a *Audit) Flush(ctx context.Context) error {
+	select { // two would give the number of a batch to other rows
+	case a.turn <- struct{}{}:
+		defer func() { <-a.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	t, err := a.table(ctx)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", AuditTable(), err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,5 +87,40 @@ func TestAuditIsWrittenOnce(t *testing.T) {
 	must(a.Flush(ctx))
 	if k := count(); k != 6 {
 		t.Fatalf("%d events in the table, want 6", k)
+	}
+}
+
+// A flood of refusals leaves a row for each of the first that differ, and counts
+// of the others.
+func TestRefusalsAreCounted(t *testing.T) {
+	ctx, db := t.Context(), open(t)
+	c := catalog.New(db)
+	if err := c.EnsureDefault(ctx, "file://"+t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	a := catalog.NewAudit(c, folder, 0, slog.New(slog.DiscardHandler))
+	for i := range 1000 {
+		who := "app"
+		if i >= 500 {
+			who = fmt.Sprint("guess", i)
+		}
+		if err := a.Refused(ctx, catalog.Event{Time: time.Now(), ID: fmt.Sprint(i), Service: "gateway", Action: "login", Principal: who, Status: 401, Error: "28P01"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ends, cancel := context.WithCancel(ctx)
+	cancel()
+	_ = a.Run(ends, time.Hour) // its end records the counts
+	rows, err := controldb.ClaimSystemRows(ctx, db, "access.audit", 1, 10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for _, r := range rows {
+		text.Write(r)
+	}
+	if n := strings.Count(text.String(), "count="); len(rows) != 62 || n != 2 ||
+		!strings.Contains(text.String(), "count=499 since=") || !strings.Contains(text.String(), "count=441 since=") {
+		t.Fatalf("%d rows, %d counts\n%s", len(rows), n, text.String())
 	}
 }

@@ -181,24 +181,34 @@ func (c *client) handle(ctx context.Context) error {
 			return err
 		}
 	}
+	l := &login{c: c, st: st}
+	defer l.forgo()
+	told := func() {}
+	defer func() { told() }()
 	route, err := c.find(soon, st.route)
+	if err != nil {
+		told = l.tell(ctx, err)
+		return err
+	}
+	l.route = route
+	if !tarn.Allows(route.Allowed, c.remote.Addr()) {
+		err := &fatal{code: codeAuthSpec, msg: fmt.Sprintf("connections from %s to endpoint %s are not allowed", c.remote.Addr(), route.Endpoint.UID),
+			hint: "Add the address with: tarn project update " + route.Endpoint.Name.Project + " --allow-ip …"}
+		told = l.tell(ctx, err)
+		return err
+	}
+	c.steps.Done("route")
+	err = l.admit(ctx)
+	told = sync.OnceFunc(l.tell(ctx, err))
 	if err != nil {
 		return err
 	}
-	if !tarn.Allows(route.Allowed, c.remote.Addr()) {
-		return &fatal{code: codeAuthSpec, msg: fmt.Sprintf("connections from %s to endpoint %s are not allowed", c.remote.Addr(), route.Endpoint.UID),
-			hint: "Add the address with: tarn project update " + route.Endpoint.Name.Project + " --allow-ip …"}
-	}
-	c.steps.Done("route")
-	l := &login{c: c, st: st, route: route}
-	defer l.forgo()
-	if err := l.admit(ctx); err != nil {
-		return err
-	}
 	if route.Pooled {
+		told()
 		return c.pooled(ctx, st, route)
 	}
 	b, first, err := l.open(ctx)
+	told() // it was recorded meanwhile
 	if err != nil {
 		return err
 	}

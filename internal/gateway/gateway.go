@@ -77,6 +77,7 @@ type Config struct {
 	Domain   string         // endpoints are also reached as <uid>.Domain; "" = no DNS
 	Names    []string       // further DNS names in the server certificate
 	Log      *slog.Logger   // nil = discarded
+	Audit    Audit          // told of logins; nil = nobody is
 
 	CertFile   string         // certificate for clients that name it, and for all on addresses beyond loopback; "" = the authority's
 	KeyFile    string         // read again when either file changes

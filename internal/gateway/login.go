@@ -22,8 +22,10 @@ type login struct {
 	st    *startup
 	route Route
 
-	permit *permit  // to wake a compute unproved; nil when none was needed
-	early  *opening // nil unless the backend is opened while the role is looked up
+	how     proof    // once it is proved
+	subject string   // of the token; "" = a password
+	permit  *permit  // to wake a compute unproved; nil when none was needed
+	early   *opening // nil unless the backend is opened while the role is looked up
 }
 
 func (l *login) key() failKey {
@@ -43,7 +45,7 @@ func (l *login) admit(ctx context.Context) error {
 	if err := l.c.deadline(s.c.Handshake); err != nil { // waking took its time
 		return err
 	}
-	how, err := l.prove(ctx, r)
+	l.how, err = l.prove(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -67,7 +69,7 @@ func (l *login) admit(ctx context.Context) error {
 	switch {
 	case !r.login:
 		return &fatal{code: codeAuthSpec, msg: fmt.Sprintf(`role "%s" is not permitted to log in`, l.st.user)}
-	case how == byPassword && l.route.Logins == TokensOnly:
+	case l.how == byPassword && l.route.Logins == TokensOnly:
 		return &fatal{code: codeAuthSpec, msg: "password logins are switched off for this endpoint",
 			hint: "Log in with a role of your own and an OAuth token as its password."}
 	}

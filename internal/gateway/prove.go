@@ -93,6 +93,7 @@ func (l *login) checkToken(ctx context.Context, raw string) error {
 		return l.wrong(fmt.Sprintf("The token was issued for other endpoints (%s), not for %s.",
 			strings.Join(claims.Endpoints, ", "), l.route.Endpoint.UID))
 	}
+	l.subject = claims.Subject
 	mine, err := l.mayBe(ctx, claims.Subject)
 	switch {
 	case err != nil:

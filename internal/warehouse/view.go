@@ -135,6 +135,11 @@ func (s *scene) table(ctx context.Context, t *tree, g *target) error {
 	if err != nil {
 		return err
 	}
+	if a, ok := s.w.config.Audit.(*catalog.Audit); ok && g.name.Catalog == catalog.System { // shows what was recorded until now
+		if err := a.Flush(ctx); err != nil {
+			s.w.config.Log.WarnContext(ctx, "audit not written to its table", "err", err)
+		}
+	}
 	var body string
 	switch {
 	case e.Kind.Delta():

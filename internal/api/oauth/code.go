@@ -14,6 +14,7 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/op"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/controldb"
 	"github.com/tarndb/tarn/internal/token"
 )
@@ -162,12 +163,14 @@ func (s *server) person(w http.ResponseWriter, r *http.Request) (who tarn.Princi
 	case tarn.KindOf(err) == tarn.KindDenied:
 		s.guesses.Wrong(key)
 		s.c.Log.Warn("sign-in refused", "err", err)
+		s.tell(r, catalog.Event{Action: "signIn", Principal: name, Status: http.StatusUnauthorized, Error: err.Error()})
 		return who, page{Name: name, Error: upper(err.Error()) + ".", status: http.StatusUnauthorized}, false
 	case err != nil:
 		s.lost(w, err)
 		return who, page{}, false
 	}
 	s.guesses.Right(key)
+	s.tell(r, catalog.Event{Action: "signIn", Principal: who.Name, Status: http.StatusOK})
 	return who, page{}, true
 }
 

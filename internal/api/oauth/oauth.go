@@ -44,6 +44,7 @@ type Config struct {
 	AccountID  string        // an audience that every federated token may have
 	AccessLife time.Duration // of access tokens; 0 = token.MaxLife, which is also the most
 	Log        *slog.Logger  // nil = discard
+	Audit      Audit         // nil = nothing is recorded
 }
 
 // How long the parts of a sign-in live.
@@ -100,7 +101,7 @@ func New(c Config) http.Handler {
 	mux.HandleFunc("GET /device", s.devicePage)
 	mux.HandleFunc("POST /device", s.device)
 	mux.HandleFunc("/", notFound)
-	return http.StripPrefix(Prefix, s.guard(mux))
+	return http.StripPrefix(Prefix, audited(s, s.guard(mux)))
 }
 
 // asked is what of an HTTP request package op does not pass on.

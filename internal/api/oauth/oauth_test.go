@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -22,6 +23,7 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 
 	"github.com/tarndb/tarn"
+	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/control"
 	"github.com/tarndb/tarn/internal/controldb"
 	"github.com/tarndb/tarn/internal/postgres/pgtest"
@@ -56,7 +58,8 @@ func TestServer(t *testing.T) {
 	ok(t, err)
 	w.pat, w.owner = b.Token.Reveal(), b.Owner
 	ok(t, w.ctl.Identity.SetPassword(t.Context(), b.Owner.ID, password))
-	mux.Handle(Prefix+"/", New(Config{DB: db, Identity: w.ctl.Identity, Signer: w.signer, PublicURL: srv.URL, AccountID: "acc"}))
+	audit := catalog.NewAudit(catalog.New(db), nil, 0, slog.New(slog.DiscardHandler))
+	mux.Handle(Prefix+"/", New(Config{Audit: audit, DB: db, Identity: w.ctl.Identity, Signer: w.signer, PublicURL: srv.URL, AccountID: "acc"}))
 	for _, c := range []struct {
 		name string
 		f    func(*testing.T, *world)
@@ -64,6 +67,7 @@ func TestServer(t *testing.T) {
 		{"Discovery", discovers}, {"ClientCredentials", clientCredentials}, {"CodeFlow", codeFlow}, {"CodeIsUsedOnce", codeOnce},
 		{"SignInIsBoundToItsBrowser", boundToBrowser}, {"AuthorizeRefuses", authorizeRefuses}, {"RefreshRotates", refreshRotates}, {"Disabled", disabled},
 		{"Device", deviceFlow}, {"Exchange", exchanges}, {"RevokeAndIntrospect", revokes}, {"GuessingIsSlow", guessing}, {"NothingIsKeptInClear", hashed},
+		{"Audited", auditedOnce},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := *w
@@ -684,5 +688,38 @@ func hashed(t *testing.T, w *world) {
 		if strings.Contains(rows, s) || strings.Contains(rows, strings.TrimPrefix(s, "dose")) {
 			t.Errorf("the control database holds the %s in clear", what)
 		}
+	}
+}
+
+// auditedOnce: a token that is given is one row, refusals are bounded, and a poll of
+// a device is neither.
+func auditedOnce(t *testing.T, w *world) {
+	events := func() (out []catalog.Event) {
+		t.Helper()
+		rows, err := controldb.ClaimSystemRows(t.Context(), w.db, "access.audit", int64(len(w.rows())), 100_000)
+		ok(t, err)
+		for _, r := range rows {
+			var e catalog.Event
+			ok(t, json.Unmarshal(r, &e))
+			out = append(out, e)
+		}
+		return out
+	}
+	actions := map[string]int{}
+	for _, e := range events() {
+		actions[e.Service+"."+e.Action+" "+strings.Fields(e.Error + " -")[0]]++
+		if strings.Contains(e.Error, "authorization_pending") || e.SourceIP == "" || e.Object == "" {
+			t.Errorf("%+v", e)
+		}
+	}
+	for _, want := range []string{"oauth.grantToken -", "oauth.grantToken invalid_client:", "oauth.revokeToken -", "oauth.signIn -"} {
+		if actions[want] == 0 {
+			t.Errorf("no %q in %v", want, actions)
+		}
+	}
+	p, secret := w.service()
+	w.given(w.post("/v1/token", form("grant_type", "client_credentials"), p.Name, secret))
+	if got := events(); len(got) != 1 || got[0].Principal != p.Name || got[0].Status != 200 || got[0].Detail != "grant_type=client_credentials client="+p.Name {
+		t.Errorf("%+v", got)
 	}
 }

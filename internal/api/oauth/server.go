@@ -81,6 +81,7 @@ type grant struct {
 
 // access signs an access token.
 func (s *server) access(ctx context.Context, g grant) (tokens, error) {
+	gave(ctx, g.to.Name)
 	now := time.Now().UTC().Truncate(time.Second) // tokens count seconds
 	raw, err := s.c.Signer.Sign(ctx, token.Claims{
 		Subject: g.to.Name, Type: g.to.Type, Scopes: g.scopes, Client: g.client, Family: g.family,

@@ -1,0 +1,47 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Who logged in, who was refused, and what came from what, as commands show it.
+func TestAuditAndLineage(t *testing.T) {
+	in := start(t)
+	in.tarn("project", "create", "shop")
+	url := in.url("shop/production")
+	in.connect(testContext(t, time.Minute), url)
+	c, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := c.Password
+	c.Password = "eyJ.wrong.token"
+	for range 3 {
+		if wrong, err := pgx.ConnectConfig(testContext(t, time.Minute), c); err == nil {
+			wrong.Close(t.Context())
+			t.Fatal("logged in with a wrong token")
+		}
+	}
+	out := in.tarn("audit", "--since", "-1h")
+	for _, want := range []string{"gateway.login", "projects/shop/branches/production/endpoints/primary", "method=token", "127.0.0.1", "postgres.generateDatabaseCredential"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the audit lacks %q:\n%s", want, out)
+		}
+	}
+	if out = in.tarn("audit", "--denied", "--json", "--action", "gateway.login", "--principal", c.User); strings.Count(out, "\n") != 1 || !strings.Contains(out, "28P01: password authentication failed") {
+		t.Errorf("refused logins, want one row until their minute is over:\n%s", out)
+	}
+	if strings.Contains(out+in.tarn("audit"), right) {
+		t.Error("the audit tells a secret")
+	}
+	if out = in.tarn("audit", "--principal", "nobody@example.com"); strings.Contains(out, "login") {
+		t.Errorf("of somebody else:\n%s", out)
+	}
+	if out = in.refused(2, "audit", "--since", "0/16B3748"); !strings.Contains(out, "events have times") {
+		t.Error(out)
+	}
+}
