@@ -20,9 +20,9 @@ type failure struct {
 	status   int
 	code     string // error_code
 	msg      string
-	hint     string            // what to type or change next
-	field    string            // of the request, when one is to blame
-	metadata map[string]string // of the ErrorInfo detail
+	hint     string                // what to type or change next
+	fields   []wire.FieldViolation // of the request, when some are to blame
+	metadata map[string]string     // of the ErrorInfo detail
 }
 
 func (f *failure) Error() string { return f.msg }
@@ -33,10 +33,22 @@ func unauthenticated(msg, hint string) *failure {
 
 // badField refuses a value of one field of the request.
 func badField(field, format string, args ...any) *failure {
+	msg := field + ": " + fmt.Sprintf(format, args...)
 	return &failure{
-		status: http.StatusBadRequest, code: "INVALID_PARAMETER_VALUE", field: field,
-		msg: field + ": " + fmt.Sprintf(format, args...),
+		status: http.StatusBadRequest, code: "INVALID_PARAMETER_VALUE",
+		msg:    msg,
+		fields: []wire.FieldViolation{{Field: field, Description: msg}},
 	}
+}
+
+// badFields refuses a request for all that its body has wrong.
+func badFields(vs []wire.FieldViolation) *failure {
+	f := badField(vs[0].Field, "%s", vs[0].Description)
+	for _, v := range vs[1:] {
+		f.msg += "; " + v.Field + ": " + v.Description
+	}
+	f.fields = vs
+	return f
 }
 
 // because gives a refusal a hint.
@@ -126,11 +138,8 @@ func (f *failure) body(requestID string) wire.Error {
 	if requestID != "" {
 		e.Details = append(e.Details, wire.Detail{Type: wire.RequestInfoType, RequestID: requestID})
 	}
-	if f.field != "" {
-		e.Details = append(e.Details, wire.Detail{
-			Type:            wire.BadRequestType,
-			FieldViolations: []wire.FieldViolation{{Field: f.field, Description: e.Message}},
-		})
+	if len(f.fields) > 0 {
+		e.Details = append(e.Details, wire.Detail{Type: wire.BadRequestType, FieldViolations: f.fields})
 	}
 	if f.hint != "" {
 		e.Details = append(e.Details, wire.Detail{Type: wire.HelpType, Links: []wire.Link{{Description: f.hint}}})

@@ -60,7 +60,7 @@ func TestFinalErrorsHoldNoRetriedWords(t *testing.T) {
 
 func TestDetailsCarryRequestHintAndField(t *testing.T) {
 	f := failureOf(tarn.Conflict("branch is protected").WithHint("unprotect it"))
-	f.field = "spec.x"
+	f.fields = badField("spec.x", "is wrong").fields
 	types := map[string]wire.Detail{}
 	for _, d := range f.body("id-1").Details {
 		types[d.Type] = d

@@ -26,6 +26,7 @@ type (
 	}
 	openComponents struct {
 		Schemas         map[string]*schema           `json:"schemas"`
+		Responses       map[string]*openResponse     `json:"responses"`
 		SecuritySchemes map[string]map[string]string `json:"securitySchemes"`
 	}
 	openOperation struct {
@@ -51,7 +52,8 @@ type (
 		Schema *schema `json:"schema"`
 	}
 	openResponse struct {
-		Description string                 `json:"description"`
+		Ref         string                 `json:"$ref,omitempty"`
+		Description string                 `json:"description,omitempty"`
 		Content     map[string]openContent `json:"content,omitempty"`
 	}
 	// schema is JSON Schema; the zero value is any JSON.
@@ -59,6 +61,8 @@ type (
 		Ref        string             `json:"$ref,omitempty"`
 		Type       string             `json:"type,omitempty"`
 		Format     string             `json:"format,omitempty"`
+		Pattern    string             `json:"pattern,omitempty"`
+		Enum       []string           `json:"enum,omitempty"` // the empty string stands for none of them
 		Properties map[string]*schema `json:"properties,omitempty"`
 		Items      *schema            `json:"items,omitempty"`
 		Values     *schema            `json:"additionalProperties,omitempty"`
@@ -66,18 +70,20 @@ type (
 )
 
 // documentOf writes the document of a table of routes. Errors have one form
-// whatever the route, so they stand under "default".
+// whatever the route, SCIM's excepted.
 func documentOf(rows []route, version string) openAPI {
 	doc := openAPI{
 		OpenAPI: "3.1.0",
 		Info: openAPIInfo{"Tarn", version, "The published API of the database, postgres, Unity Catalog, pipelines, SCIM and token services, " +
 			"and Tarn's own under /api/2.0/tarn/. Fields that nobody knows are ignored; every answer has a request id."},
 		Paths: map[string]map[string]*openOperation{},
-		Components: openComponents{map[string]*schema{}, map[string]map[string]string{
+		Components: openComponents{map[string]*schema{}, map[string]*openResponse{}, map[string]map[string]string{
 			"bearer": {"type": "http", "scheme": "bearer"},
 		}},
 		Security: []map[string][]string{{"bearer": {}}},
 	}
+	doc.Components.Responses["Refused"] = doc.refusal(reflect.TypeFor[wire.Error]())
+	doc.Components.Responses["RefusedBySCIM"] = doc.refusal(reflect.TypeFor[scimError]())
 	for _, r := range rows {
 		if r.about.out == nil {
 			continue
@@ -113,13 +119,16 @@ func (doc *openAPI) operation(r route, path string) *openOperation {
 	if r.about.in != nil {
 		op.Body = &openBody{map[string]openContent{"application/json": {doc.schema(r.about.in)}}}
 	}
-	failures := reflect.TypeFor[wire.Error]()
+	refused := &openResponse{Ref: "#/components/responses/Refused"}
 	if strings.HasPrefix(path, scimPrefix) {
-		failures = reflect.TypeOf(scimBody(&failure{}, wire.Error{}))
+		refused = &openResponse{Ref: "#/components/responses/RefusedBySCIM"}
 	}
 	op.Responses = map[string]*openResponse{
-		"200":     {"done", map[string]openContent{"application/json": {doc.schema(r.about.out)}}},
-		"default": {"refused; error_code and details say why", map[string]openContent{"application/json": {doc.schema(failures)}}},
+		"200": {Description: "done", Content: map[string]openContent{"application/json": {doc.schema(r.about.out)}}},
+		"4XX": refused,
+		"500": refused,
+		"501": refused,
+		"503": refused,
 	}
 	if r.about.out == reflect.TypeFor[page]() {
 		op.Responses["200"].Content = map[string]openContent{"text/html": {&schema{Type: "string"}}}
@@ -128,6 +137,13 @@ func (doc *openAPI) operation(r route, path string) *openOperation {
 		op.Security = &[]map[string][]string{}
 	}
 	return op
+}
+
+func (doc *openAPI) refusal(t reflect.Type) *openResponse {
+	return &openResponse{
+		Description: "refused; error_code and details say why: 501 what this Tarn does not do, 503 what to ask again, 500 a fault that its log tells of",
+		Content:     map[string]openContent{"application/json": {doc.schema(t)}},
+	}
 }
 
 // who says in words who may ask for the route.
@@ -193,9 +209,27 @@ func (doc *openAPI) fields(t reflect.Type, s *schema) {
 			if name == "" {
 				name = f.Name
 			}
-			s.Properties[name] = doc.schema(f.Type)
+			s.Properties[name] = bounded(doc.schema(f.Type), f.Tag)
 		}
 	}
+}
+
+// durations are what wire.ParseDuration reads.
+const durations = `^[0-9]+(\.[0-9]+)?s$`
+
+// bounded is the schema of a text with what its field's tags say of it: its
+// values, as enum:"A B", or its format. Absent and "" mean the same.
+func bounded(s *schema, tag reflect.StructTag) *schema {
+	if values := tag.Get("enum"); values != "" {
+		s.Enum = append(strings.Fields(values), "")
+	}
+	switch tag.Get("format") {
+	case "date-time":
+		s.Format = "date-time"
+	case "duration":
+		s.Pattern = durations
+	}
+	return s
 }
 
 var notInName = regexp.MustCompile(`[^A-Za-z0-9]+`)

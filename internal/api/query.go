@@ -185,6 +185,9 @@ func (q *query) decode(v any) error {
 	case len(b) == 0:
 		return nil
 	}
+	if vs := violations(v, b); len(vs) > 0 {
+		return badFields(vs)
+	}
 	var wrong *json.UnmarshalTypeError
 	switch err := json.Unmarshal(b, v); {
 	case errors.As(err, &wrong) && wrong.Field == "":

@@ -21,22 +21,22 @@ func bodyQuery(body string) *query {
 func TestDecodeNamesTheField(t *testing.T) {
 	for body, field := range map[string]string{
 		`{"spec":{"pg_version":"18"}}`:                 "spec.pg_version",
-		`{"spec":{"custom_tags":[{"key":1}]}}`:         "spec.custom_tags.key",
+		`{"spec":{"custom_tags":[{"key":1}]}}`:         "spec.custom_tags[0].key",
 		`{"spec":{"enable_pg_native_login":"yes"}}`:    "spec.enable_pg_native_login",
 		`{"spec":{"history_retention_duration":3600}}`: "spec.history_retention_duration",
 	} {
 		var in wire.Project
 		var f *failure
-		if err := bodyQuery(body).decode(&in); !errors.As(err, &f) || f.field != field || f.code != "INVALID_PARAMETER_VALUE" {
+		if err := bodyQuery(body).decode(&in); !errors.As(err, &f) || f.fields[0].Field != field || f.code != "INVALID_PARAMETER_VALUE" {
 			t.Errorf("%s: got %v, want field %s blamed", body, err, field)
 		}
 	}
 	var inst wire.DatabaseInstance
 	var f *failure
-	if err := bodyQuery(`{"name":"x","stopped":1}`).decode(&inst); !errors.As(err, &f) || f.field != "stopped" {
+	if err := bodyQuery(`{"name":"x","stopped":1}`).decode(&inst); !errors.As(err, &f) || f.fields[0].Field != "stopped" {
 		t.Errorf("got %v", err)
 	}
-	if err := bodyQuery(`{"name":"x","effective_stopped":1}`).decode(&inst); !errors.As(err, &f) || !strings.HasSuffix(f.field, "effective_stopped") {
+	if err := bodyQuery(`{"name":"x","effective_stopped":1}`).decode(&inst); !errors.As(err, &f) || !strings.HasSuffix(f.fields[0].Field, "effective_stopped") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -372,22 +372,25 @@ func (d *scimDoor) patch(ctx context.Context, q *query) (any, error) {
 	return d.resource(ctx, p)
 }
 
+// scimError is an error in both forms.
+type scimError struct {
+	wire.Error
+	Schemas []string `json:"schemas"`
+	Detail  string   `json:"detail"`
+	Status  string   `json:"status"`
+	Type    string   `json:"scimType,omitempty"`
+}
+
 // scimBody adds to an error what SCIM's clients look for.
 func scimBody(f *failure, e wire.Error) any {
 	kind := ""
 	switch {
-	case f.field == "filter":
+	case len(f.fields) > 0 && f.fields[0].Field == "filter":
 		kind = "invalidFilter"
 	case f.status == http.StatusConflict:
 		kind = "uniqueness"
 	case f.status == http.StatusBadRequest:
 		kind = "invalidValue"
 	}
-	return struct {
-		wire.Error
-		Schemas []string `json:"schemas"`
-		Detail  string   `json:"detail"`
-		Status  string   `json:"status"`
-		Type    string   `json:"scimType,omitempty"`
-	}{e, []string{wire.ScimErrorSchema}, e.Message, strconv.Itoa(f.status), kind}
+	return scimError{e, []string{wire.ScimErrorSchema}, e.Message, strconv.Itoa(f.status), kind}
 }

@@ -6,7 +6,7 @@ type DatabaseInstance struct {
 	Name string `json:"name"`
 	UID  string `json:"uid,omitempty"`
 
-	Capacity                  string               `json:"capacity,omitempty"`
+	Capacity                  string               `json:"capacity,omitempty" enum:"CU_1 CU_2 CU_4 CU_8"`
 	CustomTags                []CustomTag          `json:"custom_tags,omitempty"`
 	EnablePgNativeLogin       *bool                `json:"enable_pg_native_login,omitempty"`
 	EnableReadableSecondaries *bool                `json:"enable_readable_secondaries,omitempty"`
@@ -53,7 +53,7 @@ const (
 type DatabaseInstanceRef struct {
 	Name         string `json:"name,omitempty"`
 	UID          string `json:"uid,omitempty"`
-	BranchTime   string `json:"branch_time,omitempty"`
+	BranchTime   string `json:"branch_time,omitempty" format:"date-time"`
 	LSN          string `json:"lsn,omitempty"`
 	EffectiveLSN string `json:"effective_lsn,omitempty"`
 }
@@ -66,7 +66,7 @@ type ListDatabaseInstances struct {
 
 // RequestedClaims asks for a credential restricted to some tables.
 type RequestedClaims struct {
-	PermissionSet string              `json:"permission_set,omitempty"`
+	PermissionSet string              `json:"permission_set,omitempty" enum:"READ_ONLY"`
 	Resources     []RequestedResource `json:"resources,omitempty"`
 }
 

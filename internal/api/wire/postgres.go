@@ -34,7 +34,7 @@ type ProjectSpec struct {
 	DefaultEndpointSettings  *EndpointSettings `json:"default_endpoint_settings,omitempty"`
 	DisplayName              string            `json:"display_name,omitempty"`
 	EnablePgNativeLogin      *bool             `json:"enable_pg_native_login,omitempty"`
-	HistoryRetentionDuration string            `json:"history_retention_duration,omitempty"`
+	HistoryRetentionDuration string            `json:"history_retention_duration,omitempty" format:"duration"`
 	PgVersion                *int              `json:"pg_version,omitempty"`
 	AllowedIPs               *[]string         `json:"allowed_ips,omitempty"` // ours: networks of clients; empty = all
 }
@@ -60,7 +60,7 @@ type EndpointSettings struct {
 	AutoscalingLimitMaxCU  *float64          `json:"autoscaling_limit_max_cu,omitempty"`
 	AutoscalingLimitMinCU  *float64          `json:"autoscaling_limit_min_cu,omitempty"`
 	NoSuspension           *bool             `json:"no_suspension,omitempty"`
-	SuspendTimeoutDuration string            `json:"suspend_timeout_duration,omitempty"`
+	SuspendTimeoutDuration string            `json:"suspend_timeout_duration,omitempty" format:"duration"`
 	PgSettings             map[string]string `json:"pg_settings,omitempty"`
 }
 
@@ -75,7 +75,7 @@ type InitialEndpointSpec struct {
 	AutoscalingLimitMinCU  *float64       `json:"autoscaling_limit_min_cu,omitempty"`
 	Group                  *EndpointGroup `json:"group,omitempty"`
 	NoSuspension           *bool          `json:"no_suspension,omitempty"`
-	SuspendTimeoutDuration string         `json:"suspend_timeout_duration,omitempty"`
+	SuspendTimeoutDuration string         `json:"suspend_timeout_duration,omitempty" format:"duration"`
 }
 
 // ListProjects is one page of projects.
@@ -98,13 +98,13 @@ type Branch struct {
 
 // BranchSpec is what is asked of a branch.
 type BranchSpec struct {
-	ExpireTime       string `json:"expire_time,omitempty"`
-	TTL              string `json:"ttl,omitempty"`
+	ExpireTime       string `json:"expire_time,omitempty" format:"date-time"`
+	TTL              string `json:"ttl,omitempty" format:"duration"`
 	NoExpiry         *bool  `json:"no_expiry,omitempty"`
 	IsProtected      *bool  `json:"is_protected,omitempty"`
 	SourceBranch     string `json:"source_branch,omitempty"`
 	SourceBranchLSN  string `json:"source_branch_lsn,omitempty"`
-	SourceBranchTime string `json:"source_branch_time,omitempty"`
+	SourceBranchTime string `json:"source_branch_time,omitempty" format:"date-time"`
 	SourceSnapshot   string `json:"source_snapshot,omitempty"` // projects/p/snapshots/s
 }
 
@@ -147,9 +147,9 @@ type Snapshot struct {
 type SnapshotSpec struct {
 	SourceBranch     string `json:"source_branch,omitempty"`
 	SourceBranchLSN  string `json:"source_branch_lsn,omitempty"`
-	SourceBranchTime string `json:"source_branch_time,omitempty"`
-	ExpireTime       string `json:"expire_time,omitempty"`
-	TTL              string `json:"ttl,omitempty"`
+	SourceBranchTime string `json:"source_branch_time,omitempty" format:"date-time"`
+	ExpireTime       string `json:"expire_time,omitempty" format:"date-time"`
+	TTL              string `json:"ttl,omitempty" format:"duration"`
 	NoExpiry         *bool  `json:"no_expiry,omitempty"`
 }
 
@@ -188,14 +188,14 @@ type EndpointSpec struct {
 	AutoscalingLimitMaxCU  *float64       `json:"autoscaling_limit_max_cu,omitempty"`
 	AutoscalingLimitMinCU  *float64       `json:"autoscaling_limit_min_cu,omitempty"`
 	Disabled               *bool          `json:"disabled,omitempty"`
-	EndpointType           string         `json:"endpoint_type,omitempty"`
+	EndpointType           string         `json:"endpoint_type,omitempty" enum:"ENDPOINT_TYPE_READ_WRITE ENDPOINT_TYPE_READ_ONLY"`
 	Group                  *EndpointGroup `json:"group,omitempty"`
 	NoSuspension           *bool          `json:"no_suspension,omitempty"`
 	Settings               *PgSettings    `json:"settings,omitempty"`
-	SuspendTimeoutDuration string         `json:"suspend_timeout_duration,omitempty"`
+	SuspendTimeoutDuration string         `json:"suspend_timeout_duration,omitempty" format:"duration"`
 	// TarnFreezeTimeoutDuration is ours: the first of two depths of suspend;
 	// "0s" = never.
-	TarnFreezeTimeoutDuration string `json:"tarn_freeze_timeout_duration,omitempty"`
+	TarnFreezeTimeoutDuration string `json:"tarn_freeze_timeout_duration,omitempty" format:"duration"`
 }
 
 // EndpointGroup is the number of computes behind one endpoint.
@@ -245,8 +245,8 @@ type ListEndpoints struct {
 // GenerateCredential asks the postgres API for a Postgres password.
 type GenerateCredential struct {
 	Endpoint   string            `json:"endpoint"`
-	TTL        string            `json:"ttl,omitempty"`
-	ExpireTime string            `json:"expire_time,omitempty"`
+	TTL        string            `json:"ttl,omitempty" format:"duration"`
+	ExpireTime string            `json:"expire_time,omitempty" format:"date-time"`
 	Claims     []RequestedClaims `json:"claims,omitempty"`
 }
 

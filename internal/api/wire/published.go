@@ -17,8 +17,8 @@ type DataAPISpec struct {
 	DBExtraSearchPath        *[]string `json:"db_extra_search_path,omitempty"`
 	DBAggregatesEnabled      *bool     `json:"db_aggregates_enabled,omitempty"`
 	JWTRoleClaimKey          string    `json:"jwt_role_claim_key,omitempty"`
-	JWTCacheMaxLifetime      string    `json:"jwt_cache_max_lifetime,omitempty"`
-	OpenapiMode              string    `json:"openapi_mode,omitempty"`
+	JWTCacheMaxLifetime      string    `json:"jwt_cache_max_lifetime,omitempty" format:"duration"`
+	OpenapiMode              string    `json:"openapi_mode,omitempty" enum:"OPEN_API_MODE_IGNORE_PRIVILEGES OPEN_API_MODE_DISABLED"`
 	ServerCorsAllowedOrigins *[]string `json:"server_cors_allowed_origins,omitempty"`
 	ServerTimingEnabled      *bool     `json:"server_timing_enabled,omitempty"`
 }

@@ -15,8 +15,8 @@ type Role struct {
 // RoleSpec is what is asked of a role.
 type RoleSpec struct {
 	PostgresRole    string          `json:"postgres_role,omitempty"`
-	IdentityType    string          `json:"identity_type,omitempty"` // absent = a plain Postgres role
-	AuthMethod      string          `json:"auth_method,omitempty"`
+	IdentityType    string          `json:"identity_type,omitempty" enum:"USER SERVICE_PRINCIPAL GROUP"` // absent = a plain Postgres role
+	AuthMethod      string          `json:"auth_method,omitempty" enum:"LAKEBASE_OAUTH_V1 PG_PASSWORD_SCRAM_SHA_256 NO_LOGIN"`
 	MembershipRoles []string        `json:"membership_roles,omitempty"`
 	Attributes      *RoleAttributes `json:"attributes,omitempty"`
 }
@@ -48,8 +48,8 @@ type ListRoles struct {
 type InstanceRole struct {
 	Name                string          `json:"name"`
 	InstanceName        string          `json:"instance_name,omitempty"`
-	IdentityType        string          `json:"identity_type,omitempty"` // PG_ONLY = a plain Postgres role
-	MembershipRole      string          `json:"membership_role,omitempty"`
+	IdentityType        string          `json:"identity_type,omitempty" enum:"USER SERVICE_PRINCIPAL GROUP PG_ONLY"` // PG_ONLY = a plain Postgres role
+	MembershipRole      string          `json:"membership_role,omitempty" enum:"DATABRICKS_SUPERUSER"`
 	Attributes          *RoleAttributes `json:"attributes,omitempty"`
 	EffectiveAttributes *RoleAttributes `json:"effective_attributes,omitempty"`
 }

@@ -7,7 +7,7 @@ import "encoding/json"
 type SyncedTableSpec struct {
 	SourceTableFullName            string           `json:"source_table_full_name,omitempty"`
 	PrimaryKeyColumns              []string         `json:"primary_key_columns,omitempty"`
-	SchedulingPolicy               string           `json:"scheduling_policy,omitempty"`
+	SchedulingPolicy               string           `json:"scheduling_policy,omitempty" enum:"SNAPSHOT TRIGGERED CONTINUOUS"`
 	TimeseriesKey                  string           `json:"timeseries_key,omitempty"`
 	NewPipelineSpec                *NewPipelineSpec `json:"new_pipeline_spec,omitempty"`
 	ExistingPipelineID             string           `json:"existing_pipeline_id,omitempty"`
@@ -25,16 +25,16 @@ type SyncedTableSpec struct {
 // TypeOverride gives a column another Postgres type.
 type TypeOverride struct {
 	ColumnName string `json:"column_name"`
-	PgType     string `json:"pg_type"`
+	PgType     string `json:"pg_type" enum:"PG_SPECIFIC_TYPE_VARCHAR PG_SPECIFIC_TYPE_VECTOR PG_SPECIFIC_TYPE_HALFVEC"`
 	Size       int    `json:"size,omitempty"`
 }
 
 // SyncSettings are what Tarn has beside the published spec.
 type SyncSettings struct {
-	IntervalSeconds  float64 `json:"interval_seconds,omitempty"` // of CONTINUOUS
-	Cron             string  `json:"cron,omitempty"`             // of SNAPSHOT and TRIGGERED
-	TimeZone         string  `json:"time_zone,omitempty"`        // of cron; "" = UTC
-	OnReject         string  `json:"on_reject,omitempty"`        // CONTINUE or STOP
+	IntervalSeconds  float64 `json:"interval_seconds,omitempty"`               // of CONTINUOUS
+	Cron             string  `json:"cron,omitempty"`                           // of SNAPSHOT and TRIGGERED
+	TimeZone         string  `json:"time_zone,omitempty"`                      // of cron; "" = UTC
+	OnReject         string  `json:"on_reject,omitempty" enum:"CONTINUE STOP"` // CONTINUE or STOP
 	AlertWebhook     string  `json:"alert_webhook,omitempty"`
 	AlertLagSeconds  float64 `json:"alert_lag_seconds,omitempty"`
 	AlertDeadLetters int64   `json:"alert_dead_letters,omitempty"`
@@ -43,7 +43,7 @@ type SyncSettings struct {
 // SyncedTableChange is a change of a synced table in place: what is left out
 // stays.
 type SyncedTableChange struct {
-	SchedulingPolicy *string       `json:"scheduling_policy,omitempty"`
+	SchedulingPolicy *string       `json:"scheduling_policy,omitempty" enum:"SNAPSHOT TRIGGERED CONTINUOUS"`
 	Settings         *SyncSettings `json:"settings,omitempty"`
 }
 
