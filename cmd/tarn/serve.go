@@ -179,9 +179,9 @@ func serveControl(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	}
 	sql := c.openWarehouse(ctl, cat, db, tables, audit, gate.CAPath(), log)
 	handler := api.New(api.Config{
-		Audit:   audit,
+		Audit: audit, Rate: c.APIRate,
 		Control: ctl, SyncedTables: synced, Feeds: feeds, Catalog: cat, Workspace: ctl.Workspace(), OpenTable: tables.openTable,
-		OAuth: signIn, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Storage: c.storage.Place, Copied: copied, Processes: c.processes, Volumes: c.volumesInUse, Sessions: sessionsOf(gate),
+		OAuth: signIn, PublicURL: apiURL, CAFile: gate.CAPath(), Version: version(), LakeURL: lake, Backup: api.Backup{Storage: c.storage.Place, Copied: copied}, Processes: c.processes, Volumes: c.volumesInUse, Sessions: sessionsOf(gate),
 		PageStore: nodeClient, Warehouse: sql, Log: log,
 	})
 

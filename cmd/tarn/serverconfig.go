@@ -37,6 +37,8 @@ type serverConfig struct {
 	TokenLife   time.Duration // of OAuth access tokens
 	AuditKeep   time.Duration // of events in system.access.audit; 0 = forever
 
+	APIRate float64 // requests a second of one principal; 0 = no bound
+
 	alerts  syncedtable.Alerts // told of every synced table
 	gate    gatewayConfig
 	storage storage    // what was asked of Remote
@@ -53,6 +55,7 @@ func (c *serverConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSKey, "tls-key", "", "key file of the API's certificate")
 	f.IntVar(&c.GatewayPort, "gateway-port", 5432, "port of the Postgres gateway on every endpoint's address")
 	f.DurationVar(&c.AuditKeep, "audit-keep", 365*24*time.Hour, "how long events stay in system.access.audit; 0 = forever")
+	f.Float64Var(&c.APIRate, "api-rate", 100, "requests a second to the API that one principal may send for long (ten times as many at once); 0 = no bound")
 	c.gate.flags(f)
 	f.StringVar(&c.alerts.Webhook, "alert-webhook", "", "URL that is told of failures, lag and dead letters of synced tables")
 	f.StringArrayVar(&c.alerts.Command, "alert-command", nil, "program that is told the same on its standard input; repeat the flag for its arguments")
@@ -108,6 +111,9 @@ func (c *serverConfig) complete() error {
 	if c.AuditKeep < 0 {
 		return tarn.Invalid("--audit-keep %s: want a time, or 0 for ever", c.AuditKeep)
 	}
+	if !(c.APIRate >= 0 && c.APIRate <= 1e6) {
+		return tarn.Invalid("--api-rate %v: want requests a second, at most 1000000, or 0 for no bound", c.APIRate)
+	}
 	if c.TokenLife < time.Second || c.TokenLife > token.MaxLife {
 		return tarn.Invalid("--token-life %s: want 1s to %s", c.TokenLife, token.MaxLife)
 	}
@@ -122,7 +128,7 @@ func (c *serverConfig) complete() error {
 
 // args gives the flags that make another process see the same configuration.
 func (c *serverConfig) args() []string {
-	a := []string{"--data", c.Data, "--listen", c.API, "--gateway-port", strconv.Itoa(c.GatewayPort), "--owner", c.Owner, "--volumes", c.Volumes, "--token-life", c.TokenLife.String(), "--audit-keep", c.AuditKeep.String()}
+	a := []string{"--data", c.Data, "--listen", c.API, "--gateway-port", strconv.Itoa(c.GatewayPort), "--owner", c.Owner, "--volumes", c.Volumes, "--token-life", c.TokenLife.String(), "--audit-keep", c.AuditKeep.String(), "--api-rate", strconv.FormatFloat(c.APIRate, 'f', -1, 64)}
 	for flag, v := range map[string]string{"--pg-bin": c.PGBin, "--control-db": c.ControlDB, "--tls-cert": c.TLSCert, "--tls-key": c.TLSKey, "--alert-webhook": c.alerts.Webhook} {
 		if v != "" {
 			a = append(a, flag, v)

@@ -41,12 +41,12 @@ type Config struct {
 	// OpenTable opens the Delta table at a catalog location. nil = table
 	// contents are answered with "not implemented".
 	OpenTable func(ctx context.Context, location string) (*delta.Table, error)
-	OAuth     http.Handler                 // of everything under /oidc/; nil = nothing there
+	OAuth     http.Handler // of everything under /oidc/; nil = nothing there
+	Rate      float64      // requests a second of one principal, with ten seconds' worth at once; 0 = no bound
+	Backup
 	PublicURL string                       // how clients reach the server; "" = as the request says
 	CAFile    string                       // certificate authority of the gateway, shown to clients on this computer
 	Version   string                       // of Tarn
-	Storage   string                       // URL of the object store; "" = none
-	Copied    func() time.Duration         // how long ago all of the control database was there; nil = it is not copied
 	LakeURL   string                       // root of catalog lake, for programs on this computer
 	PageStore PageStore                    // of the node; nil = nothing is told of it
 	Processes func() []wire.Process        // of this Tarn, computes excepted; nil = none shown
@@ -54,6 +54,12 @@ type Config struct {
 	Volumes   func() string                // how branches are kept; nil = not shown
 	Warehouse *warehouse.Warehouse         // runs SQL; nil = there is none
 	Log       *slog.Logger                 // nil = discard
+}
+
+// Backup says where everything is copied to.
+type Backup struct {
+	Storage string               // URL of the object store; "" = none
+	Copied  func() time.Duration // how long ago all of the control database was there; nil = it is not copied
 }
 
 // Prefixes are the path prefixes New answers, for a mux that also serves other
@@ -78,6 +84,7 @@ func New(c Config) http.Handler {
 		workspace:    strconv.FormatInt(c.Workspace.ID, 10),
 		audit:        c.Audit,
 		log:          c.Log,
+		rates:        &rates{perSecond: c.Rate},
 	}
 	mux := http.NewServeMux()
 	for _, r := range routes(c) {
@@ -110,6 +117,7 @@ type door struct {
 	workspace    string         // decimal id
 	audit        *catalog.Audit // nil = nothing is recorded
 	strangers    strangers
+	rates        *rates
 	log          *slog.Logger
 }
 
@@ -164,7 +172,10 @@ func (d *door) identify(a access, q *query) error {
 		return unauthenticated(err.Error(), tarn.HintOf(err))
 	}
 	q.who = who
-	return err
+	if err != nil {
+		return err
+	}
+	return d.rates.take(who.Name, time.Now())
 }
 
 func (d *door) refuse(w http.ResponseWriter, r *http.Request, id string, err error) {
@@ -176,6 +187,8 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, id string, err err
 		d.log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", errors.Join(errors.New("request "+id), err))
 	}
 	switch f.status {
+	case http.StatusTooManyRequests:
+		w.Header().Set("Retry-After", strconv.Itoa(int(max(time.Second, f.after)/time.Second)))
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")
 	case http.StatusUnauthorized:

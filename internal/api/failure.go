@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/api/wire"
@@ -23,6 +24,7 @@ type failure struct {
 	hint     string                // what to type or change next
 	fields   []wire.FieldViolation // of the request, when some are to blame
 	metadata map[string]string     // of the ErrorInfo detail
+	after    time.Duration         // when to try again, in whole seconds; 0 = not said
 }
 
 func (f *failure) Error() string { return f.msg }
@@ -129,7 +131,7 @@ func statusOf(k tarn.Kind) (int, string) {
 // body writes the failure as published.
 func (f *failure) body(requestID string) wire.Error {
 	e := wire.Error{ErrorCode: f.code, Message: f.msg}
-	if f.status != http.StatusServiceUnavailable {
+	if f.status != http.StatusServiceUnavailable && f.status != http.StatusTooManyRequests {
 		e.Message = unretried(e.Message)
 	}
 	e.Details = append(e.Details, wire.Detail{
