@@ -6,13 +6,14 @@
 # make pg-regress ARGS="-suite REGEX"        Postgres 15's own tests, on a volume and on ext4
 # make soak ARGS="-minutes N -seed N"        transfers, forks, restores, kills, full disks; every child checked
 # make conformance-sdk      every method of the published SDK, checked or listed (docs/compatibility.md)
+# make fuzz-api             generated requests to every call of the API (MAX=10 SEED=1), by its document
 # make interop              Delta tables beside Apache Spark, both ways (gets 500 MB the first time)
 # make stop    stop what `make run` started
 # make clean   remove what was built; data stays
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build run stop test check setup setup-test pg-regress soak interop conformance-sdk clean
+.PHONY: build run stop test check setup setup-test pg-regress soak interop conformance-sdk fuzz-api clean
 
 # Where data goes. A clone that other users cannot reach (root's home) cannot
 # hold it, because Postgres runs as an unprivileged user: scripts/setup.sh has
@@ -58,8 +59,11 @@ soak: build
 conformance-sdk: setup-test
 	go test -count=1 -v -run TestEveryMethodOfThePublishedSDK ./e2e
 
+fuzz-api: build
+	@scripts/fuzz-api.sh
+
 interop: setup-test
 	@scripts/interop.sh
 
 clean:
-	rm -rf build/tarn build/bin build/venv build/postgres-18 build/duckdb build/pg-regress build/*.log
+	rm -rf build/tarn build/bin build/venv build/postgres-18 build/duckdb build/schemathesis build/fuzz-api build/pg-regress build/*.log
