@@ -98,7 +98,17 @@ type SyncedTableSpec struct {
 	Database      string     // Postgres database; "" = DefaultDatabase
 	// NewPipeline names where a pipeline keeps its state; stored and returned.
 	NewPipelineCatalog, NewPipelineSchema string
+	Asked                                 SyncedTableAsked
 	SyncSettings
+}
+
+// SyncedTableAsked are parts of the published spec that are given back as they
+// came. Only MakeObjects changes what happens.
+type SyncedTableAsked struct {
+	BudgetPolicy string `json:"budget_policy,omitempty"` // of the pipeline
+	Channel      string `json:"channel,omitempty"`       // of the pipeline: CURRENT or PREVIEW
+	Accelerated  *bool  `json:"accelerated,omitempty"`
+	MakeObjects  *bool  `json:"make_objects,omitempty"` // false = the Postgres schema must be there
 }
 
 // SyncSettings can be changed while a synced table lives, as its policy can.

@@ -575,17 +575,23 @@ def instance_tables():
 def instance_synced_tables():
     t = db.SyncedDatabaseTable(name="lake.inst_synced.profiles", database_instance_name="inst", logical_database_name="databricks_postgres", spec=db.SyncedTableSpec(
         source_table_full_name=delta_source(), primary_key_columns=["id"], scheduling_policy=db.SyncedTableSchedulingPolicy.TRIGGERED,
-        create_database_objects_if_missing=True, new_pipeline_spec=db.NewPipelineSpec(storage_catalog="lake", storage_schema="staging")))
+        create_database_objects_if_missing=True, new_pipeline_spec=db.NewPipelineSpec(storage_catalog="lake", storage_schema="staging", budget_policy_id="b-1")))
     w.database.create_synced_database_table(t)
     got = until("the first load", lambda: (lambda x: x if "ONLINE" in (x.data_synchronization_status.detailed_state.value if x.data_synchronization_status.detailed_state else "") else None)(
         w.database.get_synced_database_table(name=t.name)))
     same((got.effective_database_instance_name, got.effective_logical_database_name), ("inst", "databricks_postgres"))
+    same(got.spec.as_dict(), t.spec.as_dict(), "the spec is given back")
     assert got.data_synchronization_status.pipeline_id and got.data_synchronization_status.last_sync.sync_end_timestamp
     same([x.name for x in w.database.list_synced_database_tables(instance_name="inst", page_size=1)], [t.name])
     same(w.database.update_synced_database_table(name=t.name, synced_table=t, update_mask="database_instance_name,logical_database_name,spec").name, t.name)
     w.database.delete_synced_database_table(name=t.name, purge_data=True)
     gone(w.database.get_synced_database_table, t.name)
     same(sql("SELECT to_regclass('inst_synced.profiles')", project="inst"), [(None,)], "purge_data drops the table")
+    t.name, t.spec.create_database_objects_if_missing = "lake.inst_missing.profiles", False
+    w.database.create_synced_database_table(t)
+    until("a refusal to make the schema", lambda: "create_database_objects_if_missing" in (
+        w.database.get_synced_database_table(name=t.name).data_synchronization_status.message or ""))
+    w.database.delete_synced_database_table(name=t.name)
 
 
 # ---- what is listed ---------------------------------------------------------------------

@@ -167,7 +167,9 @@ func readSyncedSpec(field, name string, in *wire.SyncedTableSpec) (tarn.SyncedTa
 	}
 	if np := in.NewPipelineSpec; np != nil {
 		s.NewPipelineCatalog, s.NewPipelineSchema = np.StorageCatalog, np.StorageSchema
+		s.Asked.BudgetPolicy, s.Asked.Channel = np.BudgetPolicyID, np.PipelineChannel
 	}
+	s.Asked.Accelerated, s.Asked.MakeObjects = in.AcceleratedSync, in.CreateDatabaseObjectsIfMissing
 	return s, nil
 }
 

@@ -22,9 +22,11 @@ func specOf(t tarn.SyncedTable) *wire.SyncedTableSpec {
 	for _, o := range t.TypeOverrides {
 		s.TypeOverrides = append(s.TypeOverrides, wire.TypeOverride{ColumnName: o.Column, PgType: o.Type, Size: o.Size})
 	}
-	if t.NewPipelineCatalog != "" || t.NewPipelineSchema != "" {
-		s.NewPipelineSpec = &wire.NewPipelineSpec{StorageCatalog: t.NewPipelineCatalog, StorageSchema: t.NewPipelineSchema}
+	np := wire.NewPipelineSpec{StorageCatalog: t.NewPipelineCatalog, StorageSchema: t.NewPipelineSchema, BudgetPolicyID: t.Asked.BudgetPolicy, PipelineChannel: t.Asked.Channel}
+	if np != (wire.NewPipelineSpec{}) {
+		s.NewPipelineSpec = &np
 	}
+	s.AcceleratedSync, s.CreateDatabaseObjectsIfMissing = t.Asked.Accelerated, t.Asked.MakeObjects
 	return s
 }
 

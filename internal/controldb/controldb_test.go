@@ -396,6 +396,8 @@ func syncedTables(t *testing.T, db *controldb.DB) {
 	s.TimeseriesKey, s.TypeOverrides = "at", []tarn.TypeOverride{{Column: "v", Type: tarn.TypeVarchar, Size: 7}}
 	s.Interval, s.Schedule, s.OnReject = 90*time.Second, tarn.Schedule{Cron: "0 2 * * *", Zone: "Europe/Berlin"}, tarn.RejectStop
 	s.Alerts = tarn.Alerts{Webhook: "http://localhost/x", Lag: time.Minute, DeadLetters: 3}
+	yes, no := true, false
+	s.Asked = tarn.SyncedTableAsked{BudgetPolicy: "b", Channel: "PREVIEW", Accelerated: &yes, MakeObjects: &no}
 	got := must[tarn.SyncedTable](t)(controldb.InsertSyncedTable(ctx, db, "ada", s))
 	if got.UID == "" || got.PipelineID == "" || got.CreateTime.IsZero() || got.Database != tarn.DefaultDatabase || got.Policy != tarn.SyncSnapshot {
 		t.Fatalf("defaults missing: %+v", got)

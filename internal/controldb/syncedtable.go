@@ -51,22 +51,22 @@ func insertSyncedTableRow(ctx context.Context, c Conn, t tarn.SyncedTable) (tarn
 		t.UID, t.Name.Catalog, t.Name.Schema, t.Name.Table, t.Source.Catalog, t.Source.Schema, t.Source.Table,
 		t.PrimaryKey, t.Policy, t.Branch.Project, t.Branch.Branch, t.Database, t.NewPipelineCatalog, t.NewPipelineSchema,
 		t.PipelineID, t.State, t.Message, t.Version, stamp(t.VersionTS), t.RowsSynced, t.RowsTotal, stamp(t.SyncStart), stamp(t.SyncEnd),
-		t.TimeseriesKey, overrides(t.TypeOverrides), t.Interval, t.Schedule.Cron, t.Schedule.Zone, t.OnReject, t.Alerts))
+		t.TimeseriesKey, overrides(t.TypeOverrides), t.Interval, t.Schedule.Cron, t.Schedule.Zone, t.OnReject, t.Alerts, t.Asked))
 }
 
 const insertSyncedTable = `
 INSERT INTO synced_tables (uid, catalog, schema, name, source_catalog, source_schema, source_table,
 	primary_key, policy, project, branch, database, new_pipeline_catalog, new_pipeline_schema,
 	pipeline_id, state, message, version, version_ts, rows_synced, rows_total, sync_start, sync_end,
-	timeseries_key, type_overrides, pace, cron, cron_zone, on_reject, alerts)
+	timeseries_key, type_overrides, pace, cron, cron_zone, on_reject, alerts, asked)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-	$24, $25, $26, $27, $28, $29, $30)
+	$24, $25, $26, $27, $28, $29, $30, $31)
 RETURNING ` + syncedTableColumns
 
 const syncedTableColumns = `uid, catalog, schema, name, source_catalog, source_schema, source_table,
 	primary_key, policy, project, branch, database, new_pipeline_catalog, new_pipeline_schema,
 	pipeline_id, state, message, version, version_ts, rows_synced, rows_total, sync_start, sync_end, created, updated,
-	timeseries_key, type_overrides, pace, cron, cron_zone, on_reject, alerts,
+	timeseries_key, type_overrides, pace, cron, cron_zone, on_reject, alerts, asked,
 	update_id, refresh, rejected, newest_version, newest_time`
 
 func scanSyncedTable(r pgx.Row) (t tarn.SyncedTable, err error) {
@@ -74,7 +74,7 @@ func scanSyncedTable(r pgx.Row) (t tarn.SyncedTable, err error) {
 		&t.PrimaryKey, &t.Policy, &t.Branch.Project, &t.Branch.Branch, &t.Database, &t.NewPipelineCatalog, &t.NewPipelineSchema,
 		&t.PipelineID, &t.State, &t.Message, &t.Version, (*stamp)(&t.VersionTS), &t.RowsSynced, &t.RowsTotal,
 		(*stamp)(&t.SyncStart), (*stamp)(&t.SyncEnd), (*stamp)(&t.CreateTime), (*stamp)(&t.UpdateTime),
-		&t.TimeseriesKey, &t.TypeOverrides, &t.Interval, &t.Schedule.Cron, &t.Schedule.Zone, &t.OnReject, &t.Alerts,
+		&t.TimeseriesKey, &t.TypeOverrides, &t.Interval, &t.Schedule.Cron, &t.Schedule.Zone, &t.OnReject, &t.Alerts, &t.Asked,
 		&t.UpdateID, &t.Refresh, &t.Rejected, &t.Newest.Version, (*stamp)(&t.Newest.Time))
 	if len(t.TypeOverrides) == 0 {
 		t.TypeOverrides = nil

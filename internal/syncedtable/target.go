@@ -136,6 +136,10 @@ func (s *session) makeSchema(ctx context.Context, owner string) error {
 	if exists {
 		return nil
 	}
+	if make := s.w.row.Asked.MakeObjects; make != nil && !*make {
+		return tarn.Invalid("Postgres schema %s is not there, and create_database_objects_if_missing is false", schema).
+			WithHint("create the schema, then refresh the synced table")
+	}
 	sql := "CREATE SCHEMA IF NOT EXISTS " + pgx.Identifier{schema}.Sanitize()
 	if err := s.conn.QueryRow(ctx, roleSQL, owner).Scan(&exists); err != nil {
 		return fmt.Errorf("look for role %s: %w", owner, err)

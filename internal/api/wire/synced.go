@@ -10,6 +10,7 @@ type SyncedTableSpec struct {
 	SchedulingPolicy               string           `json:"scheduling_policy,omitempty" enum:"SNAPSHOT TRIGGERED CONTINUOUS"`
 	TimeseriesKey                  string           `json:"timeseries_key,omitempty"`
 	NewPipelineSpec                *NewPipelineSpec `json:"new_pipeline_spec,omitempty"`
+	AcceleratedSync                *bool            `json:"accelerated_sync,omitempty"`
 	ExistingPipelineID             string           `json:"existing_pipeline_id,omitempty"`
 	CreateDatabaseObjectsIfMissing *bool            `json:"create_database_objects_if_missing,omitempty"`
 	TypeOverrides                  []TypeOverride   `json:"type_overrides,omitempty"`
@@ -96,8 +97,10 @@ type KeyDifference struct {
 
 // NewPipelineSpec names where a pipeline keeps its state.
 type NewPipelineSpec struct {
-	StorageCatalog string `json:"storage_catalog,omitempty"`
-	StorageSchema  string `json:"storage_schema,omitempty"`
+	BudgetPolicyID  string `json:"budget_policy_id,omitempty"`
+	PipelineChannel string `json:"pipeline_channel,omitempty" enum:"CURRENT PREVIEW"`
+	StorageCatalog  string `json:"storage_catalog,omitempty"`
+	StorageSchema   string `json:"storage_schema,omitempty"`
 }
 
 // SyncedTableProgress says how far a load has come.

@@ -1,2 +1,2 @@
--- Fields of the published API that are kept as they came.
-SELECT 1;
+-- Fields of the published spec of a synced table that are kept as they came.
+ALTER TABLE synced_tables ADD COLUMN asked jsonb NOT NULL DEFAULT '{}';
