@@ -41,6 +41,20 @@ func TestAuditAndLineage(t *testing.T) {
 	if out = in.tarn("audit", "--principal", "nobody@example.com"); strings.Contains(out, "login") {
 		t.Errorf("of somebody else:\n%s", out)
 	}
+	in.tarn("sql", "CREATE TABLE lake.raw.users AS SELECT 1 AS id, 'ann' AS name")
+	in.tarn("sql", "CREATE TABLE lake.gold.people AS SELECT id AS who, upper(name) AS name FROM lake.raw.users")
+	in.tarn("sync", "create", "--source", "lake.gold.people", "--name", "shop.public.people", "--key", "who")
+	out = in.tarn("lineage", "lake.raw.users", "--depth", "5")
+	for _, want := range []string{"downstream  1      lake.raw.users    lake.gold.people    CREATE_TABLE_AS  statements/", "downstream  2      lake.gold.people  shop.public.people  SYNCED_TABLE     pipelines/"} {
+		if !strings.Contains(out, want) || strings.Contains(out, "upstream") {
+			t.Errorf("lineage lacks %q:\n%s", want, out)
+		}
+	}
+	var steps []struct{ Source, Target, Direction string }
+	in.tarnJSON(&steps, "lineage", "shop.public.people", "--column", "name", "--upstream", "--depth", "2")
+	if len(steps) != 2 || steps[0].Source != "lake.gold.people.name" || steps[1].Source != "lake.raw.users.name" || steps[1].Target != "lake.gold.people.name" {
+		t.Errorf("%+v", steps)
+	}
 	if out = in.refused(2, "audit", "--since", "0/16B3748"); !strings.Contains(out, "events have times") {
 		t.Error(out)
 	}

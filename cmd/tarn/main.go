@@ -70,7 +70,7 @@ func newRoot(sh *shell) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, "%s", err) })
 	root.SetHelpCommand(helpCommand())
 	sh.flags.register(root.PersistentFlags())
-	root.AddCommand(catalogCommand(sh), schemaCommand(sh), grantCommand(sh), revokeCommand(sh), grantsCommand(sh), auditCommand(sh))
+	root.AddCommand(catalogCommand(sh), schemaCommand(sh), grantCommand(sh), revokeCommand(sh), grantsCommand(sh), auditCommand(sh), lineageCommand(sh))
 	root.AddCommand(loginCommand(sh), logoutCommand(sh), whoamiCommand(sh), principalCommand(sh), groupCommand(sh), permissionCommand(sh))
 	root.AddCommand(
 		upCommand(), downCommand(), restartCommand(), serveCommand(), demoCommand(sh),

@@ -39,7 +39,7 @@ func routes(c Config) []route {
 		config   = configs + "/{config}"
 	)
 	docs := &docsDoor{version: c.Version}
-	docs.rows = append(append(append(append(identityRoutes(c), sqlRoutes(c)...), unityRoutes(c)...), roleRoutes(&roleDoor{control: c.Control, ops: ops})...), []route{
+	docs.rows = append(append(append(append(identityRoutes(c), sqlRoutes(c)...), append(unityRoutes(c), lineageRoutes(c)...)...), roleRoutes(&roleDoor{control: c.Control, ops: ops})...), []route{
 		{"GET /api/docs", public, docs.read, says[none, page]("host.docs", "")},
 		{"GET /api/docs/openapi.json", public, docs.document, says[none, openAPI]("host.openapi", "")},
 		{"GET /.well-known/databricks-config", public, host.config, says[none, wire.HostConfig]("host.config", "")},

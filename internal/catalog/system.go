@@ -214,6 +214,9 @@ func (a *Audit) tidy(ctx context.Context, now time.Time) error {
 		return err
 	}
 	if a.keep > 0 {
+		if err := controldb.ForgetLineage(ctx, a.c.db, now.Add(-a.keep)); err != nil {
+			return err
+		}
 		old, err := delta.ParsePredicate("event_date < '" + now.Add(-a.keep).UTC().Format(time.DateOnly) + "'")
 		if err != nil {
 			return err

@@ -123,13 +123,18 @@ func (f *follower) recorded(name string) tarn.FeedTable { return f.tables[name] 
 // record writes the tables' statuses to the control database.
 func (s *session) record(ctx context.Context) error {
 	var all []tarn.FeedTable
+	var edges []tarn.LineageEdge
 	seen := map[string]bool{}
 	for _, t := range s.tables {
 		if seen[t.name] && (t.gone != 0 || t.stopped()) {
 			continue // another table has its name now
 		}
 		seen[t.name] = true
-		all = append(all, t.feedTable(s.flushed))
+		now := t.feedTable(s.flushed)
+		all = append(all, now)
+		if now.Rows > s.follower.tables[t.name].Rows {
+			edges = append(edges, s.lineage(now, t.schema)...)
+		}
 	}
 	err := s.k.db.InTx(ctx, func(tx *controldb.Tx) error {
 		for _, t := range all {
@@ -137,6 +142,11 @@ func (s *session) record(ctx context.Context) error {
 				continue
 			}
 			if err := controldb.UpsertFeedTable(ctx, tx, s.row.UID, t); err != nil {
+				return err
+			}
+		}
+		for _, e := range edges {
+			if err := controldb.RecordLineage(ctx, tx, e); err != nil {
 				return err
 			}
 		}

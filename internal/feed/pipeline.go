@@ -8,6 +8,7 @@ import (
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/controldb"
+	"github.com/tarndb/tarn/internal/delta"
 )
 
 // A feed's pipeline has one update for each session that follows, and events
@@ -91,4 +92,26 @@ func (f *follower) tellChange(ctx context.Context, before, now tarn.FeedTable) {
 	default:
 		f.event(ctx, tarn.EventInfo, tarn.EventFlowProgress, "table %s: %s %s", now.PostgresTable, now.State, now.Detail)
 	}
+}
+
+// lineage is where the rows of a followed table go: into its history, and from
+// there into what is derived from it.
+func (f *follower) lineage(t tarn.FeedTable, schema delta.Schema) []tarn.LineageEdge {
+	var columns []string
+	for _, c := range sourceFields(schema) {
+		columns = append(columns, c.Name)
+	}
+	e := tarn.LineageEdge{
+		Source: tarn.TableName{Catalog: tarn.DatabaseCatalog(f.row.Branch, f.row.Database), Schema: f.row.PostgresSchema, Table: t.PostgresTable},
+		Target: t.Target, Kind: tarn.LineageFeed, Pipeline: f.row.PipelineID, Run: f.update, Columns: tarn.SameColumns(columns),
+	}
+	all := []tarn.LineageEdge{e}
+	for suffix, kept := range map[string]bool{currentSuffix: f.row.Derived.Current(), intervalsSuffix: f.row.Derived.Intervals()} {
+		if kept {
+			d := e
+			d.Source, d.Target.Table = e.Target, derivedName(e.Target.Table, suffix)
+			all = append(all, d)
+		}
+	}
+	return all
 }

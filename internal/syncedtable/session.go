@@ -207,6 +207,10 @@ func (w *worker) online(ctx context.Context, s *session) error {
 	if s.why != "" && s.w.row.Refresh != tarn.RefreshFull {
 		row.Message = first(row.Message, fmt.Sprintf("version %d was loaded whole: %s", pos.version, s.why))
 	}
+	w.columns = nil
+	for _, f := range s.snap.Schema().Fields {
+		w.columns = append(w.columns, f.Name)
+	}
 	if err := w.rest(ctx, row, tarn.UpdateCompleted); err != nil {
 		return err
 	}

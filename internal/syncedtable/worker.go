@@ -29,6 +29,8 @@ type worker struct {
 	done chan struct{}
 	line tarn.TimelineID // of the branch, when the step began
 
+	columns []string // of the source, as last loaded
+
 	damaged int // times the source read as damaged
 
 	mu       sync.Mutex // not held across I/O
@@ -258,6 +260,13 @@ func (w *worker) rest(ctx context.Context, row tarn.SyncedTable, end tarn.Update
 		}
 		if err := controldb.UpdateSyncedTable(ctx, tx, row); err != nil {
 			return err
+		}
+		if end == tarn.UpdateCompleted {
+			if err := controldb.RecordLineage(ctx, tx, tarn.LineageEdge{
+				Source: row.Source, Target: row.Name, Kind: tarn.LineageSynced, Pipeline: row.PipelineID, Run: row.UpdateID, Columns: tarn.SameColumns(w.columns),
+			}); err != nil {
+				return err
+			}
 		}
 		if row.State != tarn.SyncContinuing {
 			if err := endUpdate(ctx, tx, row, end); err != nil {

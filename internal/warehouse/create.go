@@ -131,6 +131,10 @@ func (c *command) createTable(ctx context.Context) error {
 		if m.Schema, err = schemaOf(rows.Schema()); err != nil {
 			return err
 		}
+		c.lineage.target = n
+		for _, f := range m.Schema.Fields {
+			c.lineage.columns = append(c.lineage.columns, f.Name)
+		}
 		count := int64(0)
 		err = c.make(ctx, n, m, "CREATE TABLE AS SELECT", func(x *delta.Tx) (err error) {
 			count, err = appendAll(ctx, x, rows)

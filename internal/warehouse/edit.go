@@ -271,6 +271,7 @@ func (e *editor) change(ctx context.Context, operation, told string, sql func(*a
 		}
 		s := &scene{w: e.w, who: e.who, catalog: e.scene.catalog, schema: e.scene.schema, stage: e.stage, versions: e.versions}
 		s.changing = &changing{name: e.name, base: delta.BaseOf(x), files: map[string]string{}}
+		defer func() { e.scene.sources = s.sources }()
 		return s.query(ctx, e.statement.ID, text, "", e.statement.Params, func(rows *engine.Rows) error {
 			if s.changing.self {
 				s.changing.read = delta.Predicate{}

@@ -119,6 +119,7 @@ func (l *lab) fails(t *testing.T, who tarn.Principal, sql, why string) {
 func TestStatements(t *testing.T) {
 	l := newLab(t)
 	t.Run("WritingAndRights", l.writingAndRights)
+	t.Run("Lineage", l.lineages)
 	t.Run("Grants", l.grants)
 	t.Run("Tables", l.tables)
 	t.Run("Changes", l.changes)

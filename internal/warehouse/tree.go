@@ -15,6 +15,7 @@ type tree struct {
 	refs    []*ref
 	columns map[string]bool // last and other parts of all names of columns, in lower case
 	star    bool            // a * stands somewhere
+	outputs []output        // the columns of the SELECT; nil = not known
 }
 
 // ref is a table that the statement names.
@@ -68,6 +69,7 @@ func parseTree(answer []byte, r *rewritten, sql string) (*tree, error) {
 	}
 	t := &tree{columns: map[string]bool{}}
 	w := walker{tree: t, origin: r, sql: sql}
+	t.outputs = outputsOf(top.Statements[0].Node)
 	return t, w.node(top.Statements[0].Node, nil)
 }
 

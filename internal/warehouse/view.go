@@ -32,6 +32,7 @@ type scene struct {
 	paths    []string
 	made     map[string]bool
 	sources  []tarn.TableName // that were read
+	lineage  lineage
 	versions map[string]int64 // of Delta tables, by full name
 	changing *changing        // the table that the statement changes; nil = none
 }

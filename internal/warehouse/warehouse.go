@@ -368,6 +368,9 @@ func (s *Statement) work(ctx context.Context) (err error) {
 	c := &command{scene: sc, statement: s}
 	err = c.do(ctx)
 	c.audited(ctx, err)
+	if err == nil {
+		c.traced(ctx)
+	}
 	return err
 }
 
@@ -394,6 +397,7 @@ func (s *scene) query(ctx context.Context, id, sql, prefix string, params []Para
 	if err := s.show(ctx, t, sql); err != nil {
 		return err
 	}
+	s.lineage.from = t.outputs
 	memory, release := s.w.reserve()
 	defer release()
 	rows, err := s.w.process.Run(ctx, engine.Statement{

@@ -86,6 +86,7 @@ func (c *command) written(ctx context.Context, n tarn.TableName) (*delta.Table, 
 	case !e.Kind.Delta():
 		return nil, tarn.Invalid("%s is a Postgres table: write it through Postgres", n).WithHint("tarn psql " + e.Branch.Project + "/" + e.Branch.Branch)
 	}
+	c.lineage.target = n
 	return c.w.open(ctx, e.Table.Location)
 }
 
@@ -124,7 +125,7 @@ func (c *command) insert(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var casts, names []string
+	var casts, names, into []string
 	for i, f := range as.Fields() {
 		if columns != nil && !slices.ContainsFunc(columns, func(s string) bool { return strings.EqualFold(s, f.Name) }) {
 			continue
@@ -134,7 +135,7 @@ func (c *command) insert(ctx context.Context) error {
 			return err
 		}
 		casts = append(casts, "CAST("+quote(f.Name)+" AS "+typ+") AS "+quote(f.Name))
-		names = append(names, quote(f.Name))
+		names, into = append(names, quote(f.Name)), append(into, f.Name)
 	}
 	if columns != nil {
 		if len(names) != len(columns) {
@@ -150,6 +151,7 @@ func (c *command) insert(ctx context.Context) error {
 	if overwrite {
 		o.Params, before = map[string]string{"mode": "Overwrite"}, func(x *delta.Tx) { x.Overwrite() }
 	}
+	c.lineage.columns = into
 	return c.query(ctx, c.statement.ID, sql, "", c.statement.Params, func(rows *engine.Rows) error {
 		if want := len(names); rows.Schema().NumFields() != want {
 			return tarn.Invalid("the query has %d columns, %d are wanted", rows.Schema().NumFields(), want)
