@@ -107,6 +107,7 @@ func fill(t *testing.T, conn string) {
 		VALUES ('operations/1', '00112233445566778899aabbccddeeff', '16/B374D848', '2233445566778899aabbccddeeff0011', '00112233445566778899aabbccddeeff')`)
 	exec(t, conn, `INSERT INTO registered_catalogs VALUES ('shop', 'rc', 'kept', 'main', 'db', '[{"schema": "public", "name": "t", "columns": []}]')`)
 	exec(t, conn, `INSERT INTO grants VALUES ('lake', 'gold', '', 1, 'SELECT', 'ada')`)
+	exec(t, conn, `INSERT INTO lineage VALUES ('a', 'b', 'c', 'd', 'e', 'f', 'INSERT', '', 's', 'ann', '[{"s": "x", "t": "y"}]')`)
 	exec(t, conn, `INSERT INTO system_rows (target, batch, row) VALUES ('access.audit', NULL, '{"action": "x"}')`)
 	exec(t, conn, `INSERT INTO child_instances VALUES ('child', 'kept', 'main', 'kept', 'kept', now(), '16/B374D848', 'ada', '{"k": "v"}', 'CU_1', 1, false, 'p')`)
 	exec(t, conn, `INSERT INTO database_tables VALUES ('shop', 'public', 't', 'kept', 'main', 'db')`)
