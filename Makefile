@@ -8,12 +8,13 @@
 # make conformance-sdk      every method of the published SDK, checked or listed (docs/compatibility.md)
 # make fuzz-api             generated requests to every call of the API (MAX=10 SEED=1), by its document
 # make interop              Delta tables beside Apache Spark, both ways (gets 500 MB the first time)
+# make docs    write docs/cli.md and docs/configuration.md anew from the commands
 # make stop    stop what `make run` started
 # make clean   remove what was built; data stays
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build run stop test check setup setup-test pg-regress soak interop conformance-sdk fuzz-api clean
+.PHONY: build run stop test check setup setup-test pg-regress soak interop conformance-sdk fuzz-api docs clean
 
 # Where data goes. A clone that other users cannot reach (root's home) cannot
 # hold it, because Postgres runs as an unprivileged user: scripts/setup.sh has
@@ -55,6 +56,10 @@ pg-regress: setup-test
 
 soak: build
 	@go run ./e2e/soak -tarn build/tarn $(ARGS)
+
+docs:
+	@unset $${!TARN_@}; dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && go build -o "$$dir/tarn" ./cmd/tarn && \
+	for page in cli configuration; do "$$dir/tarn" help --reference $$page > "$$dir/page" && cp "$$dir/page" docs/$$page.md || exit 1; done
 
 conformance-sdk: setup-test
 	go test -count=1 -v -run TestEveryMethodOfThePublishedSDK ./e2e

@@ -36,7 +36,7 @@ func (f *flags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.host, "host", "", "server URL (TARN_HOST, DATABRICKS_HOST; default: the profile's, else "+defaultHost+")")
 	s.StringVar(&f.tokenFile, "token-file", "", "file with the access token, - for standard input (TARN_TOKEN, DATABRICKS_TOKEN; default: the profile's)")
 	s.StringVar(&f.project, "project", "", "project of a branch given without one (TARN_PROJECT; default: the profile's, else the only one)")
-	s.StringVar(&f.profile, "profile", os.Getenv("TARN_PROFILE"), "which of your sign-ins to use (TARN_PROFILE; default: the one `tarn up` writes)")
+	s.StringVar(&f.profile, "profile", os.Getenv("TARN_PROFILE"), "which of your sign-ins to use (TARN_PROFILE; default: the one that tarn up writes)")
 	s.BoolVar(&f.json, "json", false, "print JSON: the objects of the HTTP API")
 }
 

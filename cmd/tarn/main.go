@@ -101,9 +101,15 @@ func group(use, short string) *cobra.Command {
 }
 
 func helpCommand() *cobra.Command {
-	return &cobra.Command{
+	var page string
+	cmd := &cobra.Command{
 		Use: "help [COMMAND]", Short: "Help about a command",
 		RunE: func(c *cobra.Command, args []string) error {
+			if page != "" {
+				text, err := reference(c.Root(), page)
+				fmt.Fprint(c.OutOrStdout(), text)
+				return err
+			}
 			target, rest, err := c.Root().Find(args)
 			if err != nil || len(rest) > 0 {
 				return usage(c.Root(), "no command %q", strings.Join(args, " "))
@@ -111,6 +117,8 @@ func helpCommand() *cobra.Command {
 			return target.Help()
 		},
 	}
+	cmd.Flags().StringVar(&page, "reference", "", "print a page of the documentation in Markdown: cli or configuration")
+	return cmd
 }
 
 // usageError is a command that cannot be right as typed.

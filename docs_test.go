@@ -1,0 +1,87 @@
+package tarn_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestGeneratedPages compares docs/cli.md and docs/configuration.md with what
+// the commands say today.
+func TestGeneratedPages(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "tarn")
+	if out, err := exec.Command("go", "build", "-o", binary, "./cmd/tarn").CombinedOutput(); err != nil {
+		t.Fatalf("build tarn: %v\n%s", err, out)
+	}
+	for _, page := range []string{"cli", "configuration"} {
+		cmd := exec.Command(binary, "help", "--reference", page)
+		for _, kv := range os.Environ() {
+			if !strings.HasPrefix(kv, "TARN_") {
+				cmd.Env = append(cmd.Env, kv)
+			}
+		}
+		want, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(read(t, "docs/"+page+".md")) != string(want) {
+			t.Errorf("docs/%s.md is not what the commands say: run `make docs` and commit it", page)
+		}
+	}
+}
+
+// TestEnvironmentIsDocumented looks for variables that the code reads and the
+// page does not name.
+func TestEnvironmentIsDocumented(t *testing.T) {
+	page := string(read(t, "docs/configuration.md"))
+	reads := regexp.MustCompile(`(?:Getenv|LookupEnv)\("((?:TARN|DATABRICKS)_\w+)"\)`)
+	found := 0
+	for _, dir := range []string{"cmd", "internal", "client"} {
+		err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "pgtest") {
+				return err
+			}
+			for _, m := range reads.FindAllStringSubmatch(string(read(t, path)), -1) {
+				found++
+				if !strings.Contains(page, "`"+m[1]+"`") {
+					t.Errorf("%s reads %s: add it to environment() in cmd/tarn/reference.go and run `make docs`", path, m[1])
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found == 0 {
+		t.Error("found no variable that the code reads")
+	}
+}
+
+// TestLinks follows the relative links of the documentation.
+func TestLinks(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#:\s]+)(?:#[^)]*)?\)`)
+	for _, page := range append(pages, "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md") {
+		for _, m := range link.FindAllStringSubmatch(string(read(t, page)), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				t.Errorf("%s: link to %s: %v", page, m[1], err)
+			}
+		}
+	}
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
