@@ -16,6 +16,8 @@ type (
 	Schema          = wire.SchemaInfo
 	Grants          = wire.Grants
 	EffectiveGrants = wire.EffectiveGrants
+	Registered      = wire.PostgresCatalog
+	RegisteredSpec  = wire.PostgresCatalogSpec
 )
 
 // Governance makes catalogs and schemas and grants on what is in them.
@@ -50,6 +52,13 @@ func (g *Governance) Catalog(ctx context.Context, name string) (Catalog, error) 
 func (g *Governance) CreateCatalog(ctx context.Context, in Catalog) (Catalog, error) {
 	var out Catalog
 	err := g.c.do(ctx, http.MethodPost, uc+"catalogs", nil, in, &out)
+	return out, err
+}
+
+// Register shows a database of a branch as a catalog.
+func (g *Governance) Register(ctx context.Context, name string, spec RegisteredSpec) (Operation, error) {
+	var out Operation
+	err := g.c.do(ctx, http.MethodPost, pg+"catalogs", query("catalog_id", name), Registered{Spec: &spec}, &out)
 	return out, err
 }
 

@@ -12,7 +12,7 @@ import (
 
 func catalogCommand(sh *shell) *cobra.Command {
 	c := group("catalog", "Catalogs: what holds schemas and tables")
-	c.AddCommand(catalogCreate(sh), catalogList(sh), objectShow(sh, tarn.SecurableCatalog), objectDelete(sh, tarn.SecurableCatalog))
+	c.AddCommand(catalogCreate(sh), catalogRegister(sh), catalogList(sh), objectShow(sh, tarn.SecurableCatalog), objectDelete(sh, tarn.SecurableCatalog))
 	return c
 }
 
@@ -42,6 +42,47 @@ func catalogCreate(sh *shell) *cobra.Command {
 	}
 	c.Flags().StringVar(&in.Comment, "comment", "", "what it is for")
 	c.Flags().StringVar(&in.StorageRoot, "root", "", "URL of the folder of its tables (default: beside catalog lake's); admins only")
+	return c
+}
+
+func catalogRegister(sh *shell) *cobra.Command {
+	var in client.RegisteredSpec
+	c := &cobra.Command{
+		Use: "register NAME [BRANCH]", Short: "Show a Postgres database as a catalog, for reading", Args: args(1, 2, "a name for the catalog"),
+		Long: `Show a database of a branch as a catalog: its schemas, tables and views are listed, and SQL
+reads them beside Delta tables. The catalog follows the database while that is awake and goes
+with its branch.`,
+		Example: "  tarn catalog register shop_pg shop\n  tarn sql 'SELECT count(*) FROM shop_pg.public.orders'",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, to string) ([]string, cobra.ShellCompDirective) {
+			if len(args) != 1 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return branchNames(sh)(cmd, nil, to)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := sh.client()
+			if err != nil {
+				return err
+			}
+			b, err := sh.branchNamed(cmd.Context(), c, optional(args[1:]))
+			if err != nil {
+				return err
+			}
+			in.Branch = b.String()
+			op, err := client.GovernanceOf(c).Register(cmd.Context(), args[0], in)
+			if err != nil {
+				return err
+			}
+			var out client.Registered
+			if err := c.WaitOperation(cmd.Context(), op, &out); err != nil {
+				return err
+			}
+			return sh.show(out, func() {
+				sh.say("Catalog %s shows database %s of %s/%s.", args[0], in.PostgresDatabase, b.Project, b.Branch)
+			})
+		},
+	}
+	c.Flags().StringVar(&in.PostgresDatabase, "dbname", tarn.DefaultDatabase, "Postgres database")
 	return c
 }
 

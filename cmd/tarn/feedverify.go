@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -10,7 +12,8 @@ import (
 )
 
 func feedVerify(sh *shell, p *place) *cobra.Command {
-	return &cobra.Command{
+	var wait time.Duration
+	c := &cobra.Command{
 		Use: "verify ID [TABLE]...", Short: "Compare tables with what their histories add up to, row by row", Args: args(1, maxTables, "the feed's id"),
 		Long: "Compare tables, all that are followed when none is named, with what their histories add up\n" +
 			"to, row by row, as both are at one position of the write-ahead log. Exit code 1 when they differ.",
@@ -21,14 +24,12 @@ func feedVerify(sh *shell, p *place) *cobra.Command {
 			}
 			tables := args[1:]
 			if len(tables) == 0 {
-				all, err := fs.Tables(cmd.Context(), args[0])
+				err := sh.during("waiting for the first copies", func() (err error) {
+					tables, err = followed(cmd.Context(), fs, args[0], wait)
+					return err
+				})
 				if err != nil {
 					return err
-				}
-				for _, t := range all {
-					if t.State == string(tarn.FeedStreaming) {
-						tables = append(tables, t.PostgresTable)
-					}
 				}
 			}
 			verdicts, differ := []client.FeedVerdict{}, 0
@@ -63,5 +64,43 @@ func feedVerify(sh *shell, p *place) *cobra.Command {
 			}
 			return err
 		},
+	}
+	c.Flags().DurationVar(&wait, "wait", 0, "wait so long for tables that are being copied")
+	return c
+}
+
+// followed are the tables of a feed that are copied and followed, as soon as no
+// other is being copied or wait is over.
+func followed(ctx context.Context, fs *client.Feeds, feed string, wait time.Duration) ([]string, error) {
+	late, tick := time.After(wait), time.NewTicker(100*time.Millisecond)
+	defer tick.Stop()
+	for over := wait <= 0; ; {
+		all, err := fs.Tables(ctx, feed)
+		if err != nil {
+			return nil, err
+		}
+		var ready []string
+		copying := false
+		for _, t := range all {
+			switch tarn.FeedState(t.State) {
+			case tarn.FeedStreaming:
+				ready = append(ready, t.PostgresTable)
+			case tarn.FeedSnapshotting:
+				copying = true
+			}
+		}
+		switch {
+		case len(ready) > 0 && (over || !copying):
+			return ready, nil
+		case over:
+			return nil, tarn.Unavailable("no table of feed %s is copied and followed yet", feed).WithHint("tarn feed show " + feed + ", or verify with --wait 1m")
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-late:
+			over = true
+		case <-tick.C:
+		}
 	}
 }
