@@ -40,7 +40,7 @@ func TestStartWithoutItsStorage(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(mount, "tarn")); err != nil {
 		t.Fatal(err)
 	}
-	refused(c, tarn.KindConflict, "is empty, and "+c.Data+" was copied there", "mount it, then: tarn up --data "+c.Data)
+	refused(c, tarn.KindConflict, "is empty, and "+c.Data+" was copied there", "mount it, then: tarn up --data "+c.Data+";", "tarn up --data "+c.Data+" --storage "+c.storage.Place)
 	left, err := filepath.Glob(filepath.Join(mount, "tarn", "*.json"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("the empty storage was begun: %v, %v", left, err)

@@ -124,7 +124,7 @@ func (c *serverConfig) joinStore(ctx context.Context, b blob.Store) (membership,
 		empty, err := isEmpty(ctx, b)
 		if err == nil && empty {
 			return m, tarn.Conflict("storage %s is empty, and %s was copied there: is the right one mounted?", b.URL(), c.Data).
-				WithHint(fmt.Sprintf("mount it, then: tarn up --data %s; to begin again with an empty one: rm %s, then: tarn up --data %[1]s --storage %s", c.Data, membershipFile(c.Data), c.storage.Place))
+				WithHint(fmt.Sprintf("mount it, then: tarn up --data %s; to begin again with an empty one: rm %s, then: tarn up --data %[1]s --storage %[3]s", c.Data, membershipFile(c.Data), c.storage.Place))
 		}
 		if err != nil || !empty {
 			return m, errors.Join(err, tarn.Conflict("storage %s has lost %s, which says whose it is", b.URL(), identityKey).
