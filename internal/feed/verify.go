@@ -67,6 +67,10 @@ func (s *verification) verify(ctx context.Context, name string, v *tarn.FeedVerd
 	defer closeConn(plain)
 	s.types = pgvalue.NewTypes(plain)
 	s.src = source{conn: plain, schema: s.row.PostgresSchema, publication: s.publication(), follows: s.row.Follows}
+	began, err := s.currentEpoch(ctx)
+	if err != nil {
+		return err
+	}
 	r, err := s.replicate(ctx)
 	if err != nil {
 		return err
@@ -94,6 +98,9 @@ func (s *verification) verify(ctx context.Context, name string, v *tarn.FeedVerd
 	epoch, err := s.currentEpoch(ctx)
 	if err != nil {
 		return err
+	}
+	if epoch != began { // its rows are of after the point
+		return tarn.Unavailable("the feed began anew meanwhile").WithHint("verify again")
 	}
 	before := sums.count
 	if err := sums.history(ctx, t.delta, position{epoch: epoch, commitEnd: ex.Point, ordinal: 1<<32 - 1}.sortBy()); err != nil {
@@ -202,7 +209,7 @@ func (s *verification) currentEpoch(ctx context.Context) (epoch uint32, err erro
 		return 0, err
 	}
 	if len(slots) == 0 {
-		return 0, tarn.Conflict("the feed has no slot")
+		return 0, tarn.Conflict("the feed has no slot yet").WithHint("verify again when tarn feed get shows its tables as STREAMING")
 	}
 	return epochOf(slots[0].name, s.src.publication)
 }
