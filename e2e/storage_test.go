@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -70,7 +71,8 @@ func lostDataDirectory(t *testing.T, flags ...string) {
 	writers.Wait()
 	in.awaitArchived(ctx, t)
 	atEnd, devAtEnd := main.acked, dev.acked
-	in.awaitCount(ctx, t, "lake.shop.lb_ledger_history", atEnd)
+	in.awaitVerified(ctx, t, atEnd, "public", "ledger", "--project", "shop")
+	in.awaitArchived(ctx, t)
 	kept := in.tarn("table", "history", "lake.gold.kept", "--json")
 
 	in.killEverything()
@@ -103,8 +105,8 @@ func lostDataDirectory(t *testing.T, flags ...string) {
 	if shown.Copy == nil || shown.Copy.BackLSN == "" || shown.Copy.BackTime == "" || shown.Copy.Problem != "" {
 		t.Errorf("branch show tells of how far it came back: %+v", shown.Copy)
 	}
-	// The tables are in the storage too: the history goes on where it ended,
-	// each change once.
+	// The tables are in the storage too, and the history adds up to the table. It
+	// goes on where it ended, or begins anew when the slot did not come back.
 	if now := in.tarn("table", "history", "lake.gold.kept", "--json"); now != kept {
 		t.Errorf("the managed table came back as\n%swas\n%s", now, kept)
 	}
@@ -112,8 +114,7 @@ func lostDataDirectory(t *testing.T, flags ...string) {
 		t.Errorf("the managed table adds up to %s", got)
 	}
 	(&ledger{url: in.url("shop/production"), acked: atEnd}).one(ctx, t)
-	in.awaitCount(ctx, t, "lake.shop.lb_ledger_history", atEnd+1)
-	in.tarn("feed", "verify", "public", "ledger", "--project", "shop") // or it ends with 1
+	in.awaitVerified(ctx, t, atEnd+1, "public", "ledger", "--project", "shop")
 	if list := in.tarn("branch", "list", "shop"); !strings.Contains(list, "up to LSN "+shown.Copy.BackLSN) {
 		t.Errorf("branch list does not tell how far dev came back:\n%s", list)
 	}
@@ -135,26 +136,24 @@ func lostDataDirectory(t *testing.T, flags ...string) {
 	}
 }
 
-// awaitCount waits until a Delta table has n rows, as the server counts them.
-func (in *instance) awaitCount(ctx context.Context, t *testing.T, table string, n int64) {
+// awaitVerified waits until a table of n rows is what its history adds up to.
+func (in *instance) awaitVerified(ctx context.Context, t *testing.T, n int64, args ...string) {
 	t.Helper()
 	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var got struct {
-			Count int64 `json:"count"`
+		var got []struct {
+			Equal bool  `json:"equal"`
+			Rows  int64 `json:"postgres_rows"`
 		}
-		in.tarnJSON(&got, "table", "count", table)
-		switch {
-		case got.Count == n:
+		said, err := in.command(append([]string{"feed", "verify", "--json"}, args...)...).Output()
+		if err == nil && json.Unmarshal(said, &got) == nil && len(got) == 1 && got[0].Equal && got[0].Rows == n {
 			return
-		case got.Count > n:
-			t.Fatalf("%s has %d rows, want %d", table, got.Count, n)
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("%s has %d rows, want %d", table, got.Count, n)
+			t.Fatalf("the history does not become that of %d rows: %v\n%s", n, err, said)
 		}
 	}
 }
