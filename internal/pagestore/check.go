@@ -8,6 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/layer"
@@ -45,38 +48,89 @@ type check struct {
 // head, a mark or the beginning of a child. What it finds wrong it reports and
 // goes on; the error is one of the check itself. It reads everything, within
 // Options.CollectBytesPerSecond; collections wait meanwhile.
-func (s *Store) Check(ctx context.Context, report func(Finding)) (Checked, error) {
+func (s *Store) Check(ctx context.Context, report func(Finding)) (sum Checked, err error) {
+	for _, t := range checkable(s) {
+		if err := collectNothing(ctx, s); err != nil {
+			return sum, err
+		}
+		one, err := checkOne(ctx, s, t, report)
+		<-s.collecting
+		if err != nil {
+			return sum, err
+		}
+		sum.add(one)
+	}
+	return sum, nil
+}
+
+// checkAtOnce is Check of several timelines at once, for a store that lies far
+// away. report is not called twice at the same time.
+func checkAtOnce(ctx context.Context, s *Store, n int, report func(Finding)) (sum Checked, err error) {
+	if err := collectNothing(ctx, s); err != nil {
+		return sum, err
+	}
+	defer func() { <-s.collecting }()
+	var mu sync.Mutex // guards sum, and what report does
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(n)
+	for _, t := range checkable(s) {
+		g.Go(func() error {
+			one, err := checkOne(ctx, s, t, func(f Finding) {
+				mu.Lock()
+				defer mu.Unlock()
+				report(f)
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			sum.add(one)
+			return err
+		})
+	}
+	err = g.Wait()
+	return sum, err
+}
+
+// checkable lists the timelines that are there.
+func checkable(s *Store) (all []*timeline) {
 	s.mu.Lock()
-	var all []*timeline
+	defer s.mu.Unlock()
 	for _, t := range s.timelines {
 		if t.state != stateMaking {
 			all = append(all, t)
 		}
 	}
-	s.mu.Unlock()
 	slices.SortFunc(all, func(a, b *timeline) int { return cmp.Compare(a.id, b.id) })
-	var sum Checked
-	for _, t := range all {
-		select {
-		case s.collecting <- struct{}{}:
-		case <-ctx.Done():
-			return sum, fmt.Errorf("check page store: %w", context.Cause(ctx))
-		}
-		k := &check{report: report, seen: map[string]bool{}, sum: &sum, whole: map[layer.FileID]*offsets{}, collection: collection{store: s, of: t,
-			pace: newPace(s.options.CollectBytesPerSecond), blocks: map[layer.FileID]*bitmap{}, tables: map[layer.FileID]*offsets{}, maps: map[layer.FileID]bool{}}}
-		k.page, k.bad, k.orphans = k.verify, k.found, dropOrphans
-		err := k.timeline(ctx)
-		sum.Heads += k.heads
-		<-s.collecting
-		if tarn.KindOf(err) == tarn.KindNotFound {
-			continue // deleted meanwhile
-		}
-		if err != nil {
-			return sum, fmt.Errorf("check timeline %s: %w", t.id, err)
-		}
-		sum.Timelines++
+	return all
+}
+
+func collectNothing(ctx context.Context, s *Store) error {
+	select {
+	case s.collecting <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("check page store: %w", context.Cause(ctx))
 	}
+}
+
+func checkOne(ctx context.Context, s *Store, t *timeline, report func(Finding)) (sum Checked, err error) {
+	k := &check{report: report, seen: map[string]bool{}, sum: &sum, whole: map[layer.FileID]*offsets{}, collection: collection{store: s, of: t,
+		pace: newPace(s.options.CollectBytesPerSecond), blocks: map[layer.FileID]*bitmap{}, tables: map[layer.FileID]*offsets{}, maps: map[layer.FileID]bool{}}}
+	k.page, k.bad, k.orphans = k.verify, k.found, dropOrphans
+	err = k.timeline(ctx)
+	sum.Heads += k.heads
+	switch {
+	case tarn.KindOf(err) == tarn.KindNotFound:
+		return sum, nil // deleted meanwhile
+	case err != nil:
+		return sum, fmt.Errorf("check timeline %s: %w", t.id, err)
+	}
+	sum.Timelines++
 	return sum, nil
+}
+
+func (c *Checked) add(o Checked) {
+	c.Timelines, c.Points, c.Maps = c.Timelines+o.Timelines, c.Points+o.Points, c.Maps+o.Maps
+	c.Tables, c.Heads, c.Pages, c.Bytes = c.Tables+o.Tables, c.Heads+o.Heads, c.Pages+o.Pages, c.Bytes+o.Bytes
 }
 
 // found reports damage and gives back every other error.

@@ -193,7 +193,7 @@ func (v *remoteCheck) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sum, err := s.Check(ctx, func(f Finding) {
+	sum, err := checkAtOnce(ctx, s, readers, func(f Finding) {
 		if bad, ok := errors.AsType[*layer.CorruptError](f.Err); ok {
 			if ref, there := s.remote.files.find(bad.File); there {
 				named := *bad
@@ -203,6 +203,7 @@ func (v *remoteCheck) read(ctx context.Context) error {
 		}
 		v.find(f.Timeline, f.Err)
 	})
+	slices.SortStableFunc(v.found, func(a, b Finding) int { return cmp.Compare(a.Timeline, b.Timeline) })
 	v.sum.Seen = sum
 	return errors.Join(err, s.Close())
 }

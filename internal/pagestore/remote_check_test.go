@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/blob"
 	"github.com/tarndb/tarn/internal/blob/memory"
 	"github.com/tarndb/tarn/internal/layer"
@@ -35,6 +36,22 @@ func TestCheckOfTheBucket(t *testing.T) {
 	must(t, v.Close())
 	must(t, s.Upload(ctx, lineA))
 
+	// Others beside it: they are read at once, and all of them.
+	for _, child := range []tarn.TimelineID{lineB, lineC} {
+		_, err := s.Fork(ctx, lineA, child)
+		must(t, err)
+		v := takeVolume(t, s, child)
+		writePages(t, v, ino, 0, 20, 3)
+		must(t, v.Close())
+		must(t, s.Upload(ctx, child))
+	}
+	none := func(f Finding) { t.Errorf("found %+v", f) }
+	one, err := s.Check(ctx, none)
+	must(t, err)
+	if all, err := checkAtOnce(ctx, s, 8, none); err != nil || all != one || all.Timelines != 3 {
+		t.Errorf("at once: %+v, %v; one by one: %+v", all, err, one)
+	}
+
 	check := func(how RepairKind) (found []Finding, sum RemoteChecked) {
 		t.Helper()
 		before := objectsOf(t, b)
@@ -46,7 +63,7 @@ func TestCheckOfTheBucket(t *testing.T) {
 		return found, sum
 	}
 	found, sum := check(RepairNothing)
-	if len(found) != 0 || sum.Manifests != 1 || sum.Objects < 2 || sum.Seen.Pages < 200 {
+	if len(found) != 0 || sum.Manifests != 3 || sum.Seen.Timelines != 3 || sum.Objects < 2 || sum.Seen.Pages < 200 {
 		t.Fatalf("a sound bucket: %+v, %v", sum, found)
 	}
 	var keys []string
@@ -95,7 +112,7 @@ func TestCheckOfTheBucket(t *testing.T) {
 	putBytes(t, b, first, bad)
 	path := filepath.Join(s.manifests.dir, string(lineA))
 	var left []Finding
-	sum, err := s.CheckRemote(ctx, RemoteCheck{Dir: t.TempDir(), Repair: RepairObjects, Damaged: func(p string) bool { return strings.HasPrefix(p, path) }},
+	sum, err = s.CheckRemote(ctx, RemoteCheck{Dir: t.TempDir(), Repair: RepairObjects, Damaged: func(p string) bool { return strings.HasPrefix(p, path) }},
 		func(f Finding) { left = append(left, f) })
 	if must(t, err); sum.Repaired != 0 || len(left) == 0 {
 		t.Errorf("repaired %d from what is damaged, left %v", sum.Repaired, left)
