@@ -1,10 +1,12 @@
 package tarn_test
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -73,6 +75,41 @@ func TestLinks(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
 				t.Errorf("%s: link to %s: %v", page, m[1], err)
 			}
+		}
+	}
+}
+
+// TestCasesAreTests holds the tables of known failures of movers to be whole, from
+// case 1 to 55, and every test they name to be there.
+func TestCasesAreTests(t *testing.T) {
+	var sources strings.Builder
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			sources.Write(read(t, path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, name := regexp.MustCompile(`(?m)^\| ([0-9, ]+) \|.*\| (.*) \|$`), regexp.MustCompile("`([^`]*)`")
+	cases := map[string]bool{}
+	for _, page := range []string{"docs/movement.md", "docs/synced.md"} {
+		for _, m := range row.FindAllStringSubmatch(string(read(t, page)), -1) {
+			for c := range strings.SplitSeq(m[1], ", ") {
+				cases[c] = true
+			}
+			for _, n := range name.FindAllStringSubmatch(m[2], -1) {
+				test := strings.TrimSuffix(n[1][strings.LastIndex(n[1], "/")+1:], "…")
+				if !strings.Contains(sources.String(), `"`+test) && !strings.Contains(sources.String(), "func "+test) {
+					t.Errorf("%s, case %s: there is no test %s", page, m[1], n[1])
+				}
+			}
+		}
+	}
+	for c := 1; c <= 55; c++ {
+		if !cases[strconv.Itoa(c)] {
+			t.Errorf("case %d is in no table", c)
 		}
 	}
 }

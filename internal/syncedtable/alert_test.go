@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/blob"
@@ -53,7 +54,7 @@ func (e *ear) hears(t *testing.T, event string) (found syncedtable.Alert) {
 	return found
 }
 
-// Who was to be told is told of failures, dead letters and lag, once.
+// Who was to be told is told of failures and dead letters, once.
 func TestAlerts(t *testing.T) {
 	l := newLab(t, pgtest.Newest(t))
 	w := l.world(t)
@@ -101,6 +102,52 @@ func TestAlerts(t *testing.T) {
 		}
 		return told == 2
 	})
+}
+
+// A continuous table that falls behind tells so once, and again when it falls
+// behind again after it has caught up.
+func TestLagAlert(t *testing.T) {
+	l := newLab(t, pgtest.Newest(t))
+	w := l.world(t)
+	w.feed = "true"
+	e := &ear{}
+	server := httptest.NewServer(e)
+	t.Cleanup(server.Close)
+	s := w.source("t", col("id", "long"), col("v", "string"))
+	s.write(add, `{"id":1,"v":"a"}`)
+	x := w.spec("t", "id")
+	x.Policy, x.Interval = tarn.SyncContinuous, time.Second
+	x.Alerts = tarn.Alerts{Webhook: server.URL, Lag: 2 * time.Second}
+	w.create(x)
+	w.reaches("t", tarn.SyncContinuing, 1)
+	other := w.connect(tarn.Superuser)
+	for id := 2; id < 6; id += 2 {
+		tx, err := other.Begin(t.Context()) // no change gets in meanwhile
+		check(t, err)
+		_, err = tx.Exec(t.Context(), `LOCK TABLE public.t IN ACCESS EXCLUSIVE MODE`)
+		check(t, err)
+		s.write(add, fmt.Sprintf(`{"id":%d,"v":"late"}`, id))
+		told := 0
+		eventually(t, fmt.Sprintf("alert of the lag of version %d", s.version()), func() any { return w.get("t") }, func() bool {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			told = 0
+			for _, a := range e.heard {
+				if a.Event == "lag" && a.SyncedTable == "lake.public.t" && strings.HasPrefix(a.Message, fmt.Sprintf("version %d has been waiting for", s.version())) {
+					told++
+				}
+			}
+			return told > 0
+		})
+		if told != 1 {
+			t.Errorf("told %d times", told)
+		}
+		check(t, tx.Rollback(t.Context()))
+		w.reaches("t", tarn.SyncContinuing, s.version())
+		s.write(add, fmt.Sprintf(`{"id":%d,"v":"in time"}`, id+1))
+		w.reaches("t", tarn.SyncContinuing, s.version())
+	}
+	w.equal()
 }
 
 // A source behind a store that fails, breaks off and hangs up at any call is
