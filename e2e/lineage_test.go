@@ -55,6 +55,15 @@ func TestAuditAndLineage(t *testing.T) {
 	if len(steps) != 2 || steps[0].Source != "lake.gold.people.name" || steps[1].Source != "lake.raw.users.name" || steps[1].Target != "lake.gold.people.name" {
 		t.Errorf("%+v", steps)
 	}
+	const asked = "SELECT statement_type, executed_by, execution_status, produced_rows FROM system.query.history WHERE statement_text LIKE 'CREATE TABLE lake.gold.people%'"
+	for end := time.Now().Add(time.Minute); ; { // a statement is recorded right after its answer
+		if out = in.tarn("sql", "--format", "csv", asked); strings.Count(out, "\n") == 2 && strings.Contains(out, c.User+",FINISHED,1") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the history of statements: %s", out)
+		}
+	}
 	if out = in.refused(2, "audit", "--since", "0/16B3748"); !strings.Contains(out, "events have times") {
 		t.Error(out)
 	}

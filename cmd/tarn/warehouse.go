@@ -119,10 +119,23 @@ func (j statementJournal) Record(ctx context.Context, r warehouse.Record) error 
 		ID: r.ID, Principal: r.Principal, Text: strings.ReplaceAll(strings.ToValidUTF8(r.Text, "?"), "\x00", "?"), Kind: r.Kind, State: string(r.State),
 		Error: strings.ReplaceAll(strings.ToValidUTF8(r.Error, "?"), "\x00", "?"), Submitted: r.Submitted, Ended: r.Ended, Rows: r.Rows, Bytes: r.Bytes,
 	}
+	q := catalog.Query{
+		ID: r.ID, Principal: r.Principal, Text: r.Text, Kind: r.Kind, Status: string(r.State), Error: r.Error, Start: r.Submitted, End: r.Ended,
+		TotalMS: r.Ended.Sub(r.Submitted).Milliseconds(), WaitMS: r.Ended.Sub(r.Submitted).Milliseconds(), Rows: r.Rows,
+	}
+	if r.State == warehouse.Succeeded || r.State == warehouse.Closed {
+		q.Status = "FINISHED"
+	}
 	if !r.Begun.IsZero() {
 		s.Begun = &r.Begun
+		q.WaitMS, q.RunMS = r.Begun.Sub(r.Submitted).Milliseconds(), r.Ended.Sub(r.Begun).Milliseconds()
 	}
-	return controldb.InsertStatement(ctx, j.db, s)
+	return j.db.InTx(ctx, func(tx *controldb.Tx) error {
+		if err := controldb.InsertStatement(ctx, tx, s); err != nil {
+			return err
+		}
+		return catalog.RecordQuery(ctx, tx, q)
+	})
 }
 
 func (j statementJournal) Records(ctx context.Context, principal string, before time.Time, limit int) ([]warehouse.Record, error) {

@@ -173,7 +173,7 @@ func deleteSchema(ctx context.Context, tx *controldb.Tx, catalog, name string, f
 		return err
 	}
 	if len(tables) > 0 && !force {
-		return tarn.Conflict("it holds %d tables, %s among them", len(tables), tables[0].Name.Table).WithHint("drop them first, or use --force; their files stay")
+		return tarn.Conflict("it is not empty: table %s is in it", tables[0].Name.Table).WithHint("drop its tables first, or use --force (CASCADE in SQL); their files stay")
 	}
 	for _, t := range tables {
 		if err := controldb.DropTable(ctx, tx, t.Name); err != nil {
@@ -195,7 +195,7 @@ func (c *Objects) DeleteCatalog(ctx context.Context, name string, force Force) e
 			return err
 		}
 		if len(schemas) > 0 && !force {
-			return tarn.Conflict("it holds %d schemas, %s among them", len(schemas), schemas[0].Name).WithHint("delete them first, or use --force; files stay")
+			return tarn.Conflict("it is not empty: schema %s is in it", schemas[0].Name).WithHint("delete its schemas first, or use --force; files stay")
 		}
 		for _, s := range schemas {
 			if err := deleteSchema(ctx, tx, name, s.Name, force); err != nil {

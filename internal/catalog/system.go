@@ -1,17 +1,12 @@
 package catalog
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"time"
-
-	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/tarndb/tarn"
 	"github.com/tarndb/tarn/internal/blob"
@@ -46,15 +41,16 @@ func auditSchema() delta.Schema {
 	return s
 }
 
-const auditTarget = "access.audit"
-
 // AuditTable is where the audit is read.
-func AuditTable() tarn.TableName {
-	return tarn.TableName{Catalog: System, Schema: "access", Table: "audit"}
+func AuditTable() tarn.TableName { return auditTable.name }
+
+var auditTable = systemTable{
+	name: tarn.TableName{Catalog: System, Schema: "access", Table: "audit"}, comment: "who did what, to what, and with what result",
+	txn: "tarn.audit", day: "event_date", schema: auditSchema,
 }
 
-// Audit keeps what happened. Record is durable when it returns; Run moves what
-// was recorded into the Delta table, each event once:
+// Audit keeps what happened, and which statements were run. Record is durable when
+// it returns; Run moves what was recorded into the Delta tables, each row once:
 //
 //  1. read from the table the number of the newest batch in it (its txn)
 //  2. forget the rows of batches up to that one
@@ -84,16 +80,19 @@ func (a *Audit) Record(ctx context.Context, e Event) error {
 	if err != nil {
 		return err
 	}
-	// Zero is all that JSON can hold and Postgres's cannot.
-	return controldb.InsertSystemRow(ctx, a.c.db, auditTarget, bytes.ReplaceAll(b, []byte(`\u0000`), nil))
+	return controldb.InsertSystemRow(ctx, a.c.db, auditTable.target(), b)
 }
 
 // bound cuts texts that somebody else chose.
 func (e *Event) bound() {
-	const most = 2048 // bytes
-	for _, s := range []*string{&e.Principal, &e.Agent, &e.Object, &e.Detail, &e.Error} {
-		*s = strings.ToValidUTF8((*s)[:min(len(*s), most)], "?")
+	for _, s := range []*string{&e.ID, &e.RequestID, &e.Principal, &e.SourceIP, &e.Agent, &e.Object, &e.Detail, &e.Error} {
+		*s = storable(*s, 2048)
 	}
+}
+
+// storable is what Postgres's JSON can hold of the first most bytes of s.
+func storable(s string, most int) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s[:min(len(s), most)], "?"), "\x00", "")
 }
 
 // Run moves events into the table every now and then. Refusals that were counted
@@ -124,12 +123,10 @@ func (a *Audit) Run(ctx context.Context, every time.Duration) error {
 	}
 }
 
-// batchRows is how many events one commit holds at most.
-const batchRows = 10_000
+// systemTables are those that are written here.
+var systemTables = [...]systemTable{auditTable, historyTable}
 
-const auditTxn = "tarn.audit"
-
-// Flush moves what was recorded into the table.
+// Flush moves what was recorded into the tables.
 func (a *Audit) Flush(ctx context.Context) error {
 	select { // two would give the number of a batch to other rows
 	case a.turn <- struct{}{}:
@@ -137,97 +134,25 @@ func (a *Audit) Flush(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	t, err := a.table(ctx)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", AuditTable(), err)
-	}
-	for {
-		s, err := t.Latest(ctx)
-		if err != nil {
-			return err
-		}
-		done, _ := s.AppTxn(auditTxn)
-		if err := controldb.DropSystemRows(ctx, a.c.db, auditTarget, done); err != nil {
-			return err
-		}
-		rows, err := controldb.ClaimSystemRows(ctx, a.c.db, auditTarget, done+1, batchRows)
-		if err != nil || len(rows) == 0 {
-			return err
-		}
-		if err := write(ctx, t, s, rows, done+1); err != nil && !errors.Is(err, delta.ErrAppliedTxn) {
+	for _, t := range systemTables {
+		if err := a.flush(ctx, t); err != nil {
 			return err
 		}
 	}
-}
-
-func write(ctx context.Context, t *delta.Table, s *delta.Snapshot, rows []json.RawMessage, batch int64) error {
-	schema, err := s.Schema().Arrow()
-	if err != nil {
-		return err
-	}
-	var b bytes.Buffer
-	b.WriteByte('[')
-	for i, r := range rows {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.Write(r)
-	}
-	b.WriteByte(']')
-	rec, _, err := array.RecordFromJSON(memory.DefaultAllocator, schema, &b)
-	if err != nil {
-		return fmt.Errorf("read rows of batch %d: %w", batch, err)
-	}
-	defer rec.Release()
-	_, err = t.Commit(ctx, delta.CommitOptions{Operation: "STREAMING UPDATE"}, func(x *delta.Tx) error {
-		x.SetAppTxn(auditTxn, batch)
-		return x.Append(ctx, rec)
-	})
-	return err
-}
-
-// table opens the table, which is made when missing.
-func (a *Audit) table(ctx context.Context) (*delta.Table, error) {
-	n := AuditTable()
-	e, err := a.c.Table(ctx, n)
-	if tarn.KindOf(err) == tarn.KindNotFound {
-		e, err = a.c.CreateTable(ctx, tarn.Principal{}, n, "", "who did what, to what, and with what result")
-	}
-	if err != nil {
-		return nil, err
-	}
-	s, err := a.open(ctx, e.Location)
-	if err != nil {
-		return nil, err
-	}
-	t, err := delta.Open(ctx, s, "")
-	if errors.Is(err, delta.ErrNotTable) {
-		return delta.Create(ctx, s, "", delta.Metadata{Name: "audit", Schema: auditSchema(), PartitionBy: []string{"event_date"}})
-	}
-	return t, err
+	return nil
 }
 
 // tidy makes few files of many and forgets what is older than is kept.
 func (a *Audit) tidy(ctx context.Context, now time.Time) error {
-	t, err := a.table(ctx)
-	if err != nil {
-		return err
-	}
 	if a.keep > 0 {
 		if err := controldb.ForgetLineage(ctx, a.c.db, now.Add(-a.keep)); err != nil {
 			return err
 		}
-		old, err := delta.ParsePredicate("event_date < '" + now.Add(-a.keep).UTC().Format(time.DateOnly) + "'")
-		if err != nil {
+	}
+	for _, t := range systemTables {
+		if err := a.tidyTable(ctx, t, now); err != nil {
 			return err
-		}
-		if _, err := t.Commit(ctx, delta.CommitOptions{Operation: "DELETE"}, func(x *delta.Tx) error {
-			_, err := x.Delete(ctx, old)
-			return err
-		}); err != nil {
-			return fmt.Errorf("forget old events: %w", err)
 		}
 	}
-	_, err = t.Optimize(ctx, delta.OptimizeOptions{})
-	return err
+	return nil
 }

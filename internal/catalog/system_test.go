@@ -40,7 +40,7 @@ func TestAuditIsWrittenOnce(t *testing.T) {
 	record := func(k int) {
 		for range k {
 			n++
-			must(a.Record(ctx, catalog.Event{Time: time.Now(), ID: fmt.Sprint(n), Principal: "ann\x00", Status: 200, Error: "é"}))
+			must(a.Record(ctx, catalog.Event{Time: time.Now(), ID: fmt.Sprint(n), Principal: "ann\x00", Agent: `\u0000 "`, Status: 200, Error: "é"}))
 		}
 	}
 	count := func() int64 {
