@@ -120,6 +120,9 @@ func (s *scene) folder(catalog, schema string) {
 
 // resolve finds a table that the principal may read.
 func (s *scene) resolve(ctx context.Context, n tarn.TableName, want tarn.Privilege) (catalog.Entry, error) {
+	if strings.EqualFold(n.Catalog, catalog.System) && want != tarn.PrivilegeSelect {
+		return catalog.Entry{}, tarn.Denied("tables of catalog %s are written by Tarn alone", n.Catalog)
+	}
 	rights := s.w.config.Catalog.For(s.who)
 	e, err := rights.Table(ctx, n)
 	if err != nil {
