@@ -363,7 +363,7 @@ func tablesComeAndGo(t *testing.T, w *world) {
 	w.follow("s")
 	eventually(t, "a running feed", func() any { return w.feed("s") }, func() bool {
 		var n int
-		check(t, w.conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()`).Scan(&n))
+		check(t, w.conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_replication_slots WHERE active AND NOT temporary AND confirmed_flush_lsn IS NOT NULL AND database = current_database()`).Scan(&n))
 		return n == 1
 	})
 	// All in one transaction, without a key: every change of it counts.
@@ -514,7 +514,7 @@ func serverStops(t *testing.T, w *world) {
 		t.Helper()
 		eventually(t, "the feed streams", func() any { return w.feed("s") }, func() bool {
 			var n int
-			check(t, w.conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_replication_slots WHERE active AND NOT temporary AND database = current_database()`).Scan(&n))
+			check(t, w.conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_replication_slots WHERE active AND NOT temporary AND confirmed_flush_lsn IS NOT NULL AND database = current_database()`).Scan(&n))
 			return n == 1
 		})
 	}

@@ -67,16 +67,17 @@ func settings(t *testing.T, w *world) {
 	if len(updates) < 4 || updates[0].State != tarn.UpdateRunning || updates[1].State != tarn.UpdateCanceled {
 		t.Errorf("updates %+v", updates)
 	}
-	events, err := controldb.ListEvents(t.Context(), w.db, w.feed("s").PipelineID, 0, 100)
-	check(t, err)
-	var told []string
-	for _, e := range events {
-		told = append(told, e.Message)
-	}
 	for _, want := range []string{"made replication slot", "copied table a: 3 rows", "table a is not followed any more: the feed leaves the table out"} {
-		if !strings.Contains(strings.Join(told, "\n"), want) {
-			t.Errorf("no event %q in\n%s", want, strings.Join(told, "\n"))
-		}
+		var told []string // after what it tells of
+		eventually(t, "event "+want, func() any { return strings.Join(told, "\n") }, func() bool {
+			events, err := controldb.ListEvents(t.Context(), w.db, w.feed("s").PipelineID, 0, 100)
+			check(t, err)
+			told = nil
+			for _, e := range events {
+				told = append(told, e.Message)
+			}
+			return strings.Contains(strings.Join(told, "\n"), want)
+		})
 	}
 	for _, bad := range []tarn.FeedSettings{{Include: []string{"[x"}}, {Flush: time.Millisecond}, {MaxWAL: 1}, {Derived: "views"}} {
 		if _, err := w.keeper.Update(t.Context(), w.branch, "s", bad); tarn.KindOf(err) != tarn.KindInvalid {
