@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/jackc/pgx/v5"
@@ -14,7 +15,6 @@ import (
 	"github.com/tarndb/tarn/internal/catalog"
 	"github.com/tarndb/tarn/internal/delta"
 	"github.com/tarndb/tarn/internal/pgvalue"
-	"github.com/tarndb/tarn/internal/warehouse/engine"
 )
 
 // beginSQL makes text forms say exactly what a value is, and one snapshot of what
@@ -83,24 +83,11 @@ func (s *scene) copyOut(ctx context.Context, conn *pgx.Conn, t *tree, g *target,
 	for _, c := range read {
 		names = append(names, c.name)
 	}
-	cols, staged, err := stagedColumns(as, names)
-	if err != nil {
-		return "", err
-	}
-	w, err := s.stage.writer(staged)
-	if err != nil {
-		return "", err
-	}
-	b := array.NewRecordBuilder(memory.DefaultAllocator, staged)
-	defer b.Release()
-	if err := fill(ctx, conn, b, w, read, selectSQL(schema, table, read, columns, g.tests())); err != nil {
-		return "", w.abort(err)
-	}
-	if err := w.close(); err != nil {
-		return "", err
-	}
-	s.paths = append(s.paths, w.path)
-	return "SELECT " + strings.Join(cols, ", ") + " FROM read_parquet(" + engine.Literal(w.path) + ", hive_partitioning = false) f", nil
+	return s.staged(as, names, func(w *stageWriter, staged *arrow.Schema) error {
+		b := array.NewRecordBuilder(memory.DefaultAllocator, staged)
+		defer b.Release()
+		return fill(ctx, conn, b, w, read, selectSQL(schema, table, read, columns, g.tests()))
+	})
 }
 
 func describePostgres(ctx context.Context, conn *pgx.Conn, schema, table string) ([]pgColumn, error) {

@@ -558,26 +558,37 @@ func (s *scene) rest(ctx context.Context, snap *delta.Snapshot, files delta.Spli
 	if len(names) == 0 {
 		names = []string{as.Field(0).Name}
 	}
-	cols, staged, err := stagedColumns(as, names)
-	if err != nil {
-		return "", err
-	}
-	w, err := s.stage.writer(staged)
-	if err != nil {
-		return "", err
-	}
 	quoted := make([]string, len(names))
 	for i, n := range names {
 		quoted[i] = "`" + strings.ReplaceAll(n, "`", "``") + "`"
 	}
-	for rec, err := range snap.Scan(ctx, delta.ScanOptions{Columns: quoted, Where: where, Split: files}) {
-		if err == nil {
-			err = w.write(rec)
-			rec.Release()
+	return s.staged(as, names, func(w *stageWriter, _ *arrow.Schema) error {
+		for rec, err := range snap.Scan(ctx, delta.ScanOptions{Columns: quoted, Where: where, Split: files}) {
+			if err == nil {
+				err = w.write(rec)
+				rec.Release()
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return "", w.abort(err)
-		}
+		return nil
+	})
+}
+
+// staged writes rows into a file that DuckDB reads, and gives the query of a view
+// on it: fill brings the columns called names, in the schema it is given.
+func (s *scene) staged(as *arrow.Schema, names []string, fill func(w *stageWriter, schema *arrow.Schema) error) (string, error) {
+	cols, schema, err := stagedColumns(as, names)
+	if err != nil {
+		return "", err
+	}
+	w, err := s.stage.writer(schema)
+	if err != nil {
+		return "", err
+	}
+	if err := fill(w, schema); err != nil {
+		return "", w.abort(err)
 	}
 	if err := w.close(); err != nil {
 		return "", err
@@ -599,37 +610,23 @@ func (s *scene) placedRest(ctx context.Context, snap *delta.Snapshot, files delt
 	for i := range names {
 		names[i] = as.Field(i).Name
 	}
-	cols, staged, err := stagedColumns(as, names)
-	if err != nil {
-		return "", err
-	}
-	w, err := s.stage.writer(staged)
-	if err != nil {
-		return "", err
-	}
-	err = delta.EachRow(ctx, snap, files, func(key string, at []int64, rec arrow.RecordBatch) error {
-		defer rec.Release()
-		s.changing.files[key] = key
-		b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema(as.Fields()[rec.NumCols():], nil))
-		defer b.Release()
-		for _, n := range at {
-			b.Field(0).(*array.StringBuilder).Append(key)
-			b.Field(1).(*array.Int64Builder).Append(n)
-		}
-		places := b.NewRecordBatch()
-		defer places.Release()
-		whole := array.NewRecordBatch(staged, append(slices.Clone(rec.Columns()), places.Columns()...), rec.NumRows())
-		defer whole.Release()
-		return w.write(whole)
+	return s.staged(as, names, func(w *stageWriter, schema *arrow.Schema) error {
+		return delta.EachRow(ctx, snap, files, func(key string, at []int64, rec arrow.RecordBatch) error {
+			defer rec.Release()
+			s.changing.files[key] = key
+			b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema(as.Fields()[rec.NumCols():], nil))
+			defer b.Release()
+			for _, n := range at {
+				b.Field(0).(*array.StringBuilder).Append(key)
+				b.Field(1).(*array.Int64Builder).Append(n)
+			}
+			places := b.NewRecordBatch()
+			defer places.Release()
+			whole := array.NewRecordBatch(schema, append(slices.Clone(rec.Columns()), places.Columns()...), rec.NumRows())
+			defer whole.Release()
+			return w.write(whole)
+		})
 	})
-	if err != nil {
-		return "", w.abort(err)
-	}
-	if err := w.close(); err != nil {
-		return "", err
-	}
-	s.paths = append(s.paths, w.path)
-	return "SELECT " + strings.Join(cols, ", ") + " FROM read_parquet(" + engine.Literal(w.path) + ", hive_partitioning = false) f", nil
 }
 
 // stagedColumns gives the columns of a view on a file with some of a table's, and
@@ -692,31 +689,21 @@ func (s *scene) changes(ctx context.Context, dt *delta.Table, asked string) (str
 	for _, f := range fields {
 		names = append(names, f.Name)
 	}
-	cols, _, err := stagedColumns(schema, names)
-	if err != nil {
-		return "", err
-	}
-	w, err := s.stage.writer(schema)
-	if err != nil {
-		return "", err
-	}
-	for c, err := range dt.Changes(ctx, delta.ChangeOptions{From: span[0], To: span[1]}) {
-		if err != nil {
-			return "", w.abort(err)
+	return s.staged(schema, names, func(w *stageWriter, _ *arrow.Schema) error {
+		for c, err := range dt.Changes(ctx, delta.ChangeOptions{From: span[0], To: span[1]}) {
+			if err != nil {
+				return err
+			}
+			rec := labelled(schema, c)
+			c.Rows.Release()
+			err = w.write(rec)
+			rec.Release()
+			if err != nil {
+				return err
+			}
 		}
-		rec := labelled(schema, c)
-		c.Rows.Release()
-		err = w.write(rec)
-		rec.Release()
-		if err != nil {
-			return "", w.abort(err)
-		}
-	}
-	if err := w.close(); err != nil {
-		return "", err
-	}
-	s.paths = append(s.paths, w.path)
-	return "SELECT " + strings.Join(cols, ", ") + " FROM read_parquet(" + engine.Literal(w.path) + ", hive_partitioning = false) f", nil
+		return nil
+	})
 }
 
 // labelled adds what a change says of its rows.
